@@ -1,0 +1,27 @@
+// The two kernels above fused with the language-model head, in chunks of rows: logits exist for one chunk
+// at a time, never as [tokens, vocab].
+//
+//   forward:   z = hidden head^T              -> l, H, q
+//   backward:  dz from (a, b)                 -> d_hidden = dz head,  d_head += dz^T hidden
+//
+// Rows whose a and b are both 0 (gate closed, clipped, padding) are dropped before the matrix products.
+#pragma once
+
+#include <cstdint>
+
+#include "core/cancel.h"
+
+namespace eepo {
+
+/// hidden: [rows, dim], head: [vocab, dim], float32, dense. Outputs [rows]; any may be null.
+void linear_token_stats(const float* hidden, const float* head, int64_t rows, int64_t dim, int64_t vocab,
+                        const int64_t* targets, float temperature, float* logprob, float* entropy, float* one_minus_p,
+                        const CancelToken* cancel = nullptr);
+
+/// d_hidden: [rows, dim], overwritten (dropped rows become zeros). d_head: [vocab, dim], ACCUMULATED into.
+/// b may be null.
+void linear_token_grad(const float* hidden, const float* head, int64_t rows, int64_t dim, int64_t vocab,
+                       const int64_t* targets, const float* a, const float* b, float temperature, float* d_hidden,
+                       float* d_head, const CancelToken* cancel = nullptr);
+
+}  // namespace eepo

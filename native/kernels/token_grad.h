@@ -1,0 +1,30 @@
+// The gradient of any loss that sees a row of logits only through l = log p_y and the entropy H.
+// With a = dL/dl and b = dL/dH, and p = softmax(z / tau):
+//
+//   dL/dz_j = (1/tau) [ a 1[j=y] - p_j (a + b (log p_j + H)) ]
+//
+// written over the logits, row by row (one read and one write). Rows with a = b = 0 become zeros without
+// being read. The target's own entry is formed from q = 1 - p_y, not from p_y - 1, which cancels.
+#pragma once
+
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace eepo {
+
+struct MutableLogitsView {
+  void* data;
+  DType dtype;
+  int64_t rows, cols, stride;
+};
+
+/// a, b: [rows]; b may be null (all zero). Overwrites `logits` with the gradient in its dtype.
+void token_grad(const MutableLogitsView& logits, const int64_t* targets, const float* a, const float* b,
+                float temperature);
+
+/// The plain reference: reads `logits` (not overwritten), writes double [rows, cols] densely into `gradient`.
+void token_grad_reference(const MutableLogitsView& logits, const int64_t* targets, const double* a, const double* b,
+                          double temperature, double* gradient);
+
+}  // namespace eepo
