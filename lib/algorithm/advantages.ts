@@ -1,0 +1,96 @@
+/** Advantages relative to the group of responses to one prompt. */
+import { InvalidArgumentError } from '../errors.js';
+
+export interface AdvantageOptions {
+  /** Divide by the group's standard deviation (ddof = 1). false is Dr. GRPO's choice. Default true. */
+  normalizeByStd?: boolean;
+  /** Added to the standard deviation. Default 1e-6. */
+  epsilon?: number;
+}
+
+export interface GroupAdvantages {
+  /** One per reward; 0 for every reward that is null. */
+  advantages: Float32Array;
+  /** Share of the groups whose rewards are all equal: they teach nothing. */
+  fracRewardZeroStd: number;
+  /** Share of the groups in which every reward is 0. */
+  allZero: number;
+  /** Share of the groups in which every reward is 1. */
+  allOne: number;
+}
+
+/**
+ * A_i = (r_i - mean(r)) / (std(r) + epsilon) within each group of `groupSize` consecutive rewards; both stages of a
+ * prompt form one group. Exactly 0 where all rewards of the group are equal: the rewards are compared, because the
+ * computed deviation of equal floats need not be 0. A null reward is left out of the group and gets advantage 0.
+ *
+ * @throws InvalidArgumentError when the sizes do not fit or a reward is not a finite number.
+ */
+export function groupAdvantages(
+  rewards: ArrayLike<number | null>,
+  groupSize: number,
+  { normalizeByStd = true, epsilon = 1e-6 }: AdvantageOptions = {},
+): GroupAdvantages {
+  checkSizes(rewards.length, groupSize, epsilon);
+  const advantages = new Float32Array(rewards.length);
+  const groups = rewards.length / groupSize;
+  let equal = 0;
+  let allZero = 0;
+  let allOne = 0;
+  for (let start = 0; start < rewards.length; start += groupSize) {
+    const kept = keptRewards(rewards, start, groupSize);
+    const first = kept[0]?.reward;
+    if (kept.every(({ reward }) => reward === first)) {
+      equal += 1;
+      if (first === 0) allZero += 1;
+      if (first === 1) allOne += 1;
+      continue;
+    }
+    const mean = kept.reduce((sum, { reward }) => sum + reward, 0) / kept.length;
+    const variance = kept.reduce((sum, { reward }) => sum + (reward - mean) ** 2, 0) / (kept.length - 1);
+    const scale = normalizeByStd ? Math.sqrt(variance) + epsilon : 1;
+    for (const { index, reward } of kept) advantages[index] = (reward - mean) / scale;
+  }
+  return { advantages, fracRewardZeroStd: equal / groups, allZero: allZero / groups, allOne: allOne / groups };
+}
+
+/**
+ * How many of a group's G samples each stage draws: G/2 and G/2.
+ *
+ * @throws InvalidArgumentError when `groupSize` is odd or below 2.
+ */
+export function stageSizes(groupSize: number): [stage1: number, stage2: number] {
+  if (!Number.isInteger(groupSize) || groupSize < 2 || groupSize % 2 !== 0) {
+    throw new InvalidArgumentError(
+      `groupSize must be an even number of at least 2 (half of the samples are drawn in each stage), got ${groupSize}`,
+    );
+  }
+  return [groupSize / 2, groupSize / 2];
+}
+
+function checkSizes(count: number, groupSize: number, epsilon: number): void {
+  if (!Number.isInteger(groupSize) || groupSize < 2) {
+    throw new InvalidArgumentError(`groupSize must be an integer of at least 2, got ${groupSize}`);
+  }
+  if (count === 0 || count % groupSize !== 0) {
+    throw new InvalidArgumentError(
+      `rewards must hold whole groups: ${count} rewards are not a positive multiple of groupSize ${groupSize}`,
+    );
+  }
+  if (!(epsilon >= 0)) throw new InvalidArgumentError(`epsilon must not be negative, got ${epsilon}`);
+}
+
+function keptRewards(rewards: ArrayLike<number | null>, start: number, size: number) {
+  const kept: { index: number; reward: number }[] = [];
+  for (let index = start; index < start + size; index += 1) {
+    const reward = rewards[index];
+    if (reward === null) continue;
+    if (typeof reward !== 'number' || !Number.isFinite(reward)) {
+      throw new InvalidArgumentError(
+        `rewards[${index}] is ${reward}; a reward is a finite number, or null to leave the response out`,
+      );
+    }
+    kept.push({ index, reward });
+  }
+  return kept;
+}
