@@ -1,0 +1,322 @@
+/**
+ * Configuration files in general: TOML in, checked values out, every problem reported at once and by name.
+ *
+ * A schema is a zod object of sections, each a strict zod object of fields made by the functions below. What the
+ * documentation and the messages say comes from the same place as what is checked: the field's own metadata.
+ */
+import { distance } from 'fastest-levenshtein';
+import { parse as parseToml, stringify as stringifyToml, TomlError } from 'smol-toml';
+import { z } from 'zod';
+import { ConfigError } from '../errors.js';
+
+/** What every field carries besides its check. */
+export interface FieldMeta {
+  /** What the value means, with its unit. */
+  description: string;
+  /** What a valid value looks like; used in messages and in the documentation. */
+  expected: string;
+  /** The paper's value, or what it leaves open. */
+  paper?: string;
+  /** The field is a file or folder; relative to the configuration file. */
+  path?: boolean;
+  [key: string]: unknown;
+}
+
+interface About {
+  /** What the value means, with its unit. */
+  doc: string;
+  /** The paper's value where it gives one. */
+  paper?: string;
+}
+
+const meta = (about: About, expected: string, path = false): FieldMeta => ({
+  description: about.doc,
+  expected,
+  ...(about.paper === undefined ? {} : { paper: about.paper }),
+  ...(path ? { path } : {}),
+});
+
+const rangeText = (kind: string, min?: number, max?: number, over?: number): string => {
+  const bounds: string[] = [];
+  if (over !== undefined) bounds.push(`greater than ${over}`);
+  if (min !== undefined) bounds.push(`at least ${min}`);
+  if (max !== undefined) bounds.push(`at most ${max}`);
+  return bounds.length === 0 ? kind : `${kind}, ${bounds.join(' and ')}`;
+};
+
+/** A whole number. */
+export const integer = (value: number, limits: { min?: number; max?: number }, about: About) => {
+  let schema = z.int();
+  if (limits.min !== undefined) schema = schema.min(limits.min);
+  if (limits.max !== undefined) schema = schema.max(limits.max);
+  return schema.default(value).meta(meta(about, rangeText('a whole number', limits.min, limits.max)));
+};
+
+/** A finite number; `over` is an exclusive lower bound. */
+export const number = (value: number, limits: { min?: number; max?: number; over?: number }, about: About) => {
+  let schema = z.number();
+  if (limits.min !== undefined) schema = schema.min(limits.min);
+  if (limits.max !== undefined) schema = schema.max(limits.max);
+  if (limits.over !== undefined) schema = schema.gt(limits.over);
+  return schema.default(value).meta(meta(about, rangeText('a number', limits.min, limits.max, limits.over)));
+};
+
+/** true or false. */
+export const flag = (value: boolean, about: About) => z.boolean().default(value).meta(meta(about, 'true or false'));
+
+/** One of the listed words. */
+export const choice = <const T extends readonly [string, ...string[]]>(values: T, value: T[number], about: About) =>
+  z
+    .enum(values)
+    // The enum's own output type is the union of `values`.
+    .default(value as never)
+    .meta(meta(about, `one of ${values.map((v) => `"${v}"`).join(', ')}`));
+
+/** A string; the empty string where it is optional. */
+export const text = (value: string, about: About) => z.string().default(value).meta(meta(about, 'a string'));
+
+/** A file or folder that must be given. */
+export const requiredPath = (about: About) =>
+  z
+    .string()
+    .min(1)
+    .meta(meta(about, 'a path', true));
+
+/** A file or folder, or the empty string. */
+export const optionalPath = (value: string, about: About) =>
+  z.string().default(value).meta(meta(about, 'a path, or "" for none', true));
+
+/** A list of whole numbers. */
+export const integers = (value: number[], limits: { min: number }, about: About) =>
+  z
+    .array(z.int().min(limits.min))
+    .default(value)
+    .meta(meta(about, `a list of whole numbers, each at least ${limits.min}`));
+
+/** A list of strings. */
+export const strings = (value: string[], about: About) =>
+  z.array(z.string()).default(value).meta(meta(about, 'a list of strings'));
+
+type Section = z.ZodObject<z.ZodRawShape>;
+/** A schema of sections. */
+export type ConfigSchema = z.ZodObject<z.ZodRawShape>;
+
+/** A section whose fields may all be left out. */
+export const section = <T extends z.ZodRawShape>(shape: T, description: string) =>
+  z
+    .strictObject(shape)
+    .prefault({} as never)
+    .meta({ description });
+
+const sectionObject = (schema: z.ZodType): Section =>
+  (schema instanceof z.ZodPrefault ? schema.unwrap() : schema) as unknown as Section;
+
+/** The documentation of one field. */
+export interface FieldDoc {
+  section: string;
+  key: string;
+  description: string;
+  expected: string;
+  paper: string | null;
+  /** undefined: the field must be given. */
+  default: unknown;
+  path: boolean;
+}
+
+/** Every field of a schema, in order. */
+export function fieldDocs(schema: ConfigSchema): FieldDoc[] {
+  return Object.entries(schema.shape).flatMap(([name, sectionSchema]) =>
+    Object.entries(sectionObject(sectionSchema as z.ZodType).shape).map(([key, field]) => {
+      const about = (field as z.ZodType).meta() as FieldMeta | undefined;
+      if (about?.expected === undefined) throw new Error(`config field ${name}.${key} has no documentation`);
+      return {
+        section: name,
+        key,
+        description: about.description,
+        expected: about.expected,
+        paper: about.paper ?? null,
+        default: field instanceof z.ZodDefault ? field.def.defaultValue : undefined,
+        path: about.path === true,
+      };
+    }),
+  );
+}
+
+/** The description of every section, in order. */
+export function sectionDocs(schema: ConfigSchema): { section: string; description: string }[] {
+  return Object.entries(schema.shape).map(([name, sectionSchema]) => ({
+    section: name,
+    description: String((sectionSchema as z.ZodType).meta()?.description ?? ''),
+  }));
+}
+
+/** Parses TOML; a syntax error names the file and the line. */
+export function parseTomlText(source: string, name: string): Record<string, unknown> {
+  try {
+    return parseToml(source) as Record<string, unknown>;
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    const reason = error.message.split('\n')[0]?.replace(/^Invalid TOML document: /, '') ?? 'not valid TOML';
+    throw new ConfigError(`${name}, line ${error.line}, column ${error.column}: ${reason}`, { cause: error });
+  }
+}
+
+/** The nearest of `candidates`, or null where nothing is near enough to be meant. */
+export function nearest(word: string, candidates: readonly string[]): string | null {
+  let best: string | null = null;
+  let bestDistance = Number.POSITIVE_INFINITY;
+  for (const candidate of candidates) {
+    const d = distance(word.toLowerCase(), candidate.toLowerCase());
+    if (d < bestDistance) [best, bestDistance] = [candidate, d];
+  }
+  return best !== null && bestDistance <= Math.max(2, Math.ceil(word.length / 2)) ? best : null;
+}
+
+/** `a.b=value` with a TOML value; a bare word is taken as a string. */
+export function parseAssignment(assignment: string): { section: string; key: string; value: unknown } {
+  const at = assignment.indexOf('=');
+  const path = at < 0 ? assignment : assignment.slice(0, at);
+  const parts = path.trim().split('.');
+  const [sectionName, key] = parts;
+  if (at < 0 || parts.length !== 2 || !sectionName || !key) {
+    throw new ConfigError(`--set ${assignment}: expected section.key=value, for example --set rollout.groupSize=16`);
+  }
+  const written = assignment.slice(at + 1).trim();
+  let value: unknown;
+  try {
+    value = (parseToml(`value = ${written}`) as { value: unknown }).value;
+  } catch {
+    // What is not a TOML value is a word a shell took the quotes off: --set unlearn.gate=step.
+    value = written;
+  }
+  return { section: sectionName, key, value };
+}
+
+const show = (value: unknown): string => (value === undefined ? 'nothing' : JSON.stringify(value));
+
+function unknownKeyProblem(path: string[], key: string, docs: FieldDoc[], sections: string[]): string {
+  if (path.length === 0) {
+    const hint = nearest(key, sections);
+    return `[${key}] is not a section${hint ? `; did you mean [${hint}]?` : `; there are ${sections.join(', ')}`}`;
+  }
+  const sectionName = String(path[0]);
+  const own = docs.filter((doc) => doc.section === sectionName).map((doc) => doc.key);
+  const elsewhere = docs.find((doc) => doc.key === key && doc.section !== sectionName);
+  if (elsewhere) return `${sectionName}.${key} is not a key of [${sectionName}]; it belongs to [${elsewhere.section}]`;
+  const hint = nearest(key, own);
+  if (hint) return `${sectionName}.${key} is not a key of [${sectionName}]; did you mean ${sectionName}.${hint}?`;
+  const other = nearest(
+    key,
+    docs.map((doc) => doc.key),
+  );
+  const owner = docs.find((doc) => doc.key === other);
+  const tail = owner ? `did you mean ${owner.section}.${owner.key}?` : `its keys are ${own.join(', ')}`;
+  return `${sectionName}.${key} is not a key of [${sectionName}]; ${tail}`;
+}
+
+function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
+  let at = value;
+  for (const key of path) at = (at as Record<PropertyKey, unknown> | undefined)?.[key];
+  return at;
+}
+
+/** Every issue zod found, in words: key, value, what was expected. */
+function describeIssues(schema: ConfigSchema, error: z.ZodError, raw: unknown): string[] {
+  const docs = fieldDocs(schema);
+  const sections = Object.keys(schema.shape);
+  return error.issues.flatMap((issue) => {
+    const path = issue.path.map(String);
+    if (issue.code === 'unrecognized_keys') {
+      return issue.keys.map((key) => unknownKeyProblem(path, key, docs, sections));
+    }
+    if (path.length < 2) return [`[${path.join('.')}] is ${show(valueAt(raw, issue.path))}; expected a section`];
+    const doc = docs.find((d) => d.section === path[0] && d.key === path[1]);
+    const value = valueAt(raw, issue.path.slice(0, 2));
+    const name = path.slice(0, 2).join('.');
+    if (value === undefined) return [`${name} is missing; expected ${doc?.expected ?? issue.message}`];
+    return [`${name} = ${show(value)}: expected ${doc?.expected ?? issue.message}`];
+  });
+}
+
+/** One error with all problems of a file. */
+export function configError(source: string, problems: readonly string[]): ConfigError {
+  const unique = [...new Set(problems)];
+  if (unique.length === 1) return new ConfigError(`${source}: ${unique[0]}`);
+  return new ConfigError(`${source}: ${unique.length} problems\n${unique.map((p) => `  - ${p}`).join('\n')}`);
+}
+
+/** Where a configuration comes from. */
+export interface ConfigSource<T> {
+  schema: ConfigSchema;
+  /** Named in messages. */
+  source: string;
+  /** Checks between fields; each returned string is a problem. */
+  crossChecks?: (config: T) => string[];
+  /** Called with every path field of the file or, with `fromCommandLine`, of an override. */
+  resolvePath?: (path: string, fromCommandLine: boolean) => string;
+}
+
+/** Merges overrides into parsed TOML, checks the whole and fills in the defaults. */
+export function checkConfig<T>(
+  raw: Record<string, unknown>,
+  overrides: readonly string[],
+  { schema, source, crossChecks, resolvePath }: ConfigSource<T>,
+): T {
+  const docs = fieldDocs(schema);
+  const isPath = (sectionName: string, key: string): boolean =>
+    docs.some((doc) => doc.path && doc.section === sectionName && doc.key === key);
+  const merged: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(raw)) {
+    merged[name] = value !== null && typeof value === 'object' && !Array.isArray(value) ? { ...value } : value;
+  }
+  const put = (sectionName: string, key: string, value: unknown, fromCommandLine: boolean): void => {
+    const resolved =
+      resolvePath && typeof value === 'string' && value !== '' && isPath(sectionName, key)
+        ? resolvePath(value, fromCommandLine)
+        : value;
+    const target = merged[sectionName];
+    if (target !== null && typeof target === 'object') (target as Record<string, unknown>)[key] = resolved;
+    else merged[sectionName] = { [key]: resolved };
+  };
+  for (const [name, fields] of Object.entries(merged)) {
+    if (fields === null || typeof fields !== 'object') continue;
+    for (const [key, value] of Object.entries(fields)) put(name, key, value, false);
+  }
+  for (const { section: name, key, value } of overrides.map(parseAssignment)) put(name, key, value, true);
+  const result = schema.safeParse(merged);
+  if (!result.success) throw configError(source, describeIssues(schema, result.error, merged));
+  const config = result.data as T;
+  const problems = crossChecks?.(config) ?? [];
+  if (problems.length > 0) throw configError(source, problems);
+  return config;
+}
+
+/** The configuration as TOML, sections and keys in the schema's order. */
+export function configToToml(config: object): string {
+  return `${stringifyToml(config)}\n`;
+}
+
+const showDefault = (value: unknown): string => {
+  if (value === undefined) return 'required';
+  if (typeof value === 'number' && value !== 0 && Math.abs(value) < 1e-3) return `\`${value.toExponential()}\``;
+  return `\`${JSON.stringify(value)}\``;
+};
+
+/** The fields of a schema as a Markdown page body: one table per section. */
+export function configMarkdown(schema: ConfigSchema): string {
+  const docs = fieldDocs(schema);
+  const cell = (value: string): string => value.replaceAll('|', '\\|').replaceAll('\n', ' ');
+  return sectionDocs(schema)
+    .map(({ section: name, description }) => {
+      const rows = docs
+        .filter((doc) => doc.section === name)
+        .map(
+          (doc) =>
+            `| \`${doc.key}\` | ${showDefault(doc.default)} | ${cell(doc.paper ?? '')} | ${cell(doc.description)} (${cell(doc.expected)}) |`,
+        );
+      return [`## [${name}]`, '', description, '', '| key | default | paper | meaning |', '|---|---|---|---|', ...rows]
+        .join('\n')
+        .concat('\n');
+    })
+    .join('\n');
+}
