@@ -1,0 +1,30 @@
+// What gemm.cc calls in each instruction set's copy of gemm_isa.cc.
+#pragma once
+
+#include <cstdint>
+
+namespace eepo {
+
+/// One tile of C and the strides of op(A)[i, p] = a[i*a_row + p*a_col], op(B)[p, j] = b[p*b_row + j*b_col].
+struct GemmTile {
+  const float* a;
+  int64_t a_row, a_col;
+  const float* b;
+  int64_t b_row, b_col;
+  float* c;
+  int64_t ldc;
+  int64_t row_begin, row_end, col_begin, col_end, k;
+  float alpha, beta;
+};
+
+#define EEPO_DECLARE_GEMM(ns)                      \
+  namespace ns {                                   \
+  int gemm_panel_floats();                         \
+  void gemm_tile(const GemmTile& t, float* panel); \
+  }
+EEPO_DECLARE_GEMM(isa_base)
+EEPO_DECLARE_GEMM(isa_avx2)
+EEPO_DECLARE_GEMM(isa_avx512)
+#undef EEPO_DECLARE_GEMM
+
+}  // namespace eepo
