@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/isa.h"
 #include "core/threads.h"
+#include "node/edge.h"
 
 namespace eepo {
 
@@ -53,6 +54,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("info", Napi::Function::New(env, info, "info"));
   exports.Set("setThreads", Napi::Function::New(env, set_threads, "setThreads"));
   // One line per room: register_<room>(env, exports).
+  node::register_edge(env, exports);
   return exports;
 }
 
