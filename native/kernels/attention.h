@@ -1,0 +1,51 @@
+// Causal grouped-query attention over packed sequences, forward and backward, and one decoding step on the cache.
+//
+//   P = softmax(scale Q K^T + causal mask),  O = P V;   lse = log of the softmax's denominator, saved for backward
+//
+// Scores of a block of queries are formed transposed ([keys, 64]): the softmax of 64 queries then runs down the
+// columns in vector lanes, and both products are matrix products with full register tiles even for heads as narrow
+// as 8. Backward forms P again from lse, so nothing of size [T, T] is ever kept.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace eepo {
+
+struct AttentionShape {
+  int64_t heads, kv_heads, head_dim;
+  int64_t ld;  // distance between tokens in qkv rows [q heads | k heads | v heads]
+};
+
+/// offsets: [sequences + 1] token offsets. out: [tokens, heads * head_dim]. lse: [tokens, heads], may be null.
+void attention(const float* qkv, const AttentionShape& shape, const std::vector<int64_t>& offsets, float* out,
+               float* lse);
+
+/// d_qkv is overwritten (same layout as qkv).
+void attention_backward(const float* d_out, const float* qkv, const float* out, const float* lse,
+                        const AttentionShape& shape, const std::vector<int64_t>& offsets, float* d_qkv);
+
+/// The cache of one layer: for every slot `kv_heads` pairs of transposed [head_dim, capacity] keys and values.
+/// Capacities are multiples of 16, memory starts zeroed.
+struct LayerCache {
+  float* data;
+  int64_t capacity;
+};
+inline int64_t cache_slot_floats(const AttentionShape& s, int64_t capacity) {
+  return 2 * s.kv_heads * s.head_dim * capacity;
+}
+
+/// Writes the keys and values of one token's qkv row at `position` of a slot.
+void cache_append(const float* qkv_row, const AttentionShape& shape, float* slot, int64_t capacity, int64_t position);
+
+struct DecodeRow {
+  const float* prompt;  // slot of the shared prompt
+  int64_t prompt_length, prompt_capacity;
+  const float* own;  // slot of this row's own tokens
+  int64_t own_length, own_capacity;
+};
+
+/// One query token per row against its prompt's and its own cache. qkv: [rows, ld]; out: [rows, heads * head_dim].
+void attention_decode(const float* qkv, const AttentionShape& shape, const std::vector<DecodeRow>& rows, float* out);
+
+}  // namespace eepo
