@@ -36,6 +36,12 @@ export type RewardFunction = (
   inputs: readonly RewardInput[],
 ) => readonly (number | null)[] | Promise<readonly (number | null)[]>;
 
+/** A prompt with a response worth imitating, the final stop token's text included. */
+export interface Demonstration {
+  prompt: string;
+  response: string;
+}
+
 /** Problems by split and their reward. `splits.train` is what the trainer samples from; the others are evaluated. */
 export interface Task {
   readonly name: string;
@@ -48,6 +54,8 @@ export interface Task {
   distinctKey?(problem: Problem, response: string): string | null;
   /** A coarser form: equal for solutions that are the same formula up to algebra. */
   algebraicKey?(problem: Problem, response: string): string | null;
+  /** Endless supervised demonstrations for `sft`, disjoint from every split's problems. Deterministic by seed. */
+  demonstrations?(seed: number): Generator<Demonstration, never>;
   /** One line per thing worth telling about loading (filtered rows, ...). */
   readonly notes?: readonly string[];
 }
