@@ -1,0 +1,194 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, statfsSync } from 'node:fs';
+import { availableParallelism, cpus, release } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { builtAgainst, locateAddon } from '../native.js';
+import { cacheDirectory, findLibtorch, type Libtorch, LIBTORCH_VERSION } from './find.js';
+import type { ProbeReport } from './probe.js';
+
+/** Something missing or wrong, and the command that mends it. */
+export interface Problem {
+  problem: string;
+  fix: string;
+  /** Whether training can run all the same. */
+  fatal: boolean;
+}
+
+/** What `eepo doctor --json` prints. */
+export interface Diagnosis {
+  /** True if training can run. */
+  ok: boolean;
+  eepo: string;
+  platform: { os: string; arch: string; kernel: string; libc: string };
+  node: { version: string; supported: boolean };
+  libtorch: { found: boolean; wanted: string; path?: string; version?: string; source?: string; error?: string };
+  addon: { found: boolean; loaded: boolean; path?: string; builtAgainst?: string; error?: string };
+  cpu: {
+    model: string;
+    cores: number;
+    isa?: string;
+    threads?: number;
+    openmp?: boolean;
+    openmpRuntimes: string[];
+  };
+  cuda: { driver: boolean; library?: string; driverVersion?: string };
+  /** First line of `--version`, or null where the tool is missing. */
+  tools: { cxx: string | null; cmake: string | null; ninja: string | null; python: string | null };
+  cache: { path: string; exists: boolean; freeBytes: number };
+  problems: Problem[];
+}
+
+/** Looks at everything training needs. Loads the addon in a child process. */
+export function diagnose(env: NodeJS.ProcessEnv = process.env): Diagnosis {
+  const { version, engines } = JSON.parse(
+    readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'),
+  ) as { version: string; engines: { node: string } };
+  const libtorch = lookForLibtorch(env);
+  const addon = lookForAddon();
+  const probe = addon.path && libtorch.found ? runProbe(env) : undefined;
+  const loadError = addon.error ?? probe?.error;
+  const diagnosis: Diagnosis = {
+    ok: false,
+    eepo: version,
+    platform: { os: process.platform, arch: process.arch, kernel: release(), libc: libc() },
+    node: { version: process.versions.node, supported: supports(process.versions.node, engines.node) },
+    libtorch,
+    addon: {
+      found: addon.path !== undefined,
+      loaded: probe?.addon !== undefined,
+      path: addon.path,
+      builtAgainst: addon.builtAgainst,
+      ...(loadError === undefined ? {} : { error: loadError }),
+    },
+    cpu: {
+      model: cpus()[0]?.model.trim() ?? 'unknown',
+      cores: availableParallelism(),
+      isa: probe?.cpu?.isa,
+      threads: probe?.cpu?.threads,
+      openmp: probe?.cpu?.openmp,
+      openmpRuntimes: probe?.openmpRuntimes ?? [],
+    },
+    cuda: cudaDriver(env),
+    tools: {
+      cxx: versionLine(env.CXX || 'g++'),
+      cmake: versionLine('cmake'),
+      ninja: versionLine('ninja'),
+      python: versionLine(env.EEPO_PYTHON || 'python3'),
+    },
+    cache: cache(env),
+    problems: [],
+  };
+  diagnosis.problems = problemsOf(diagnosis);
+  diagnosis.ok = !diagnosis.problems.some(({ fatal }) => fatal);
+  return diagnosis;
+}
+
+/** What is missing or wrong in a diagnosis, in the order in which it should be mended. */
+export function problemsOf(found: Omit<Diagnosis, 'problems' | 'ok'>): Problem[] {
+  const problems: Problem[] = [];
+  const add = (fatal: boolean, problem: string, fix: string) => problems.push({ problem, fix, fatal });
+  if (found.platform.os !== 'linux') add(true, `eepo runs on Linux, not on ${found.platform.os}`, 'use Linux or WSL 2');
+  if (!found.node.supported) add(true, `Node ${found.node.version} is too old`, 'install Node 20.17 or newer');
+  if (!found.libtorch.found) {
+    if (found.tools.python === null) {
+      add(false, 'there is no Python to fetch the wheel with if the archive fails', 'apt-get install python3-pip');
+    }
+    if (found.cache.freeBytes < 1.2e9) add(true, 'the disk of the cache is nearly full', 'set EEPO_CACHE elsewhere');
+    add(true, `libtorch ${found.libtorch.wanted} was not found`, 'npx eepo libtorch install');
+  }
+  if (!found.addon.found) {
+    if (found.tools.cxx === null) add(true, 'there is no C++ compiler to build the addon with', 'apt-get install g++');
+    if (found.tools.cmake === null) add(true, 'there is no cmake to build the addon with', 'apt-get install cmake');
+    add(true, 'the addon is not built', 'npx eepo build');
+  } else if (found.libtorch.found && !found.addon.loaded) {
+    add(true, 'the addon does not load', 'npx eepo build --clean');
+  }
+  if (found.cpu.openmp === false) add(false, 'parallel loops get one thread only', 'unset OMP_THREAD_LIMIT');
+  if (found.cpu.openmpRuntimes.length > 1) {
+    add(false, `two OpenMP runtimes are loaded: ${found.cpu.openmpRuntimes.join(', ')}`, 'npx eepo build --clean');
+  }
+  return problems;
+}
+
+function lookForLibtorch(env: NodeJS.ProcessEnv): Diagnosis['libtorch'] {
+  try {
+    const found: Libtorch = findLibtorch({ env });
+    return { found: true, wanted: LIBTORCH_VERSION, ...found };
+  } catch (error) {
+    return { found: false, wanted: LIBTORCH_VERSION, error: (error as Error).message };
+  }
+}
+
+function lookForAddon(): { path?: string; builtAgainst?: string; error?: string } {
+  try {
+    const path = locateAddon();
+    return { path, builtAgainst: builtAgainst(path) };
+  } catch (error) {
+    return { error: (error as Error).message };
+  }
+}
+
+function runProbe(env: NodeJS.ProcessEnv): ProbeReport {
+  const script = join(dirname(fileURLToPath(import.meta.url)), 'probe.js');
+  const child = spawnSync(process.execPath, [script], { env, encoding: 'utf8', timeout: 120_000 });
+  const line = child.stdout?.trim().split('\n').at(-1) ?? '';
+  try {
+    return JSON.parse(line) as ProbeReport;
+  } catch {
+    const how = child.signal ? `was killed by ${child.signal}` : `ended with exit code ${child.status}`;
+    const error = `the process that loaded the addon ${how}\n${child.stderr?.trim() ?? ''}`.trim();
+    return { error, openmpRuntimes: [] };
+  }
+}
+
+/** `>=20.17` against `20.20.2`. */
+function supports(version: string, range: string): boolean {
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  const [wantedMajor = 0, wantedMinor = 0] = range.replace('>=', '').split('.').map(Number);
+  return major > wantedMajor || (major === wantedMajor && minor >= wantedMinor);
+}
+
+function libc(): string {
+  const header = (process.report?.getReport() as unknown as { header?: { glibcVersionRuntime?: string } })?.header;
+  return header?.glibcVersionRuntime ? `glibc ${header.glibcVersionRuntime}` : 'not glibc';
+}
+
+/** The NVIDIA driver is there if its library is; nothing is loaded. */
+function cudaDriver(env: NodeJS.ProcessEnv): Diagnosis['cuda'] {
+  const folders = [
+    ...(env.LD_LIBRARY_PATH ?? '').split(':').filter(Boolean),
+    '/usr/lib/x86_64-linux-gnu',
+    '/usr/lib/aarch64-linux-gnu',
+    '/usr/lib64',
+    '/usr/lib',
+    '/usr/lib/wsl/lib',
+    '/usr/local/nvidia/lib64',
+  ];
+  const library = folders.map((folder) => join(folder, 'libcuda.so.1')).find((path) => existsSync(path));
+  if (library === undefined) return { driver: false };
+  let driverVersion: string | undefined;
+  try {
+    driverVersion = /Kernel Module\D*([\d.]+)/.exec(readFileSync('/proc/driver/nvidia/version', 'utf8'))?.[1];
+  } catch {
+    // The library can be there without the kernel module (containers).
+  }
+  return { driver: true, library, driverVersion };
+}
+
+function versionLine(tool: string): string | null {
+  try {
+    const output = execFileSync(tool, ['--version'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+    return output.split('\n')[0]?.trim() ?? '';
+  } catch {
+    return null;
+  }
+}
+
+function cache(env: NodeJS.ProcessEnv): Diagnosis['cache'] {
+  const path = cacheDirectory(env);
+  let existing = path;
+  while (!existsSync(existing) && dirname(existing) !== existing) existing = dirname(existing);
+  const { bavail, bsize } = statfsSync(existing);
+  return { path, exists: existing === path, freeBytes: bavail * bsize };
+}
