@@ -25,15 +25,20 @@ class StorageLedger {
     Entry& entry = entries_[key(tensor)];
     if (entry.handles++ > 0) return;
     entry.bytes = static_cast<int64_t>(tensor.storage().nbytes());
+    bytes_ += entry.bytes;
     adjust(env, entry.bytes);
   }
 
   void detach(napi_env env, const at::Tensor& tensor) {
     const auto found = entries_.find(key(tensor));
     if (found == entries_.end() || --found->second.handles > 0) return;
+    bytes_ -= found->second.bytes;
     adjust(env, -found->second.bytes);
     entries_.erase(found);
   }
+
+  int64_t bytes() const { return bytes_; }
+  int64_t storages() const { return static_cast<int64_t>(entries_.size()); }
 
  private:
   struct Entry {
@@ -45,6 +50,7 @@ class StorageLedger {
     napi_adjust_external_memory(env, bytes, &total);  // fails only in an environment that is going away
   }
   std::unordered_map<const void*, Entry> entries_;
+  int64_t bytes_ = 0;
 };
 
 namespace {
@@ -236,6 +242,19 @@ Napi::Value tensor_zeros_js(const Napi::CallbackInfo& info) {
   });
 }
 
+/// tensorMemory() -> { storages, bytes, external }: what this environment's handles hold, and what V8 was told in all
+/// (its own number, which process.memoryUsage().external leaves out).
+Napi::Value tensor_memory_js(const Napi::CallbackInfo& info) {
+  const StorageLedger& ledger = *edge_data(info.Env()).ledger;
+  int64_t external = 0;
+  napi_adjust_external_memory(info.Env(), 0, &external);
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("storages", static_cast<double>(ledger.storages()));
+  result.Set("bytes", static_cast<double>(ledger.bytes()));
+  result.Set("external", static_cast<double>(external));
+  return result;
+}
+
 int64_t physical_memory() {
   return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<int64_t>(sysconf(_SC_PAGESIZE));
 }
@@ -325,6 +344,7 @@ void register_tensor(Napi::Env env, Napi::Object exports) {
   edge_data(env).ledger = std::make_shared<StorageLedger>();
   edge_data(env).constructors[class_name] = Napi::Persistent(TensorHandle::define(env));
   exports.Set("tensorFrom", Napi::Function::New(env, tensor_from_js, "tensorFrom"));
+  exports.Set("tensorMemory", Napi::Function::New(env, tensor_memory_js, "tensorMemory"));
   exports.Set("tensorZeros", Napi::Function::New(env, tensor_zeros_js, "tensorZeros"));
 }
 
