@@ -1,0 +1,36 @@
+// A small, strict JSON reader for the headers of weight files, which are hostile input: bounded depth, no
+// recursion beyond it, numbers kept exactly when they are integers, duplicate keys refused.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace eepo {
+
+struct Json {
+  enum class Kind : uint8_t { Null, Bool, Integer, Number, String, Array, Object };
+  Kind kind = Kind::Null;
+  bool boolean = false;
+  int64_t integer = 0;  // Integer
+  double number = 0;    // Integer and Number
+  std::string string;
+  std::vector<Json> array;
+  std::vector<std::pair<std::string, Json>> object;  // in file order
+
+  const Json* find(std::string_view key) const {
+    for (const auto& [name, value] : object)
+      if (name == key) return &value;
+    return nullptr;
+  }
+};
+
+/// Parses the whole text; `source` names it in errors (ErrorCode::InvalidFile with the byte offset).
+Json parse_json(std::string_view text, const std::string& source);
+
+/// Appends a quoted, escaped JSON string.
+void append_json_string(std::string& out, std::string_view text);
+
+}  // namespace eepo

@@ -1,0 +1,50 @@
+// What the decoder needs to know of config.json. TypeScript (lib/config-json.ts) reads and checks the file, old
+// and new style; this is the normalized result.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/error.h"
+
+namespace eepo {
+
+enum class RopeType : uint8_t { Default, Llama3 };
+
+struct ModelConfig {
+  int64_t vocab_size = 0, hidden_size = 0, intermediate_size = 0, layers = 0;
+  int64_t heads = 0, kv_heads = 0, head_dim = 0, max_positions = 0;
+  float norm_eps = 1e-6f;
+  double rope_theta = 10000.0;
+  RopeType rope_type = RopeType::Default;
+  double rope_factor = 1, rope_low_freq = 1, rope_high_freq = 4;
+  int64_t rope_original_positions = 0;
+  bool tied = false;      // lm_head is embed_tokens
+  bool qkv_bias = false;  // qwen2
+  bool qk_norm = false;   // qwen3: RMSNorm of every query and key head before rope
+
+  int64_t q_width() const { return heads * head_dim; }
+  int64_t kv_width() const { return kv_heads * head_dim; }
+  int64_t qkv_width() const { return q_width() + 2 * kv_width(); }
+
+  void validate() const {
+    const auto positive = [](int64_t value, const char* name) {
+      check(value > 0 && value < (int64_t{1} << 31), ErrorCode::InvalidFile, "config.json: ", name,
+            " must be a positive integer, got ", value);
+    };
+    positive(vocab_size, "vocab_size");
+    positive(hidden_size, "hidden_size");
+    positive(intermediate_size, "intermediate_size");
+    positive(layers, "num_hidden_layers");
+    positive(heads, "num_attention_heads");
+    positive(kv_heads, "num_key_value_heads");
+    positive(head_dim, "head_dim");
+    positive(max_positions, "max_position_embeddings");
+    check(heads % kv_heads == 0, ErrorCode::InvalidFile, "config.json: num_attention_heads (", heads,
+          ") must be a multiple of num_key_value_heads (", kv_heads, ")");
+    check(head_dim % 2 == 0, ErrorCode::InvalidFile, "config.json: head_dim must be even for rotary embeddings, got ",
+          head_dim);
+  }
+};
+
+}  // namespace eepo

@@ -1,0 +1,59 @@
+// Weights files in the safetensors format: 8 bytes of header length, a JSON header, raw little-endian data. The
+// reader maps the file and hands out views; every offset is checked before the first view exists.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/cancel.h"
+
+namespace eepo {
+
+enum class FileDType : uint8_t { F64, F32, F16, BF16, I64, I32, I16, I8, U8, Bool, Other };
+
+struct FileTensor {
+  FileDType dtype = FileDType::Other;
+  std::string dtype_name;
+  std::vector<int64_t> shape;
+  const uint8_t* data = nullptr;
+  int64_t bytes = 0;
+  int64_t elements = 0;
+};
+
+class SafetensorsFile {
+ public:
+  /// Maps and checks the file. Throws InvalidFile naming the path and the tensor: a header longer than the file or
+  /// than 100 MB, invalid JSON, offsets out of range, overlapping or leaving holes, sizes that disagree with dtype and
+  /// shape.
+  explicit SafetensorsFile(const std::string& path);
+  ~SafetensorsFile();
+  SafetensorsFile(const SafetensorsFile&) = delete;
+  SafetensorsFile& operator=(const SafetensorsFile&) = delete;
+
+  const std::unordered_map<std::string, FileTensor>& tensors() const { return tensors_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  void parse();
+  std::string path_;
+  const uint8_t* map_ = nullptr;
+  size_t size_ = 0;
+  std::unordered_map<std::string, FileTensor> tensors_;
+};
+
+/// Copies a tensor of F32, F16, BF16 or F64 into float32.
+void convert_to_float(const FileTensor& tensor, float* out);
+
+struct NamedTensor {
+  std::string name;
+  std::vector<int64_t> shape;
+  const float* data;
+};
+
+/// Writes a float32 file: to `path`.tmp, synced, then renamed, so `path` is never half-written.
+void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors, const CancelToken& cancel);
+
+}  // namespace eepo
