@@ -63,15 +63,19 @@ const task = section(
     }),
     path: optionalPath('', { doc: 'For "jsonl": the file of training prompts, one JSON object a line; may be gzipped.' }),
     evalPath: optionalPath('', { doc: 'For "jsonl": the file of prompts to evaluate on.' }),
-    promptField: text('prompt', { doc: 'For "jsonl": the field with the prompt, a string or a list of chat messages.' }),
-    answerField: text('answer', { doc: 'For "jsonl": the field with the gold answer.' }),
-    template: text('', {
-      doc: 'For "jsonl": text around the prompt; {prompt} stands for it. Empty = the prompt as it is.',
+    promptColumn: text('', {
+      doc: 'For "jsonl": the column of the prompt, a text or a list of chat messages. Empty = the first of prompt, problem, question.',
+    }),
+    answerColumn: text('', { doc: 'For "jsonl": the column of the gold answer. Empty = the first of answer, answers.' }),
+    template: text('{prompt}', { doc: 'For "jsonl": what the policy is given; {prompt} stands for the text of the row.' }),
+    reward: choice(['math', 'exact'], 'math', {
+      doc: 'For "jsonl": "math", the final answer is mathematically equal to the gold one; "exact", the trimmed response is.',
+      paper: 'a rule-based verifier of the final answer',
     }),
     maxPromptTokens: integer(
       1024,
       { min: 1 },
-      { doc: 'Prompts with more tokens are left out, which is reported.', paper: '1024' },
+      { doc: 'Prompts with more tokens are left out, and their number is reported.', paper: '1024' },
     ),
   },
   'What is asked and how it is rewarded: 1 for a right final answer, 0 otherwise (Eq. 1).',
@@ -106,7 +110,7 @@ const unlearn = section(
     ),
     alpha: number(
       0.3,
-      { min: 0 },
+      { over: 0 },
       { doc: 'Gate: only where the mean entropy over the window is below this many nats (Eq. 5).', paper: '0.3' },
     ),
     window: integer(3, { min: 1 }, { doc: 'm, the length of the gate\'s window (Eq. 4), in tokens or, for gate "step", iterations.', paper: '3' }),
@@ -140,18 +144,18 @@ const unlearn = section(
 const objective = section(
   {
     ratio: choice(['behavior', 'policy', 'decoupled'], 'behavior', {
-      doc: 'Denominator of Eq. 3: "behavior", the model that drew the token; "policy", theta before the update; "decoupled", clip around theta and weight by min(pi_theta/pi_behavior, ratioCap).',
+      doc: 'Denominator of Eq. 3: "behavior", the model that drew the token; "policy", theta before the update; "decoupled", clip around theta and weight by min(pi_theta/pi_behavior, decoupledCap).',
       paper: 'behavior',
     }),
-    ratioCap: number(2, { over: 0 }, { doc: 'Upper bound of the weight of ratio "decoupled".' }),
-    clipLow: number(0.2, { min: 0, max: 1 }, { doc: 'Eq. 2: the ratio is clipped below at 1 - clipLow.', paper: 'not given' }),
+    decoupledCap: number(2, { over: 0 }, { doc: 'Upper bound of the weight of ratio "decoupled".' }),
+    clipLow: number(0.2, { min: 0, max: 0.99 }, { doc: 'Eq. 2: the ratio is clipped below at 1 - clipLow.', paper: 'not given' }),
     clipHigh: number(0.2, { min: 0 }, { doc: 'Eq. 2: the ratio is clipped above at 1 + clipHigh.', paper: 'not given' }),
     klCoef: number(
       1e-4,
       { min: 0 },
       { doc: 'beta, weight of the KL penalty to the initial model (estimator k3); 0 = no reference model in memory.', paper: '1e-4' },
     ),
-    entropyCoef: number(1e-5, {}, { doc: 'lambda, weight of the entropy bonus.', paper: '1e-5' }),
+    entropyCoef: number(1e-5, { min: 0 }, { doc: 'lambda, weight of the entropy bonus.', paper: '1e-5' }),
     aggregation: choice(['token-mean', 'seq-mean-token-mean', 'seq-mean-token-sum'], 'token-mean', {
       doc: 'How per-token losses become one number; always over the whole mini-batch.',
       paper: '1/sum |o_i| per question (Eq. 2)',
@@ -191,7 +195,8 @@ const evaluation = section(
     atStart: flag(false, { doc: 'Evaluate before the first iteration too.' }),
     atEnd: flag(false, { doc: 'Evaluate after the last iteration, whatever `every` says.' }),
     splits: strings([], { doc: 'Splits of the task to evaluate on. Empty = all but "train".' }),
-    maxProblems: integer(100, { min: 1 }, { doc: 'Problems per split, the first ones.' }),
+    maxProblems: integer(300, { min: 1 }, { doc: 'Problems per split that are decoded greedily, the first ones.' }),
+    sampleProblems: integer(100, { min: 1 }, { doc: 'Of these, the problems that are sampled, the first ones.' }),
     greedy: flag(true, { doc: 'Accuracy of greedy decoding.', paper: 'pass@1 by greedy decoding' }),
     samplesPerPrompt: integer(64, { min: 0 }, { doc: 'Samples per problem for pass@k and distinct solutions; 0 = none.' }),
     passK: integers([1, 8, 64], { min: 1 }, { doc: 'The k of the unbiased pass@k; those above samplesPerPrompt are left out.' }),
@@ -226,7 +231,7 @@ export function crossChecks(config: TrainConfig): string[] {
     );
   }
   if (t.name === 'jsonl' && t.path === '') problems.push('task.path is missing; task.name = "jsonl" needs a file of prompts');
-  if (t.template !== '' && !t.template.includes('{prompt}')) {
+  if (!t.template.includes('{prompt}')) {
     problems.push(`task.template = ${JSON.stringify(t.template)}: expected a text that contains {prompt}`);
   }
   return problems;

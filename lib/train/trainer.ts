@@ -1,0 +1,413 @@
+/** GRPO and EEPO, iteration by iteration. */
+import { MetricAccumulator } from '../algorithm/accumulator.js';
+import { groupAdvantages } from '../algorithm/advantages.js';
+import { normalizerOf } from '../algorithm/batch.js';
+import { EntropyGate } from '../algorithm/gate.js';
+import { grpo } from '../algorithm/grpo.js';
+import type { Objective } from '../algorithm/types.js';
+import { AbortedError, ConfigError, NonFiniteError } from '../errors.js';
+import type { Policy, StepReport } from '../policy.js';
+import { type Rollout, type RolloutPhase, type RolloutPrompt, twoStageRollout } from '../rollout.js';
+import type { ChatMessage, Problem, RewardFunction, RewardInput, Task } from '../tasks/types.js';
+import { chunk, type LossSample, microBatches, sequenceBatch, splitTokens, tokenBatch } from './batching.js';
+import { checkContext, type TrainConfig } from './config.js';
+import { type Metrics, peakMemoryMiB, rolloutMetrics, type ScoredSample, unlearnMetrics } from './metrics.js';
+import { PromptStream } from './prompt-stream.js';
+import { callReward, tryReward } from './rewards.js';
+
+/** What the trainer needs of a policy. */
+export type TrainablePolicy = Pick<
+  Policy,
+  'config' | 'generate' | 'forget' | 'syncRollout' | 'forward' | 'backward' | 'step' | 'zeroGrad' | 'clone'
+>;
+
+/** What the KL penalty needs of the reference model. */
+export type ReferencePolicy = Pick<Policy, 'forward'>;
+
+/** What the trainer needs of a tokenizer. */
+export interface TrainerTokenizer {
+  /** A prompt's ids, special tokens and chat template included. */
+  encodePrompt(prompt: string | readonly ChatMessage[]): number[];
+  /** Text without special tokens. */
+  decode(ids: readonly number[]): string;
+  /** Ids that end a response. Default: those of the policy's config. */
+  readonly eosTokenIds?: readonly number[];
+}
+
+export type TrainerPhase = RolloutPhase | 'reward' | 'reference' | 'update' | 'eval';
+
+/** What happens inside an iteration, for a display. */
+export type TrainerEvent =
+  | { type: 'phase'; iteration: number; phase: TrainerPhase }
+  /** Tokens drawn so far in this phase, samples still running. */
+  | { type: 'progress'; iteration: number; tokens: number; running: number };
+
+/** Evaluates the policy; called by `eval.every`, `eval.atStart` and `eval.atEnd`. Its metrics are prefixed with `eval/`. */
+export type Evaluator = (iteration: number) => Promise<Metrics>;
+
+export interface TrainerOptions {
+  policy: TrainablePolicy;
+  tokenizer: TrainerTokenizer;
+  task: Task;
+  /** Default: the task's own. */
+  reward?: RewardFunction;
+  /** Of the KL penalty. Default: a copy of the policy as it is when the trainer starts; none where klCoef is 0. */
+  reference?: ReferencePolicy;
+  config: TrainConfig;
+  /** Another loss than GRPO's: anything on the (a, b) interface. */
+  objective?: Objective;
+  evaluate?: Evaluator;
+  signal?: AbortSignal;
+  onEvent?: (event: TrainerEvent) => void;
+}
+
+/** A response as the trainer saw it. */
+export interface TrainSample extends ScoredSample {
+  problem: Problem;
+  response: string;
+}
+
+export interface Iteration {
+  /** 1, 2, ...; 0 is the evaluation before the first. */
+  iteration: number;
+  metrics: Metrics;
+  /** Prompt-major; G of each prompt, those of stage 1 first. */
+  samples: TrainSample[];
+}
+
+interface TrainPrompt {
+  problem: Problem;
+  tokens: number[];
+}
+
+/** What `prepare` found. */
+export interface Preparation {
+  /** Prompts to train on. */
+  prompts: number;
+  /** Left out because they are longer than task.maxPromptTokens. */
+  tooLong: number;
+  /** Of the longest prompt that is trained on. */
+  longestPrompt: number;
+}
+
+/**
+ * Trains a policy:
+ *
+ *     for await (const { iteration, metrics } of new Trainer({ policy, tokenizer, task, config })) {
+ *       console.log(iteration, metrics['reward/mean']);
+ *     }
+ *
+ * Every iteration: sample in two stages (Algorithm 1), reward, advantages over all G samples of a prompt, and one AdamW
+ * step per mini-batch of prompts. The result does not depend on `optimizer.microBatchTokens`.
+ *
+ * The policy is the caller's: the trainer changes its weights and disposes of nothing but the reference it made.
+ */
+export class Trainer implements AsyncIterable<Iteration> {
+  readonly config: TrainConfig;
+  readonly #policy: TrainablePolicy;
+  readonly #tokenizer: TrainerTokenizer;
+  readonly #task: Task;
+  readonly #reward: RewardFunction;
+  readonly #objective: Objective;
+  readonly #evaluate: Evaluator | undefined;
+  readonly #signal: AbortSignal | undefined;
+  readonly #onEvent: ((event: TrainerEvent) => void) | undefined;
+  readonly #gate: EntropyGate;
+  #reference: ReferencePolicy | null;
+  #prompts: TrainPrompt[] = [];
+  #preparation: Preparation | null = null;
+  #stream: PromptStream | null = null;
+  #iteration = 0;
+
+  constructor(options: TrainerOptions) {
+    const { config } = options;
+    this.config = config;
+    this.#policy = options.policy;
+    this.#tokenizer = options.tokenizer;
+    this.#task = options.task;
+    this.#reward = options.reward ?? options.task.reward;
+    this.#reference = options.reference ?? null;
+    this.#evaluate = options.evaluate;
+    this.#signal = options.signal;
+    this.#onEvent = options.onEvent;
+    const { alpha, window, gate } = config.unlearn;
+    this.#gate = new EntropyGate({ gate, alpha, window });
+    const { ratio, decoupledCap, clipLow, clipHigh, klCoef, entropyCoef, aggregation } = config.objective;
+    this.#objective =
+      options.objective ?? grpo({ ratio, decoupledCap, clipLow, clipHigh, klCoef, entropyCoef, aggregation });
+  }
+
+  /** Iterations done. */
+  get iteration(): number {
+    return this.#iteration;
+  }
+
+  /**
+   * Everything that can be found wrong before anything expensive: no prompts, prompts and responses that do not fit into
+   * the context, a reward that throws. Iterating calls it; calling it earlier is free.
+   *
+   * @throws ConfigError, RewardError
+   */
+  async prepare(): Promise<Preparation> {
+    if (this.#preparation !== null) return this.#preparation;
+    const { config } = this;
+    const problems = this.#task.splits.train ?? [];
+    if (problems.length === 0) {
+      throw new ConfigError(`task "${this.#task.name}" has no training prompts; its split "train" is empty`);
+    }
+    const all = problems.map((problem) => ({ problem, tokens: this.#tokenizer.encodePrompt(problem.prompt) }));
+    const empty = all.find(({ tokens }) => tokens.length === 0);
+    if (empty) throw new ConfigError(`task "${this.#task.name}": problem ${empty.problem.id} has a prompt without tokens`);
+    const prompts = all.filter(({ tokens }) => tokens.length <= config.task.maxPromptTokens);
+    if (prompts.length === 0) {
+      throw new ConfigError(
+        `task "${this.#task.name}": all ${all.length} prompts are longer than task.maxPromptTokens = ${config.task.maxPromptTokens}`,
+      );
+    }
+    const longestPrompt = prompts.reduce((most, { tokens }) => Math.max(most, tokens.length), 0);
+    checkContext(config, longestPrompt, this.#policy.config.maxPositionEmbeddings);
+    await tryReward(this.#reward, (prompts[0] as TrainPrompt).problem, this.#task.name);
+    this.#prompts = prompts;
+    this.#stream = new PromptStream(prompts.length, config.run.seed);
+    this.#preparation = { prompts: prompts.length, tooLong: all.length - prompts.length, longestPrompt };
+    return this.#preparation;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Iteration> {
+    await this.prepare();
+    const { run, eval: evaluation, objective } = this.config;
+    let ownReference: { dispose(): void } | null = null;
+    if (objective.klCoef > 0 && this.#reference === null) {
+      const copy = await this.#policy.clone();
+      ownReference = copy;
+      this.#reference = copy;
+    }
+    try {
+      if (this.#iteration === 0 && evaluation.atStart && this.#evaluate) {
+        yield { iteration: 0, metrics: await this.#evaluation(0), samples: [] };
+      }
+      while (this.#iteration < run.iterations) {
+        const result = await this.#next();
+        const due =
+          (evaluation.every > 0 && this.#iteration % evaluation.every === 0) ||
+          (evaluation.atEnd && this.#iteration === run.iterations);
+        if (due && this.#evaluate) Object.assign(result.metrics, await this.#evaluation(this.#iteration));
+        yield result;
+      }
+    } catch (error) {
+      await this.#policy.zeroGrad();
+      throw error;
+    } finally {
+      if (ownReference !== null) {
+        this.#reference = null;
+        ownReference.dispose();
+      }
+    }
+  }
+
+  /** One iteration. */
+  async #next(): Promise<Iteration> {
+    const iteration = this.#iteration + 1;
+    const start = performance.now();
+    const timings: Record<string, number> = {};
+    const timed = async <T>(phase: TrainerPhase, work: () => Promise<T>): Promise<T> => {
+      this.#signalCheck();
+      this.#emit({ type: 'phase', iteration, phase });
+      const from = performance.now();
+      const result = await work();
+      timings[phase] = (timings[phase] ?? 0) + (performance.now() - from) / 1000;
+      return result;
+    };
+
+    const drawn = (this.#stream as PromptStream).next(this.config.rollout.promptsPerIteration);
+    const prompts = drawn.map(({ index, id }) => ({ id, ...(this.#prompts[index] as TrainPrompt) }));
+    const rollout = await this.#rollout(prompts, iteration);
+    const responses = rollout.samples.map(({ tokens }) => this.#tokenizer.decode(tokens));
+    const rewards = await timed('reward', () =>
+      callReward(
+        this.#reward,
+        rollout.samples.map(
+          ({ promptIndex, tokens, finishReason }, i): RewardInput => ({
+            problem: (prompts[promptIndex] as TrainPrompt).problem,
+            response: responses[i] as string,
+            tokens,
+            finishReason,
+          }),
+        ),
+        this.#task.name,
+      ),
+    );
+    const groups = groupAdvantages(rewards, this.config.rollout.groupSize, {
+      normalizeByStd: this.config.objective.advantageStd,
+    });
+    const samples = rollout.samples.map(
+      (sample, i): TrainSample => ({
+        ...sample,
+        problem: (prompts[sample.promptIndex] as TrainPrompt).problem,
+        response: responses[i] as string,
+        reward: rewards[i] as number | null,
+        advantage: groups.advantages[i] as number,
+      }),
+    );
+    const lossSamples = this.#lossSamples(samples, prompts);
+    if (this.config.objective.ratio !== 'behavior' || this.#reference !== null) {
+      await timed('reference', () => this.#addLogprobs(lossSamples));
+    }
+    const update = await timed('update', () => this.#update(lossSamples));
+    this.#iteration = iteration;
+
+    const seconds = (performance.now() - start) / 1000;
+    const responseTokens = samples.reduce((sum, { tokens }) => sum + tokens.length, 0);
+    const generating = rollout.timings.stage1 + rollout.timings.stage2;
+    const metrics: Metrics = {
+      ...rolloutMetrics(samples, groups),
+      ...unlearnMetrics(rollout.forget, rollout.gate),
+      ...update,
+      'timing_s/stage1': rollout.timings.stage1,
+      ...(rollout.gate === null
+        ? {}
+        : { 'timing_s/unlearn': rollout.timings.unlearn, 'timing_s/stage2': rollout.timings.stage2 }),
+      ...Object.fromEntries(Object.entries(timings).map(([phase, s]) => [`timing_s/${phase}`, s])),
+      'timing_s/iteration': seconds,
+      'perf/tokens_per_s': responseTokens / seconds,
+      'perf/generate_tokens_per_s': responseTokens / generating,
+      'perf/peak_memory_mib': peakMemoryMiB(),
+    };
+    return { iteration, metrics, samples };
+  }
+
+  #rollout(prompts: readonly RolloutPrompt[], iteration: number): Promise<Rollout> {
+    const { rollout, unlearn, optimizer, run } = this.config;
+    const stopTokens = rollout.stopTokens.length > 0 ? rollout.stopTokens : (this.#tokenizer.eosTokenIds ?? []);
+    return twoStageRollout(this.#policy, prompts, {
+      groupSize: rollout.groupSize,
+      maxNewTokens: rollout.maxNewTokens,
+      temperature: rollout.temperature,
+      seed: run.seed,
+      iteration,
+      unlearn: unlearn.enabled
+        ? {
+            eta: unlearn.eta,
+            gate: this.#gate,
+            epsLow: unlearn.epsLow,
+            epsHigh: unlearn.epsHigh,
+            clampGrad: unlearn.clampGrad,
+            normalize: unlearn.normalize,
+            probeTokens: unlearn.probeTokens,
+            microBatchTokens: optimizer.microBatchTokens,
+          }
+        : null,
+      ...(stopTokens.length === 0 ? {} : { stopTokens }),
+      ...(this.#signal === undefined ? {} : { signal: this.#signal }),
+      onPhase: (phase) => this.#emit({ type: 'phase', iteration, phase }),
+      onProgress: ({ tokens, running }) => this.#emit({ type: 'progress', iteration, tokens, running }),
+    });
+  }
+
+  #lossSamples(samples: readonly TrainSample[], prompts: readonly RolloutPrompt[]): LossSample[] {
+    const { ratio } = this.config.objective;
+    return samples.map((sample) => ({
+      prompt: (prompts[sample.promptIndex] as RolloutPrompt).tokens,
+      response: sample.tokens,
+      behaviorLogprob: sample.logprob,
+      // Stage 1 was drawn from theta itself: what was recorded is what would be computed again.
+      policyLogprob: ratio !== 'behavior' && sample.stage === 1 ? sample.logprob : null,
+      refLogprob: null,
+      advantage: sample.advantage,
+      stage: sample.stage,
+    }));
+  }
+
+  /** What some objectives need beside the recorded log-probs: those under theta_k and under the reference model. */
+  async #addLogprobs(samples: LossSample[]): Promise<void> {
+    if (this.config.objective.ratio !== 'behavior') {
+      const stage2 = samples.filter(({ stage }) => stage === 2);
+      await this.#logprobs(this.#policy, stage2, (sample, logprob) => {
+        sample.policyLogprob = logprob;
+      });
+    }
+    if (this.#reference !== null) {
+      await this.#logprobs(this.#reference, samples, (sample, logprob) => {
+        sample.refLogprob = logprob;
+      });
+    }
+  }
+
+  async #logprobs(
+    policy: ReferencePolicy,
+    samples: LossSample[],
+    put: (sample: LossSample, logprob: Float32Array) => void,
+  ): Promise<void> {
+    const { temperature } = this.config.rollout;
+    for (const part of microBatches(samples, this.config.optimizer.microBatchTokens)) {
+      this.#signalCheck();
+      const seen = await policy.forward(sequenceBatch(part), { temperature, keepActivations: false });
+      splitTokens(
+        seen.logprob,
+        part.map(({ response }) => response),
+      ).forEach((logprob, k) => {
+        put(part[k] as LossSample, logprob);
+      });
+    }
+  }
+
+  /** One optimizer step per mini-batch of prompts, `epochs` times over. */
+  async #update(samples: readonly LossSample[]): Promise<Metrics> {
+    const { optimizer, rollout } = this.config;
+    const total = new MetricAccumulator();
+    const steps: StepReport[] = [];
+    for (let epoch = 0; epoch < optimizer.epochs; epoch++) {
+      for (const miniBatch of chunk(samples, optimizer.miniBatchPrompts * rollout.groupSize)) {
+        const normalizer = normalizerOf(miniBatch.map(({ response }) => response.length));
+        for (const part of microBatches(miniBatch, optimizer.microBatchTokens)) {
+          this.#signalCheck();
+          const seen = await this.#policy.forward(sequenceBatch(part), { temperature: rollout.temperature });
+          const { a, b, metrics } = this.#objective(tokenBatch(part, seen), normalizer);
+          total.merge(metrics);
+          await this.#policy.backward(a, b);
+        }
+        steps.push(
+          await this.#policy.step({
+            lr: optimizer.lr,
+            betas: [optimizer.betas[0], optimizer.betas[1]],
+            eps: optimizer.eps,
+            weightDecay: optimizer.weightDecay,
+            maxGradNorm: optimizer.maxGradNorm > 0 ? optimizer.maxGradNorm : null,
+          }),
+        );
+      }
+    }
+    const applied = steps.filter((step) => step.applied);
+    if (applied.length === 0) {
+      throw new NonFiniteError(
+        `iteration ${this.#iteration + 1}: the gradients of every update are NaN or infinite, nothing was changed; ` +
+          'lower optimizer.lr or unlearn.eta, or clip more with optimizer.maxGradNorm',
+      );
+    }
+    return {
+      ...total.values(),
+      'actor/grad_norm': applied.reduce((sum, { gradNorm }) => sum + gradNorm, 0) / applied.length,
+      'actor/skipped_steps': steps.length - applied.length,
+      'actor/lr': optimizer.lr,
+    };
+  }
+
+  async #evaluation(iteration: number): Promise<Metrics> {
+    this.#signalCheck();
+    this.#emit({ type: 'phase', iteration, phase: 'eval' });
+    const start = performance.now();
+    const metrics = await (this.#evaluate as Evaluator)(iteration);
+    return {
+      ...Object.fromEntries(Object.entries(metrics).map(([name, value]) => [`eval/${name}`, value])),
+      'timing_s/eval': (performance.now() - start) / 1000,
+    };
+  }
+
+  #emit(event: TrainerEvent): void {
+    this.#onEvent?.(event);
+  }
+
+  #signalCheck(): void {
+    if (this.#signal?.aborted) throw new AbortedError('training was aborted');
+  }
+}

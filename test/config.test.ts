@@ -1,0 +1,145 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readdirSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { ConfigError } from '../lib/errors.js';
+import { checkContext, defineConfig, loadTrainConfig, trainSchema } from '../lib/train/config.js';
+import { configMarkdown, configToToml, fieldDocs, nearest, parseAssignment } from '../lib/train/config-file.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'eepo-config-'));
+let files = 0;
+
+function file(text: string): string {
+  const path = join(folder, `config-${files++}.toml`);
+  writeFileSync(path, text);
+  return path;
+}
+
+const minimal = '[model]\npath = "model"\n';
+
+function problem(text: string, overrides: string[] = []): string {
+  const path = file(text);
+  try {
+    loadTrainConfig(path, overrides);
+  } catch (error) {
+    assert.ok(error instanceof ConfigError, `${error}`);
+    assert.equal(error.code, 'EEPO_CONFIG');
+    assert.ok(error.message.includes(path) || overrides.length > 0, 'the message names the file');
+    return error.message;
+  }
+  return assert.fail('accepted');
+}
+
+describe('configuration', () => {
+  it("defaults to the paper's values", () => {
+    const config = loadTrainConfig(file(minimal));
+    assert.deepEqual(
+      [config.unlearn.eta, config.unlearn.alpha, config.unlearn.window, config.rollout.groupSize, config.optimizer.lr],
+      [3e-3, 0.3, 3, 8, 5e-7],
+    );
+    assert.deepEqual(
+      [config.rollout.promptsPerIteration, config.optimizer.miniBatchPrompts, config.objective.ratio],
+      [128, 64, 'behavior'],
+    );
+    assert.deepEqual([config.objective.klCoef, config.objective.entropyCoef], [1e-4, 1e-5]);
+  });
+
+  it('documents every field', () => {
+    for (const { section, key, description, expected } of fieldDocs(trainSchema)) {
+      assert.ok(description.length > 10 && expected.length > 3, `${section}.${key}`);
+    }
+    assert.match(configMarkdown(trainSchema), /\| `eta` \| `0\.003` \| 3e-3 \|/);
+  });
+
+  it('resolves paths from the file, and those of --set from the working directory', () => {
+    const path = file(minimal);
+    assert.equal(loadTrainConfig(path).model.path, join(folder, 'model'));
+    assert.equal(loadTrainConfig(path, ['model.path=x/y']).model.path, join(process.cwd(), 'x/y'));
+  });
+
+  it('takes --set values as TOML, and bare words as strings', () => {
+    const config = loadTrainConfig(file(minimal), [
+      'rollout.groupSize=16',
+      'unlearn.gate=step',
+      'optimizer.betas=[0.8, 0.95]',
+      'unlearn.enabled=false',
+      'objective.ratio="policy"',
+    ]);
+    assert.equal(config.rollout.groupSize, 16);
+    assert.equal(config.unlearn.gate, 'step');
+    assert.deepEqual(config.optimizer.betas, [0.8, 0.95]);
+    assert.equal(config.unlearn.enabled, false);
+    assert.equal(config.objective.ratio, 'policy');
+  });
+
+  it('reads back what it writes', () => {
+    const config = loadTrainConfig(file(minimal), ['unlearn.gate=token+step', 'optimizer.lr=1e-6']);
+    assert.deepEqual(loadTrainConfig(file(configToToml(config))), config);
+  });
+
+  it('suggests the nearest key, in its section or another', () => {
+    assert.match(problem(`${minimal}[rollout]\ngroupsize = 8\n`), /rollout\.groupsize is not a key.*rollout\.groupSize\?/);
+    assert.match(problem(`${minimal}[rollot]\ngroupSize = 8\n`), /\[rollot\] is not a section; did you mean \[rollout\]\?/);
+    assert.match(problem(`${minimal}[unlearn]\nlr = 1\n`), /unlearn\.lr is not a key.*belongs to \[optimizer\]/);
+    assert.match(problem(`${minimal}[run]\nzzzzzzzzzzzzzz = 1\n`), /its keys are iterations, seed/);
+    assert.equal(nearest('epslow', ['epsHigh', 'epsLow', 'eta']), 'epsLow');
+    assert.equal(nearest('xyzw', ['iterations']), null);
+  });
+
+  it('names key, value and what was expected', () => {
+    assert.match(problem(`${minimal}[unlearn]\neta = "big"\n`), /unlearn\.eta = "big": expected a number, at least 0/);
+    assert.match(problem(`${minimal}[unlearn]\ngate = "tokn"\n`), /unlearn\.gate = "tokn": expected one of "token", "step"/);
+    assert.match(problem(`${minimal}[run]\niterations = 1.5\n`), /run\.iterations = 1\.5: expected a whole number/);
+    assert.match(problem('[run]\nseed = 1\n'), /model\.path is missing/);
+    assert.match(problem(minimal, ['rollout.temperature=0']), /rollout\.temperature = 0: expected a number, greater than 0/);
+    assert.match(problem('run = 3\n[model]\npath = "m"\n'), /\[run\] is 3; expected a section/);
+  });
+
+  it('reports all problems at once', () => {
+    const message = problem('[run]\niterations = 0\nseeds = 1\n[optimizer]\nlr = -1\n');
+    for (const part of ['run.iterations = 0', 'run.seeds', 'optimizer.lr = -1', 'model.path']) {
+      assert.ok(message.includes(part), `${part} is not in\n${message}`);
+    }
+    assert.match(message, /4 problems/);
+  });
+
+  it('checks fields against each other', () => {
+    assert.match(problem(minimal, ['rollout.groupSize=7']), /rollout\.groupSize = 7: .*even.*use 8/);
+    assert.equal(loadTrainConfig(file(minimal), ['rollout.groupSize=7', 'unlearn.enabled=false']).rollout.groupSize, 7);
+    assert.match(problem(minimal, ['optimizer.miniBatchPrompts=48']), /miniBatchPrompts = 48 does not divide .* = 128/);
+    assert.match(problem(minimal, ['task.name=jsonl']), /task\.path is missing/);
+  });
+
+  it('checks prompt and response against the context', () => {
+    const config = defineConfig({ rollout: { maxNewTokens: 100 } });
+    checkContext(config, 28, 128);
+    assert.throws(() => checkContext(config, 29, 128), /maxNewTokens = 100 .*\(29 tokens\).*context of 128.*at most 99/);
+  });
+
+  it('names the line of a syntax error, and a missing file', () => {
+    assert.match(problem('[run]\niterations = = 3\n'), /line 2/);
+    assert.throws(() => loadTrainConfig(join(folder, 'none.toml')), /none\.toml: no such configuration file/);
+  });
+
+  it('refuses an assignment that is none', () => {
+    for (const wrong of ['rollout.groupSize', 'groupSize=3', 'a.b.c=1', '=3']) {
+      assert.throws(() => parseAssignment(wrong), /expected section\.key=value/, wrong);
+    }
+    assert.deepEqual(parseAssignment('a.b=x=y'), { section: 'a', key: 'b', value: 'x=y' });
+  });
+
+  it('accepts every preset', () => {
+    const presets = fileURLToPath(new URL('../../configs/', import.meta.url));
+    const names = readdirSync(presets).filter((name) => name.endsWith('.toml') && !name.includes('sft'));
+    for (const name of ['eepo', 'grpo', 'grpo-temperature', 'grpo-entropy', 'grpo-clip-higher', 'grpo-more-rollouts']) {
+      assert.ok(names.includes(`${name}.toml`), name);
+    }
+    for (const name of names) {
+      const config = loadTrainConfig(join(presets, name));
+      assert.equal(config.unlearn.enabled, name.startsWith('eepo'), name);
+      assert.match(config.model.path, /models\/countdown$/);
+    }
+  });
+});
