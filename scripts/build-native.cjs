@@ -54,10 +54,14 @@ function cmakeJs(command, libtorch, jobs) {
   const args = [
     cli,
     command,
-    '--directory', root,
-    '--out', cmakeDir,
-    '--config', 'Release',
-    '--parallel', String(jobs),
+    '--directory',
+    root,
+    '--out',
+    cmakeDir,
+    '--config',
+    'Release',
+    '--parallel',
+    String(jobs),
     `--CDTorch_DIR=${path.join(libtorch.path, 'share', 'cmake', 'Torch')}`,
     `--CDEEPO_VERSION=${version}`,
   ];

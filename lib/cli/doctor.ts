@@ -23,7 +23,9 @@ export function render(found: Diagnosis): string {
     ['Node', node.version],
     [
       'libtorch',
-      libtorch.found ? `${libtorch.version} at ${libtorch.path} (from ${libtorch.source})` : `not found (${libtorch.wanted})`,
+      libtorch.found
+        ? `${libtorch.version} at ${libtorch.path} (from ${libtorch.source})`
+        : `not found (${libtorch.wanted})`,
     ],
     [
       'addon',
@@ -47,7 +49,8 @@ export function render(found: Diagnosis): string {
     if (error !== undefined) lines.push('', error);
   }
   lines.push('');
-  for (const { problem, fix, fatal } of problems) lines.push(`${fatal ? 'missing' : 'note'}: ${problem}. Mend it: ${fix}`);
+  for (const { problem, fix, fatal } of problems)
+    lines.push(`${fatal ? 'missing' : 'note'}: ${problem}. Mend it: ${fix}`);
   lines.push(found.ok ? 'All that training needs is here.' : 'Training cannot run yet.');
   return lines.join('\n');
 }

@@ -10,7 +10,11 @@ const { version, description } = JSON.parse(
   readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'),
 ) as { version: string; description: string };
 
-const program = new Command('eepo').description(description).version(version).showHelpAfterError().enablePositionalOptions();
+const program = new Command('eepo')
+  .description(description)
+  .version(version)
+  .showHelpAfterError()
+  .enablePositionalOptions();
 for (const command of [libtorch, build, doctor]) command.register(program);
 
 try {

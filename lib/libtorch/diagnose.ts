@@ -41,9 +41,10 @@ export interface Diagnosis {
 
 /** Looks at everything training needs. Loads the addon in a child process. */
 export function diagnose(env: NodeJS.ProcessEnv = process.env): Diagnosis {
-  const { version, engines } = JSON.parse(
-    readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'),
-  ) as { version: string; engines: { node: string } };
+  const { version, engines } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+    engines: { node: string };
+  };
   const libtorch = lookForLibtorch(env);
   const addon = lookForAddon();
   const probe = addon.path && libtorch.found ? runProbe(env) : undefined;

@@ -146,7 +146,9 @@ async function fromArchive(
   const file = join(cacheDirectory(env), 'downloads', name);
   progress.note(`download ${url}`);
   await download(url, file, { progress, label: 'libtorch', env });
-  const manifest = await unpack(temporary, file, url, version, known, progress).finally(() => rm(file, { force: true }));
+  const manifest = await unpack(temporary, file, url, version, known, progress).finally(() =>
+    rm(file, { force: true }),
+  );
   return manifest;
 }
 

@@ -22,14 +22,22 @@ const char* isa_name(Isa isa);
   (::eepo::isa() == ::eepo::Isa::Avx512 ? &::eepo::isa_avx512::function \
    : ::eepo::isa() == ::eepo::Isa::Avx2 ? &::eepo::isa_avx2::function   \
                                         : &::eepo::isa_base::function)
-#define EEPO_ISA_DECLARE(...)             \
-  namespace isa_base { __VA_ARGS__; }     \
-  namespace isa_avx2 { __VA_ARGS__; }     \
-  namespace isa_avx512 { __VA_ARGS__; }
+#define EEPO_ISA_DECLARE(...) \
+  namespace isa_base {        \
+  __VA_ARGS__;                \
+  }                           \
+  namespace isa_avx2 {        \
+  __VA_ARGS__;                \
+  }                           \
+  namespace isa_avx512 {      \
+  __VA_ARGS__;                \
+  }
 #else
 #define EEPO_ISA_DISPATCH(function) (&::eepo::isa_base::function)
 #define EEPO_ISA_DECLARE(...) \
-  namespace isa_base { __VA_ARGS__; }
+  namespace isa_base {        \
+  __VA_ARGS__;                \
+  }
 #endif
 
 }  // namespace eepo

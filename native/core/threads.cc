@@ -32,9 +32,8 @@ int quota() {
 }
 
 std::atomic<int>& setting() {
-  static std::atomic<int> threads{std::getenv("OMP_NUM_THREADS") != nullptr
-                                      ? omp_get_max_threads()
-                                      : std::min(omp_get_max_threads(), quota())};
+  static std::atomic<int> threads{std::getenv("OMP_NUM_THREADS") != nullptr ? omp_get_max_threads()
+                                                                            : std::min(omp_get_max_threads(), quota())};
   return threads;
 }
 
