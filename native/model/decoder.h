@@ -1,0 +1,96 @@
+// One decoder for qwen2, qwen3 and llama: forward over packed sequences, and its backward by hand.
+//
+//   x = E[ids];  per layer:  x += Wo attention(rope(norm(Wqkv rms(x) + b)));  x += Wdown swiglu(Wgu rms(x))
+//   hidden = rms(x)  of the rows asked for
+//
+// No padding: sequences lie one behind the other. What backward needs is kept per layer (inputs of the two
+// residual branches, q/k/v after rope, attention's output and log-sum-exp, gate and up); norms and the SwiGLU product
+// are formed again. Weights are a flat buffer (train/layout.h), so theta and theta' are two pointers.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/cancel.h"
+#include "kernels/attention.h"
+#include "model/config.h"
+#include "train/layout.h"
+
+namespace eepo {
+
+/// Token ids of packed sequences; offsets: [sequences + 1].
+struct Packed {
+  std::vector<int32_t> ids;
+  std::vector<int64_t> offsets;
+  int64_t tokens() const { return static_cast<int64_t>(ids.size()); }
+};
+
+/// Cosine and sine of every position and frequency, [positions, head_dim / 2].
+class RopeTable {
+ public:
+  explicit RopeTable(const ModelConfig& config);
+  /// Makes positions [0, count) available.
+  void extend(int64_t count);
+  const float* cosine() const { return cosine_.data(); }
+  const float* sine() const { return sine_.data(); }
+
+ private:
+  std::vector<float> frequencies_, cosine_, sine_;
+};
+
+struct LayerActivations {
+  FloatBuffer input, inv1, qkv, qk_raw, inv_q, inv_k, attention, lse, middle, inv2, gate_up;
+};
+
+/// What one forward keeps for one backward. Buffers are reused from batch to batch.
+struct Activations {
+  Packed batch;
+  std::vector<int32_t> positions;
+  std::vector<LayerActivations> layers;
+  FloatBuffer last, inv_final;   // input of the final norm (rows asked for only), its 1/rms
+  std::vector<int64_t> rows;     // the token rows whose hidden state was asked for
+  bool valid = false;
+};
+
+class Decoder {
+ public:
+  explicit Decoder(const ModelConfig& config) : config_(config), layout_(config), rope_(config) {}
+
+  const ModelConfig& config() const { return config_; }
+  const Layout& layout() const { return layout_; }
+
+  /// Called after each layer's q, k, v are ready, to fill a cache: (layer, qkv rows).
+  using KeyValueSink = std::function<void(int64_t layer, const float* qkv)>;
+
+  /// hidden: [rows.size(), hidden_size], the final hidden states of those token rows. With `keep`, activations are
+  /// left in `acts` for backward; otherwise its buffers are scratch.
+  void forward(const float* weights, const Packed& batch, const std::vector<int64_t>& rows, Activations& acts,
+               bool keep, float* hidden, const CancelToken& cancel, const KeyValueSink& sink = nullptr);
+
+  /// From d_hidden of the same rows: adds every parameter's gradient but the head's into `grad` (flat).
+  void backward(const float* weights, Activations& acts, const float* d_hidden, float* grad,
+                const CancelToken& cancel);
+
+  /// One token per row at `positions`: the layers on a cache. x: [rows, hidden] embeddings in, final hidden out.
+  /// `append(layer, qkv)` stores the new keys and values and returns the cache view of every row.
+  using CacheStep = std::function<const std::vector<DecodeRow>&(int64_t layer, const float* qkv)>;
+  void decode(const float* weights, const std::vector<int32_t>& ids, const std::vector<int32_t>& positions,
+              float* hidden, const CacheStep& append);
+
+  AttentionShape attention_shape() const {
+    return {config_.heads, config_.kv_heads, config_.head_dim, config_.qkv_width()};
+  }
+
+ private:
+  void qkv_projection(const float* weights, const LayerOffsets& at, const float* normed, int64_t tokens,
+                      const int32_t* positions, float* qkv, LayerActivations* keep);
+
+  ModelConfig config_;
+  Layout layout_;
+  RopeTable rope_;
+  FloatBuffer normed_, wide_, d_wide_, d_narrow_, d_x_, d_qkv_, narrow_;
+};
+
+}  // namespace eepo

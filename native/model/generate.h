@@ -1,0 +1,42 @@
+// Sampling with a key-value cache. Each prompt is computed once, whatever the number of its samples; rows that have
+// ended leave the batch; memory grows with what was really generated.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "core/cancel.h"
+#include "model/decoder.h"
+
+namespace eepo {
+
+struct GenerateOptions {
+  int64_t max_new_tokens = 1;
+  int64_t samples_per_prompt = 1;
+  float temperature = 1;
+  int64_t top_k = 0;
+  float top_p = 1;
+  uint64_t seed = 0;
+  uint32_t iteration = 0;
+  std::vector<uint32_t> prompt_ids;  // one per prompt: the key of its random numbers
+  uint32_t sample_offset = 0;
+  std::vector<int32_t> stop_tokens;
+};
+
+struct Sample {
+  std::vector<int32_t> tokens;
+  std::vector<float> logprob, entropy;
+  bool stopped = false;
+};
+
+using GenerateProgress = std::function<void(int64_t tokens, int64_t running)>;
+
+/// prompts: packed, none empty, each + max_new_tokens within the context (checked by the caller).
+/// Returns prompts x samples_per_prompt samples, prompt-major. The token at position t of sample s of prompt p is drawn
+/// with Philox(seed, (iteration, prompt_ids[p], sample_offset + s, t)).
+std::vector<Sample> generate(Decoder& decoder, const float* weights, const Packed& prompts,
+                             const GenerateOptions& options, const CancelToken& cancel,
+                             const GenerateProgress& progress = nullptr);
+
+}  // namespace eepo

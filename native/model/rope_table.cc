@@ -1,0 +1,39 @@
+// Rotary frequencies: theta^(-2i/d), and Llama 3's rescaling of them (low frequencies divided by `factor`, high
+// ones kept, a linear blend between). Angles are float32 products as in transformers, so that long positions agree.
+#include <cmath>
+#include <numbers>
+
+#include "model/decoder.h"
+
+namespace eepo {
+
+RopeTable::RopeTable(const ModelConfig& c) {
+  for (int64_t i = 0; i < c.head_dim / 2; ++i) {
+    const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(c.head_dim);
+    double frequency = 1.0 / std::pow(c.rope_theta, exponent);
+    if (c.rope_type == RopeType::Llama3) {
+      const double original = static_cast<double>(c.rope_original_positions);
+      const double wavelength = 2.0 * std::numbers::pi / frequency;
+      const double low = original / c.rope_low_freq, high = original / c.rope_high_freq;
+      if (wavelength > low) {
+        frequency /= c.rope_factor;
+      } else if (wavelength >= high) {
+        const double smooth = (original / wavelength - c.rope_low_freq) / (c.rope_high_freq - c.rope_low_freq);
+        frequency = (1 - smooth) * frequency / c.rope_factor + smooth * frequency;
+      }
+    }
+    frequencies_.push_back(static_cast<float>(frequency));
+  }
+}
+
+void RopeTable::extend(int64_t count) {
+  const auto half = static_cast<int64_t>(frequencies_.size());
+  for (int64_t p = static_cast<int64_t>(cosine_.size()) / half; p < count; ++p)
+    for (const float frequency : frequencies_) {
+      const double angle = static_cast<float>(p) * frequency;
+      cosine_.push_back(static_cast<float>(std::cos(angle)));
+      sine_.push_back(static_cast<float>(std::sin(angle)));
+    }
+}
+
+}  // namespace eepo

@@ -1,0 +1,145 @@
+// The temporary unlearning step of EEPO: theta' = theta + eta grad L(O1), written out of place into the rollout
+// copy. The policy's weights are read, never written; nothing is subtracted afterwards, the copy is dropped.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/ascend.h"
+#include "kernels/linear_head.h"
+#include "train/model.h"
+
+namespace eepo {
+namespace {
+
+// Sequences [first, end) of a batch.
+TrainBatch slice(const TrainBatch& batch, size_t first, size_t end) {
+  TrainBatch part;
+  const int64_t base = batch.packed.offsets[first];
+  part.packed.ids.assign(batch.packed.ids.begin() + base, batch.packed.ids.begin() + batch.packed.offsets[end]);
+  for (size_t s = first; s <= end; ++s) part.packed.offsets.push_back(batch.packed.offsets[s] - base);
+  part.response_starts.assign(batch.response_starts.begin() + static_cast<int64_t>(first),
+                              batch.response_starts.begin() + static_cast<int64_t>(end));
+  return part;
+}
+
+// End of the micro-batch that starts at `first`: at least one sequence, else up to `budget` tokens.
+size_t micro_batch_end(const TrainBatch& batch, size_t first, int64_t budget) {
+  const size_t sequences = batch.response_starts.size();
+  size_t end = first + 1;
+  while (end < sequences && batch.packed.offsets[end + 1] - batch.packed.offsets[first] <= budget) ++end;
+  return end;
+}
+
+int64_t response_length(const TrainBatch& batch, size_t s) {
+  return batch.packed.offsets[s + 1] - batch.packed.offsets[s] - batch.response_starts[s];
+}
+
+double mean_change(const std::vector<float>& before, const std::vector<float>& after, const std::vector<float>& a) {
+  double total = 0;
+  int64_t active = 0;
+  for (size_t i = 0; i < after.size(); ++i)
+    if (a[i] != 0) {
+      total += static_cast<double>(after[i]) - before[i];
+      ++active;
+    }
+  return active ? total / static_cast<double>(active) : std::nan("");
+}
+
+}  // namespace
+
+ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& entropy, const ForgetOptions& options,
+                           const CancelToken& cancel) {
+  check(!has_gradient_, ErrorCode::Busy,
+        "forget needs empty gradient buffers: call step() or zeroGrad() after backward() first");
+  const size_t sequences = batch.response_starts.size();
+  rollout_active_ = false;
+
+  ForgetReport report;
+  std::vector<float> probe_before, probe_a;
+  size_t probe_end = 0;  // the first sequences, up to probe_tokens response tokens, are measured again under theta'
+  for (int64_t tokens = 0; probe_end < sequences && tokens < options.probe_tokens; ++probe_end)
+    tokens += response_length(batch, probe_end);
+
+  struct ClearGradient {  // also when aborted half-way: the next forget or backward must find it empty
+    Model& model;
+    ~ClearGradient() { model.zero_grad(); }
+  } clear{*this};
+
+  int64_t done = 0;  // response tokens before this micro-batch
+  for (size_t first = 0; first < sequences;) {
+    const size_t end = micro_batch_end(batch, first, options.micro_batch_tokens);
+    const TrainBatch part = slice(batch, first, end);
+    const TokenStats seen = forward(part, options.temperature, true, cancel);
+    std::vector<int64_t> offsets{0};
+    std::vector<float> weight;
+    for (size_t s = first; s < end; ++s) {
+      const int64_t length = response_length(batch, s);
+      offsets.push_back(offsets.back() + length);
+      // 1 / (|O1| T_k): known without the other micro-batches, so their size cannot matter
+      weight.push_back(length ? 1.0f / (static_cast<float>(sequences) * static_cast<float>(length)) : 0.0f);
+    }
+    std::vector<float> a(offsets.back());
+    const ComplementaryResult loss =
+        complementary_loss(seen.logprob.data(), entropy.data() + done, nullptr, offsets.data(),
+                           static_cast<int64_t>(end - first), weight.data(), nullptr, options.loss, a.data(), nullptr);
+    report.loss.loss += loss.loss;
+    report.loss.tokens += loss.tokens;
+    report.loss.open_tokens += loss.open_tokens;
+    report.loss.clamped_low += loss.clamped_low;
+    report.loss.clamped_high += loss.clamped_high;
+    report.loss.active_tokens += loss.active_tokens;
+    for (size_t s = first; s < std::min(end, probe_end); ++s)
+      for (int64_t t = offsets[s - first]; t < offsets[s - first + 1]; ++t) {
+        probe_before.push_back(seen.logprob[t]);
+        probe_a.push_back(a[t]);
+      }
+    if (loss.active_tokens > 0) accumulate(weights(), a, {}, cancel);
+    kept_.valid = false;
+    done += offsets.back();
+    first = end;
+  }
+
+  report.stage1_logp_delta = std::nan("");
+  if (report.loss.active_tokens == 0) {
+    report.skipped = ForgetReport::Skipped::NoOpenToken;
+    return report;
+  }
+  const int64_t n = layout().flat_size();
+  report.grad_norm = std::sqrt(square_sum(gradient_.data(), n));
+  if (!std::isfinite(report.grad_norm) || !std::isfinite(report.loss.loss)) {
+    report.skipped = ForgetReport::Skipped::NonFinite;
+    return report;
+  }
+  const double eta = options.normalize && report.grad_norm > 0 ? options.eta / report.grad_norm : options.eta;
+  rollout_.reserve(n);
+  const AscendReport step = ascend({{master_.data(), DType::Float32, gradient_.data(), DType::Float32, rollout_.data(),
+                                     DType::Float32, n}},
+                                   eta, Rounding::Nearest, 0);
+  report.relative_step = std::abs(eta) * report.grad_norm / std::sqrt(square_sum(master_.data(), n));
+  report.changed_frac = static_cast<double>(step.changed) / static_cast<double>(layout().parameter_count());
+  rollout_active_ = true;
+  if (probe_end > 0) {
+    const std::vector<float> after = probe(slice(batch, 0, probe_end), rollout_.data(), options.temperature, cancel);
+    report.stage1_logp_delta = mean_change(probe_before, after, probe_a);
+  }
+  return report;
+}
+
+std::vector<float> Model::probe(const TrainBatch& batch, const float* weights, float temperature,
+                                const CancelToken& cancel) {
+  const int64_t dim = config().hidden_size;
+  std::vector<int64_t> rows, targets;
+  for (size_t s = 0; s < batch.response_starts.size(); ++s)
+    for (int64_t t = batch.packed.offsets[s] + batch.response_starts[s]; t < batch.packed.offsets[s + 1]; ++t) {
+      rows.push_back(t - 1);
+      targets.push_back(batch.packed.ids[t]);
+    }
+  std::vector<float> logprob(rows.size());
+  const auto n = static_cast<int64_t>(rows.size());
+  float* hidden = scratch_hidden_.reserve(n * dim);
+  decoder_.forward(weights, batch.packed, rows, scratch_, false, hidden, cancel);
+  linear_token_stats(hidden, weights + layout().head, n, dim, config().vocab_size, targets.data(), temperature,
+                     logprob.data(), nullptr, nullptr, &cancel);
+  return logprob;
+}
+
+}  // namespace eepo

@@ -1,0 +1,199 @@
+#include "train/model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <unordered_set>
+
+#include "core/philox.h"
+#include "kernels/linear_head.h"
+#include "model/safetensors.h"
+
+namespace eepo {
+namespace {
+
+// Response token t of a sequence is predicted by the hidden state one before it.
+void response_rows(const TrainBatch& batch, std::vector<int64_t>& rows, std::vector<int64_t>& targets) {
+  rows.clear();
+  targets.clear();
+  for (size_t s = 0; s < batch.response_starts.size(); ++s)
+    for (int64_t t = batch.packed.offsets[s] + batch.response_starts[s]; t < batch.packed.offsets[s + 1]; ++t) {
+      rows.push_back(t - 1);
+      targets.push_back(batch.packed.ids[t]);
+    }
+}
+
+bool is_ignored_buffer(const std::string& name) {
+  return name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".masked_bias");
+}
+
+}  // namespace
+
+Model::Model(const ModelConfig& config) : decoder_(config), master_(decoder_.layout().flat_size()) {}
+
+void Model::load(const std::vector<std::string>& paths, const CancelToken& cancel) {
+  std::unordered_set<std::string> seen;
+  for (const std::string& path : paths) {
+    const SafetensorsFile file(path);
+    for (const auto& [name, tensor] : file.tensors()) {
+      cancel.check();
+      if (is_ignored_buffer(name)) continue;
+      // a tied head that was saved as well is the embedding again
+      const bool tied_head = config().tied && name == "lm_head.weight";
+      const Parameter* parameter = layout().find(tied_head ? "model.embed_tokens.weight" : name);
+      check(parameter != nullptr, ErrorCode::InvalidFile, path, ": tensor ", name,
+            " does not belong to this architecture (config.json and weights disagree)");
+      check(seen.insert(name).second, ErrorCode::InvalidFile, path, ": tensor ", name,
+            " is in more than one file of the model");
+      check(tensor.shape == parameter->shape, ErrorCode::InvalidFile, path, ": tensor ", name,
+            " has a shape that config.json does not give it (", tensor.elements, " elements, expected ",
+            parameter->size(), ")");
+      if (!tied_head) convert_to_float(tensor, master_.data() + parameter->offset);
+    }
+  }
+  for (const Parameter& parameter : layout().parameters())
+    check(seen.contains(parameter.name), ErrorCode::InvalidFile, paths.empty() ? std::string("model") : paths[0],
+          ": tensor ", parameter.name, " is missing from the weights");
+}
+
+void Model::initialize(uint64_t seed) {
+  uint32_t index = 0;
+  for (const Parameter& p : layout().parameters()) {
+    float* w = master_.data() + p.offset;
+    ++index;
+    if (p.shape.size() == 1) {
+      std::fill_n(w, p.size(), p.name.ends_with(".bias") ? 0.0f : 1.0f);
+      continue;
+    }
+    const bool residual = p.name.ends_with("o_proj.weight") || p.name.ends_with("down_proj.weight");
+    const double deviation = residual ? 0.02 / std::sqrt(2.0 * static_cast<double>(config().layers)) : 0.02;
+    for (int64_t i = 0; i < p.size(); ++i) {  // Box-Muller
+      const auto bits = philox4x32({index, static_cast<uint32_t>(i), static_cast<uint32_t>(i >> 32), 0}, seed);
+      const double u = (bits[0] + 0.5) * 0x1p-32, v = bits[1] * 0x1p-32;
+      w[i] = static_cast<float>(deviation * std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v));
+    }
+  }
+}
+
+void Model::save(const std::string& path, const CancelToken& cancel) const {
+  std::vector<NamedTensor> tensors;
+  for (const Parameter& p : layout().parameters()) tensors.push_back({p.name, p.shape, master_.data() + p.offset});
+  write_safetensors(path, tensors, cancel);
+}
+
+std::shared_ptr<Model> Model::clone() const {
+  auto copy = std::make_shared<Model>(config());
+  std::memcpy(copy->master_.data(), master_.data(), master_.size() * sizeof(float));
+  return copy;
+}
+
+const float* Model::weights_of(WeightSet set) const {
+  return set == WeightSet::Rollout && rollout_active_ ? rollout_.data() : master_.data();
+}
+
+TokenStats Model::score(const Packed& batch, int64_t micro_batch_tokens, const CancelToken& cancel) {
+  const int64_t dim = config().hidden_size, vocab = config().vocab_size;
+  const float* head = weights() + layout().head;
+  const size_t sequences = batch.offsets.size() - 1;
+  TokenStats out;
+  for (size_t first = 0; first < sequences;) {
+    size_t end = first;
+    while (end < sequences &&
+           (end == first || batch.offsets[end + 1] - batch.offsets[first] <= micro_batch_tokens))
+      ++end;
+    Packed chunk;
+    const int64_t base = batch.offsets[first];
+    chunk.ids.assign(batch.ids.begin() + base, batch.ids.begin() + batch.offsets[end]);
+    for (size_t s = first; s <= end; ++s) chunk.offsets.push_back(batch.offsets[s] - base);
+    std::vector<int64_t> rows(chunk.tokens()), targets(chunk.tokens());
+    for (int64_t t = 0; t < chunk.tokens(); ++t) {
+      rows[t] = t;
+      targets[t] = t + 1 < chunk.tokens() ? chunk.ids[t + 1] : 0;  // a sequence's last row has none: dropped below
+    }
+    std::vector<float> logprob(rows.size()), entropy(rows.size());
+    float* hidden = scratch_hidden_.reserve(chunk.tokens() * dim);
+    decoder_.forward(weights(), chunk, rows, scratch_, false, hidden, cancel);
+    linear_token_stats(hidden, head, chunk.tokens(), dim, vocab, targets.data(), 1, logprob.data(), entropy.data(),
+                       nullptr, &cancel);
+    out.entropy.insert(out.entropy.end(), entropy.begin(), entropy.end());
+    for (size_t s = 0; s + 1 < chunk.offsets.size(); ++s)
+      out.logprob.insert(out.logprob.end(), logprob.begin() + chunk.offsets[s],
+                         logprob.begin() + chunk.offsets[s + 1] - 1);
+    first = end;
+  }
+  return out;
+}
+
+std::vector<Sample> Model::generate(const Packed& prompts, const GenerateOptions& options, WeightSet weights,
+                                    const CancelToken& cancel, const GenerateProgress& progress) {
+  return eepo::generate(decoder_, weights_of(weights), prompts, options, cancel, progress);
+}
+
+TokenStats Model::forward(const TrainBatch& batch, float temperature, bool keep, const CancelToken& cancel) {
+  const int64_t dim = config().hidden_size;
+  std::vector<int64_t> rows, own_targets;
+  std::vector<int64_t>& targets = keep ? targets_ : own_targets;
+  response_rows(batch, rows, targets);
+  const auto n = static_cast<int64_t>(rows.size());
+  TokenStats out{std::vector<float>(n), std::vector<float>(n)};
+  float* hidden = (keep ? hidden_ : scratch_hidden_).reserve(n * dim);
+  decoder_.forward(weights(), batch.packed, rows, keep ? kept_ : scratch_, keep, hidden, cancel);
+  linear_token_stats(hidden, weights() + layout().head, n, dim, config().vocab_size, targets.data(), temperature,
+                     out.logprob.data(), out.entropy.data(), nullptr, &cancel);
+  if (keep) temperature_ = temperature;
+  return out;
+}
+
+void Model::accumulate(const float* weights, const std::vector<float>& a, const std::vector<float>& b,
+                       const CancelToken& cancel) {
+  const int64_t dim = config().hidden_size;
+  const auto n = static_cast<int64_t>(targets_.size());
+  if (gradient_.empty()) gradient_ = FloatBuffer(layout().flat_size());
+  kept_.valid = false;  // consumed, whatever happens
+  has_gradient_ = true;
+  float* d_hidden = d_hidden_.reserve(n * dim);
+  linear_token_grad(hidden_.data(), weights + layout().head, n, dim, config().vocab_size, targets_.data(), a.data(),
+                    b.empty() ? nullptr : b.data(), temperature_, d_hidden, gradient_.data() + layout().head, &cancel);
+  decoder_.backward(weights, kept_, d_hidden, gradient_.data(), cancel);
+}
+
+void Model::backward(const std::vector<float>& a, const std::vector<float>& b, const CancelToken& cancel) {
+  check(kept_.valid, ErrorCode::Busy,
+        "backward needs the activations of a forward that has not been used yet: call forward first, with "
+        "keepActivations not false");
+  check(a.size() == targets_.size(), ErrorCode::InvalidArgument, "a has ", a.size(),
+        " entries, but the last forward had ", targets_.size(), " response tokens");
+  check(b.empty() || b.size() == a.size(), ErrorCode::InvalidArgument, "b has ", b.size(), " entries, expected ",
+        a.size());
+  accumulate(weights(), a, b, cancel);
+}
+
+void Model::zero_grad() {
+  gradient_.zero();
+  has_gradient_ = false;
+}
+
+StepReport Model::step(const StepOptions& options) {
+  check(has_gradient_, ErrorCode::Busy, "step needs gradients: call forward and backward first");
+  const int64_t n = layout().flat_size();
+  StepReport report;
+  report.grad_norm = std::sqrt(square_sum(gradient_.data(), n));
+  if (!std::isfinite(report.grad_norm)) {
+    zero_grad();
+    return report;
+  }
+  if (moment1_.empty()) {
+    moment1_ = FloatBuffer(n);
+    moment2_ = FloatBuffer(n);
+  }
+  const double limit = options.max_grad_norm;
+  const double scale = limit > 0 ? std::min(1.0, limit / (report.grad_norm + 1e-6)) : 1.0;
+  adamw(master_.data(), gradient_.data(), moment1_.data(), moment2_.data(), n, options.adamw, ++steps_,
+        static_cast<float>(scale));
+  kept_.valid = false;  // of the old weights
+  zero_grad();
+  report.applied = true;
+  return report;
+}
+
+}  // namespace eepo

@@ -1,0 +1,109 @@
+// A trainable model: the decoder, its master weights, gradients, AdamW moments and the rollout copy theta'.
+// All methods run on the device's thread, one at a time.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/cancel.h"
+#include "kernels/blocks.h"
+#include "kernels/complementary_loss.h"
+#include "model/decoder.h"
+#include "model/generate.h"
+
+namespace eepo {
+
+enum class WeightSet : uint8_t { Policy, Rollout };
+
+/// Packed prompt + response sequences; response_starts[s] counts the prompt tokens of sequence s (>= 1).
+struct TrainBatch {
+  Packed packed;
+  std::vector<int64_t> response_starts;
+};
+
+struct TokenStats {
+  std::vector<float> logprob, entropy;
+};
+
+struct StepOptions {
+  AdamW adamw;
+  double max_grad_norm = 0;  // 0: off
+};
+struct StepReport {
+  double grad_norm = 0;
+  bool applied = false;
+};
+
+struct ForgetOptions {
+  ComplementaryOptions loss;
+  double eta = 0;
+  bool normalize = false;  // divide the gradient by its global norm first
+  float temperature = 1;
+  int64_t probe_tokens = 1024;
+  int64_t micro_batch_tokens = 16384;
+};
+struct ForgetReport {
+  ComplementaryResult loss;
+  double grad_norm = 0, relative_step = 0, changed_frac = 0, stage1_logp_delta = 0;
+  enum class Skipped : uint8_t { No, NoOpenToken, NonFinite } skipped = Skipped::No;
+};
+
+class Model {
+ public:
+  explicit Model(const ModelConfig& config);
+
+  const ModelConfig& config() const { return decoder_.config(); }
+  const Layout& layout() const { return decoder_.layout(); }
+
+  /// Fills the weights from safetensors files (each path a shard). Every parameter must be found once with its
+  /// shape; unknown tensors other than known buffers are an error.
+  void load(const std::vector<std::string>& paths, const CancelToken& cancel);
+  /// N(0, 0.02) matrices, ones for norms, zeros for biases; projections into the residual stream scaled by
+  /// 1/sqrt(2 layers), as in GPT-2.
+  void initialize(uint64_t seed);
+  void save(const std::string& path, const CancelToken& cancel) const;
+  std::shared_ptr<Model> clone() const;
+
+  /// Log-prob of every next token (length T-1 per sequence) and entropy after every token (length T).
+  TokenStats score(const Packed& batch, int64_t micro_batch_tokens, const CancelToken& cancel);
+
+  std::vector<Sample> generate(const Packed& prompts, const GenerateOptions& options, WeightSet weights,
+                               const CancelToken& cancel, const GenerateProgress& progress);
+
+  /// Statistics of the response tokens. With `keep`, backward() may follow.
+  TokenStats forward(const TrainBatch& batch, float temperature, bool keep, const CancelToken& cancel);
+  /// Adds the gradient of sum a_t l_t + b_t H_t of the last kept forward; b may be empty.
+  void backward(const std::vector<float>& a, const std::vector<float>& b, const CancelToken& cancel);
+  StepReport step(const StepOptions& options);
+  void zero_grad();
+
+  /// theta' = theta + eta grad L (Eq. 9-11), the gradient in micro-batches. `entropy`: recorded at sampling.
+  ForgetReport forget(const TrainBatch& batch, const std::vector<float>& entropy, const ForgetOptions& options,
+                      const CancelToken& cancel);
+  void sync_rollout() { rollout_active_ = false; }
+
+  const float* weights() const { return master_.data(); }
+  const float* gradient() const { return gradient_.data(); }  // null before the first backward
+
+ private:
+  const float* weights_of(WeightSet set) const;
+  std::vector<float> probe(const TrainBatch& batch, const float* weights, float temperature,
+                           const CancelToken& cancel);
+  void accumulate(const float* weights, const std::vector<float>& a, const std::vector<float>& b,
+                  const CancelToken& cancel);
+
+  Decoder decoder_;
+  FloatBuffer master_, gradient_, moment1_, moment2_, rollout_;
+  bool rollout_active_ = false;
+  bool has_gradient_ = false;
+  int64_t steps_ = 0;
+  Activations kept_, scratch_;
+  FloatBuffer hidden_, scratch_hidden_, d_hidden_;
+  std::vector<int64_t> targets_;
+  float temperature_ = 1;
+};
+
+}  // namespace eepo
