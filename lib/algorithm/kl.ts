@@ -6,7 +6,8 @@ const MAX_VALUE = 10;
 /**
  * k3 of one token: with d = l_ref - l clamped to +-20, exp(d) - d - 1, clamped to 10 (it is never negative).
  * `gradient` is d k3 / d l = 1 - exp(d), and exactly 0 where a clamp acts, as autograd of a clamp gives it: a token that
- * the reference finds more than about 14 times likelier than the policy (k3 > 10) is no longer pulled back.
+ * the reference finds more than about 13 times likelier (d > 2.6) or e^11 times less likely (d < -11) than the policy has
+ * k3 > 10 and is no longer pulled back.
  */
 export function k3(l: number, refLogprob: number): { value: number; gradient: number } {
   const logRatio = refLogprob - l;
