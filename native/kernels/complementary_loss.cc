@@ -1,0 +1,144 @@
+// CPU form of complementary_loss: sequences over the threads, their partial sums added in order.
+//
+// Floor: 8 bytes read (12 with one_minus_p) and 4 written (5 with gate) per token.
+#include "kernels/complementary_loss.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "core/error.h"
+
+namespace eepo {
+namespace {
+
+void check_options(const ComplementaryOptions& options) {
+  check(!std::isnan(options.alpha), ErrorCode::InvalidArgument, "alpha must be a number (Infinity opens every token)");
+  check(options.window >= 1, ErrorCode::InvalidArgument, "window must be at least 1, got ", options.window);
+  check(options.eps_low >= 0 && options.eps_low < 1, ErrorCode::InvalidArgument, "epsLow must be in [0, 1), got ",
+        options.eps_low);
+  check(options.eps_high > 0 && options.eps_high < 1, ErrorCode::InvalidArgument, "epsHigh must be in (0, 1), got ",
+        options.eps_high);
+  check(options.eps_low < 1 - options.eps_high, ErrorCode::InvalidArgument,
+        "epsLow must be below 1 - epsHigh: nothing is left between ", options.eps_low, " and 1 - ", options.eps_high);
+}
+
+// The tokens of one sequence in this call, and the entropies that precede them.
+struct Sequence {
+  const float* logprob;
+  const float* entropy;
+  const float* one_minus_p;  // may be null
+  int64_t tokens;
+  double weight;
+  float* carry;  // [window - 1], newest first; may be null
+};
+
+// Eq. 5, summed from token t backwards: a carried entropy stands where it stood in the sequence, so chunks do not show.
+double window_mean(const Sequence& seq, int64_t t, int window) {
+  double sum = 0;
+  int count = 0;
+  for (int back = 0; back < window; ++back) {
+    float entropy = std::numeric_limits<float>::quiet_NaN();
+    if (back <= t) {
+      entropy = seq.entropy[t - back];
+    } else if (seq.carry) {
+      entropy = seq.carry[back - t - 1];
+    }
+    if (std::isnan(entropy)) break;  // the response's start
+    sum += static_cast<double>(entropy);
+    ++count;
+  }
+  return sum / count;
+}
+
+void update_carry(const Sequence& seq, int window) {
+  // From the oldest slot down, so that a slot is read before it is overwritten.
+  for (int64_t slot = window - 2; slot >= 0; --slot) {
+    seq.carry[slot] = slot < seq.tokens ? seq.entropy[seq.tokens - 1 - slot] : seq.carry[slot - seq.tokens];
+  }
+}
+
+struct Term {
+  double log_complement;  // log(1 - pc)
+  double slope;           // d log(1 - pc) / dl
+  bool low, high;         // clamped
+};
+
+// Eq. 9 of one token; q = 1 - p is kept apart from p because 1 - p cancels.
+Term complement(double p, double q, const ComplementaryOptions& options) {
+  const double eps_low = options.eps_low, eps_high = options.eps_high;
+  const bool saturate = options.clamp_grad == ClampGrad::Saturate;
+  if (p < eps_low) return {std::log1p(-eps_low), saturate ? -eps_low / (1 - eps_low) : 0, true, false};
+  if (q < eps_high) return {std::log(eps_high), saturate ? -(1 - eps_high) / eps_high : 0, false, true};
+  return {std::log(q), -p / q, false, false};
+}
+
+ComplementaryResult run_sequence(const Sequence& seq, const ComplementaryOptions& options, float* a, uint8_t* gate) {
+  ComplementaryResult result;
+  result.tokens = seq.tokens;
+  for (int64_t t = 0; t < seq.tokens; ++t) {
+    const bool open = window_mean(seq, t, options.window) < static_cast<double>(options.alpha);
+    if (gate) gate[t] = open;
+    a[t] = 0;
+    if (!open) continue;
+    const double l = seq.logprob[t];
+    const Term term = complement(std::exp(l), seq.one_minus_p ? seq.one_minus_p[t] : -std::expm1(l), options);
+    result.loss += seq.weight * term.log_complement;
+    result.open_tokens += 1;
+    result.clamped_low += term.low;
+    result.clamped_high += term.high;
+    if (seq.weight != 0 && term.slope != 0) a[t] = static_cast<float>(seq.weight * term.slope);
+    result.active_tokens += a[t] != 0;
+  }
+  if (seq.carry) update_carry(seq, options.window);
+  return result;
+}
+
+// NaN would close the gate in silence, and in `carry` it means "no token".
+void check_numbers(const float* logprob, const float* entropy, const float* one_minus_p, int64_t tokens) {
+  for (int64_t t = 0; t < tokens; ++t) {
+    check(!std::isnan(logprob[t]) && logprob[t] != std::numeric_limits<float>::infinity(), ErrorCode::NonFinite,
+          "logprob[", t, "] is ", logprob[t]);
+    check(std::isfinite(entropy[t]), ErrorCode::NonFinite, "entropy[", t, "] is ", entropy[t]);
+    check(!one_minus_p || std::isfinite(one_minus_p[t]), ErrorCode::NonFinite, "oneMinusP[", t, "] is not a number");
+  }
+}
+
+}  // namespace
+
+ComplementaryResult complementary_loss(const float* logprob, const float* entropy, const float* one_minus_p,
+                                       const int64_t* offsets, int64_t sequences, const float* weight, float* carry,
+                                       const ComplementaryOptions& options, float* a, uint8_t* gate) {
+  check_options(options);
+  ComplementaryResult result;
+  if (sequences <= 0) return result;
+  check(offsets[0] == 0, ErrorCode::InvalidArgument, "offsets[0] must be 0, got ", offsets[0]);
+  for (int64_t k = 0; k < sequences; ++k) {
+    check(offsets[k] <= offsets[k + 1], ErrorCode::InvalidArgument, "offsets must not fall: offsets[", k + 1, "] is ",
+          offsets[k + 1], " after ", offsets[k]);
+  }
+  const int64_t tokens = offsets[sequences];
+  check_numbers(logprob, entropy, one_minus_p, tokens);
+
+  std::vector<ComplementaryResult> parts(static_cast<size_t>(sequences));
+#pragma omp parallel for schedule(static) if (tokens >= 4096)
+  for (int64_t k = 0; k < sequences; ++k) {
+    const int64_t begin = offsets[k], count = offsets[k + 1] - begin;
+    const double w = weight ? static_cast<double>(weight[k])
+                            : 1.0 / (static_cast<double>(sequences) * static_cast<double>(count));
+    const Sequence seq{logprob + begin, entropy + begin, one_minus_p ? one_minus_p + begin : nullptr, count, w,
+                       carry ? carry + k * (options.window - 1) : nullptr};
+    parts[static_cast<size_t>(k)] = run_sequence(seq, options, a + begin, gate ? gate + begin : nullptr);
+  }
+  for (const ComplementaryResult& part : parts) {
+    result.loss += part.loss;
+    result.tokens += part.tokens;
+    result.open_tokens += part.open_tokens;
+    result.clamped_low += part.clamped_low;
+    result.clamped_high += part.clamped_high;
+    result.active_tokens += part.active_tokens;
+  }
+  return result;
+}
+
+}  // namespace eepo

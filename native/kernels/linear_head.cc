@@ -1,0 +1,118 @@
+// CPU form of the fused head: matrix products and row kernels over chunks of rows.
+//
+// Floor: the products' FLOPs, 2 rows dim vocab forward and 6 (of the active rows) backward; the logits of a chunk stay
+// in the last-level cache where it is 8 MB or more.
+#include "kernels/linear_head.h"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "kernels/gemm.h"
+#include "kernels/token_grad.h"
+#include "kernels/token_stats.h"
+
+namespace eepo {
+namespace {
+
+// 8 MB of logits, but at least 32 rows: every chunk reads the whole head once.
+int64_t chunk_rows(int64_t rows, int64_t vocab) {
+  constexpr int64_t kChunkFloats = int64_t{2} << 20;
+  const int64_t fitting = std::max<int64_t>(32, kChunkFloats / std::max<int64_t>(vocab, 1) / 32 * 32);
+  return std::min(rows, fitting);
+}
+
+// Scratch memory that the thread keeps: fresh pages for every call would cost more than a small head's product.
+class Scratch {
+ public:
+  float* floats(int64_t count) {
+    if (count > capacity_) {
+      data_.reset();
+      data_ = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(count));
+      capacity_ = count;
+    }
+    return data_.get();
+  }
+
+ private:
+  std::unique_ptr<float[]> data_;
+  int64_t capacity_ = 0;
+};
+
+thread_local Scratch logits_scratch, hidden_scratch, gradient_scratch;
+
+void check_cancel(const CancelToken* cancel) {
+  if (cancel) cancel->check();
+}
+
+std::vector<int64_t> active_rows(const float* a, const float* b, int64_t rows) {
+  std::vector<int64_t> active;
+  for (int64_t row = 0; row < rows; ++row) {
+    if (a[row] != 0 || (b && b[row] != 0)) active.push_back(row);
+  }
+  return active;
+}
+
+}  // namespace
+
+void linear_token_stats(const float* hidden, const float* head, int64_t rows, int64_t dim, int64_t vocab,
+                        const int64_t* targets, float temperature, float* logprob, float* entropy, float* one_minus_p,
+                        const CancelToken* cancel) {
+  const int64_t chunk = chunk_rows(rows, vocab);
+  float* logits = logits_scratch.floats(chunk * vocab);
+  const auto from = [](float* out, int64_t row) { return out ? out + row : nullptr; };
+  for (int64_t first = 0; first < rows; first += chunk) {
+    check_cancel(cancel);
+    const int64_t n = std::min(chunk, rows - first);
+    gemm(Op::None, Op::Transpose, n, vocab, dim, 1.0f, hidden + first * dim, dim, head, dim, 0.0f, logits, vocab);
+    token_stats({logits, DType::Float32, n, vocab, vocab}, targets ? targets + first : nullptr, temperature,
+                from(logprob, first), from(entropy, first), from(one_minus_p, first));
+  }
+}
+
+void linear_token_grad(const float* hidden, const float* head, int64_t rows, int64_t dim, int64_t vocab,
+                       const int64_t* targets, const float* a, const float* b, float temperature, float* d_hidden,
+                       float* d_head, const CancelToken* cancel) {
+  const std::vector<int64_t> active = active_rows(a, b, rows);
+  const int64_t count = static_cast<int64_t>(active.size());
+  if (count < rows) std::memset(d_hidden, 0, static_cast<size_t>(rows * dim) * sizeof(float));
+  if (count == 0) return;
+
+  const int64_t chunk = chunk_rows(count, vocab);
+  float* logits = logits_scratch.floats(chunk * vocab);
+  const size_t row_bytes = static_cast<size_t>(dim) * sizeof(float);
+  std::vector<int64_t> y(static_cast<size_t>(chunk));
+  std::vector<float> a_chunk(static_cast<size_t>(chunk)), b_chunk(static_cast<size_t>(chunk));
+  for (int64_t first = 0; first < count; first += chunk) {
+    check_cancel(cancel);
+    const int64_t n = std::min(chunk, count - first);
+    const int64_t* index = active.data() + first;
+    for (int64_t i = 0; i < n; ++i) {
+      const size_t to = static_cast<size_t>(i);
+      y[to] = targets[index[i]];
+      a_chunk[to] = a[index[i]];
+      b_chunk[to] = b ? b[index[i]] : 0.0f;
+    }
+    // Rows that follow one another are used where they lie; others are gathered and their gradients scattered.
+    const bool dense = index[n - 1] - index[0] == n - 1;
+    const float* h = hidden + index[0] * dim;
+    float* dh = d_hidden + index[0] * dim;
+    if (!dense) {
+      float* gathered = hidden_scratch.floats(chunk * dim);
+      for (int64_t i = 0; i < n; ++i) std::memcpy(gathered + i * dim, hidden + index[i] * dim, row_bytes);
+      h = gathered;
+      dh = gradient_scratch.floats(chunk * dim);
+    }
+    gemm(Op::None, Op::Transpose, n, vocab, dim, 1.0f, h, dim, head, dim, 0.0f, logits, vocab);
+    token_grad({logits, DType::Float32, n, vocab, vocab}, y.data(), a_chunk.data(), b ? b_chunk.data() : nullptr,
+               temperature);
+    gemm(Op::None, Op::None, n, dim, vocab, 1.0f, logits, vocab, head, dim, 0.0f, dh, dim);
+    gemm(Op::Transpose, Op::None, vocab, dim, n, 1.0f, logits, vocab, h, dim, 1.0f, d_head, dim);
+    if (!dense) {
+      for (int64_t i = 0; i < n; ++i) std::memcpy(d_hidden + index[i] * dim, dh + i * dim, row_bytes);
+    }
+  }
+}
+
+}  // namespace eepo

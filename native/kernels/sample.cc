@@ -1,0 +1,244 @@
+// CPU form of sample: the block sums of a row, one uniform, one more look at the block it falls into.
+//
+// Floor: rows * cols elements read once (twice with top_k or top_p); 16 bytes written per row.
+#include "kernels/sample.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+#include <functional>
+#include <limits>
+#include <vector>
+
+#include "core/error.h"
+#include "kernels/sample_options.h"
+#include "kernels/token_stats_blocks.h"
+
+namespace eepo {
+namespace {
+
+// The first index whose running sum exceeds `goal`; never one whose weight is 0. If rounding puts the goal at or above
+// the whole sum, the last index of positive weight.
+template <class Weight>
+int64_t inverse_cdf(int64_t count, double goal, Weight weight) {
+  double sum = 0;
+  int64_t last = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double w = weight(i);
+    if (w <= 0) continue;
+    sum += w;
+    last = i;
+    if (sum > goal) break;
+  }
+  return last;
+}
+
+struct Row {
+  const void* data;
+  DType dtype;
+  int64_t cols;
+  double temperature;
+  ExpScale scale;
+  BlockSums* sums;  // of all blocks, no target left out
+  RowStats stats;   // merged from them
+
+  int64_t blocks() const { return block_count(cols); }
+  double block_weight(int64_t block) const {
+    return std::exp((static_cast<double>(sums[block].max) - stats.max) / temperature);
+  }
+};
+
+int64_t first_maximum(const Row& row) {
+  int64_t block = 0;
+  while (static_cast<double>(row.sums[block].max) != row.stats.max) ++block;
+  const int64_t end = std::min(row.cols, (block + 1) * kStatsBlock);
+  for (int64_t j = block * kStatsBlock; j < end; ++j) {
+    if (element(row.data, row.dtype, j) == row.sums[block].max) return j;
+  }
+  return end - 1;  // not reached: the block's maximum is one of its elements
+}
+
+// Block-CDF: the block by the blocks' sums, then the token inside it by groups of 64, both in index order.
+int64_t draw_full(const Row& row, double uniform) {
+  constexpr int64_t kGroup = 64;
+  const double goal = uniform * row.stats.others;
+  double before = 0;  // mass of the blocks passed
+  const auto mass = [&](int64_t block) { return row.sums[block].sum > 0 ? row.block_weight(block) * row.sums[block].sum : 0; };
+  int64_t block = 0, last = 0;
+  double before_last = 0;
+  for (; block < row.blocks(); ++block) {
+    const double m = mass(block);
+    if (m > 0) {
+      last = block;
+      before_last = before;
+      if (before + m > goal) break;
+    }
+    before += m;
+  }
+  block = last;
+
+  alignas(64) float exponentials[kStatsBlock];
+  const int64_t count = block_size(row.cols, block);
+  EEPO_ISA_DISPATCH(exp_block)
+  (block_at(row.data, row.dtype, block), row.dtype, count, row.scale, row.sums[block].max, exponentials);
+  double groups[kStatsBlock / kGroup];
+  const int64_t group_count = (count + kGroup - 1) / kGroup;
+  for (int64_t g = 0; g < group_count; ++g) {
+    double sum = 0;
+    const int64_t end = std::min(count, (g + 1) * kGroup);
+    for (int64_t i = g * kGroup; i < end; ++i) sum += static_cast<double>(exponentials[i]);
+    groups[g] = sum;
+  }
+  const double inside = (goal - before_last) / row.block_weight(block);
+  const int64_t group = inverse_cdf(group_count, inside, [&](int64_t g) { return groups[g]; });
+  double passed = 0;
+  for (int64_t g = 0; g < group; ++g) passed += groups[g];
+  const int64_t first = group * kGroup;
+  const int64_t offset = inverse_cdf(std::min(kGroup, count - first), inside - passed,
+                                     [&](int64_t i) { return static_cast<double>(exponentials[first + i]); });
+  return block * kStatsBlock + first + offset;
+}
+
+// The k largest logits, ties broken towards the lower index; in index order.
+std::vector<int64_t> largest(const std::vector<float>& logits, int64_t k, std::vector<float>& scratch) {
+  scratch = logits;
+  const auto kth = scratch.begin() + (k - 1);
+  std::nth_element(scratch.begin(), kth, scratch.end(), std::greater<>());
+  const float threshold = *kth;
+  int64_t ties = k - std::count_if(logits.begin(), logits.end(), [&](float z) { return z > threshold; });
+  std::vector<int64_t> indices;
+  indices.reserve(static_cast<size_t>(k));
+  for (size_t j = 0; j < logits.size(); ++j) {
+    if (logits[j] > threshold || (logits[j] == threshold && ties-- > 0)) indices.push_back(static_cast<int64_t>(j));
+  }
+  return indices;
+}
+
+// top_k, then top_p of what it left, then the inverse CDF of what that left, in index order.
+int64_t draw_restricted(const Row& row, const SampleOptions& options, double uniform) {
+  std::vector<float> logits(static_cast<size_t>(row.cols)), scratch;
+  for (int64_t b = 0; b < row.blocks(); ++b) {
+    EEPO_ISA_DISPATCH(widen_block)
+    (block_at(row.data, row.dtype, b), row.dtype, block_size(row.cols, b), logits.data() + b * kStatsBlock);
+  }
+  const auto weight = [&](int64_t j) {
+    return std::exp((static_cast<double>(logits[static_cast<size_t>(j)]) - row.stats.max) / row.temperature);
+  };
+  const auto mass_of = [&](const std::vector<int64_t>& indices) {
+    double mass = 0;
+    for (const int64_t j : indices) mass += weight(j);
+    return mass;
+  };
+
+  const int64_t limit = options.top_k > 0 ? std::min(options.top_k, row.cols) : row.cols;
+  std::vector<int64_t> kept;
+  double mass = row.stats.others;
+  if (options.top_k > 0) {
+    kept = largest(logits, limit, scratch);
+    mass = mass_of(kept);
+  }
+  if (options.top_p < 1.0f) {
+    const double needed = static_cast<double>(options.top_p) * mass;
+    // Mostly a few dozen tokens hold the mass: look at ever more of the largest until they do.
+    for (int64_t k = std::min<int64_t>(limit, 64);; k = std::min(limit, k * 8)) {
+      kept = largest(logits, k, scratch);
+      if (k == limit || mass_of(kept) >= needed) break;
+    }
+    std::stable_sort(kept.begin(), kept.end(), [&](int64_t i, int64_t j) {
+      return logits[static_cast<size_t>(i)] > logits[static_cast<size_t>(j)];
+    });
+    size_t size = 0;
+    for (double sum = 0; size < kept.size() && (size == 0 || sum < needed); ++size) sum += weight(kept[size]);
+    kept.resize(size);
+    std::sort(kept.begin(), kept.end());
+    mass = mass_of(kept);
+  }
+  const int64_t count = static_cast<int64_t>(kept.size());
+  const auto at = [&](int64_t i) { return kept[static_cast<size_t>(i)]; };
+  return at(inverse_cdf(count, uniform * mass, [&](int64_t i) { return weight(at(i)); }));
+}
+
+int64_t draw(const Row& row, const SampleOptions& options, const PhiloxCounter& counter) {
+  if (options.temperature == 0.0f) return first_maximum(row);
+  const double uniform = philox_uniform(counter, options.seed);
+  const bool restricted = (options.top_k > 0 && options.top_k < row.cols) || options.top_p < 1.0f;
+  return restricted ? draw_restricted(row, options, uniform) : draw_full(row, uniform);
+}
+
+}  // namespace
+
+void check_sample_options(const SampleOptions& options) {
+  check(std::isfinite(options.temperature) && options.temperature >= 0, ErrorCode::InvalidArgument,
+        "temperature must be 0 (greedy) or a positive number, got ", options.temperature);
+  check(options.top_k >= 0, ErrorCode::InvalidArgument, "topK must be 0 (off) or more, got ", options.top_k);
+  check(options.top_p > 0 && options.top_p <= 1, ErrorCode::InvalidArgument, "topP must be in (0, 1], got ",
+        options.top_p);
+}
+
+void fail_sample_row(int64_t row) {
+  fail(ErrorCode::NonFinite, "row ", row, " of the logits cannot be sampled: it holds NaN or Infinity, or no finite logit");
+}
+
+void sample(const LogitsView& logits, const SampleOptions& options, const PhiloxCounter* counters, int64_t* token,
+            float* logprob, float* entropy) {
+  check_sample_options(options);
+  const double temperature = options.temperature == 0.0f ? 1.0 : static_cast<double>(options.temperature);
+  const ExpScale scale = exp_scale(temperature);
+  const int64_t blocks = block_count(logits.cols);
+  int64_t bad_row = std::numeric_limits<int64_t>::max();
+  std::exception_ptr error;
+
+  // `row.sums` filled, the rest of a row. The chosen token's block is then summed again without it, so that the
+  // log-prob and entropy are the very bits that token_stats gives for this token.
+  const auto finish = [&](int64_t r, Row& row) {
+    row.stats = merge_blocks(row.sums, blocks, {}, temperature);
+    if (!row.stats.valid()) {
+#pragma omp critical(eepo_sample)
+      bad_row = std::min(bad_row, r);
+      return;
+    }
+    token[r] = draw(row, options, counters[r]);
+    if (!logprob && !entropy) return;
+    const Target target{token[r], element(row.data, row.dtype, token[r])};
+    const int64_t block = token[r] / kStatsBlock;
+    row.sums[block] = sum_block(row.data, row.dtype, row.cols, block, target, scale);
+    const RowStats stats = merge_blocks(row.sums, blocks, target, temperature);
+    if (logprob) logprob[r] = static_cast<float>(stats.logprob);
+    if (entropy) entropy[r] = static_cast<float>(stats.entropy);
+  };
+  const auto row_of = [&](int64_t r, BlockSums* sums) {
+    return Row{row_at(logits, r), logits.dtype, logits.cols, temperature, scale, sums, {}};
+  };
+  const auto sum = [&](const Row& row, int64_t block) {
+    row.sums[block] = sum_block(row.data, row.dtype, row.cols, block, {}, scale);
+  };
+
+  const bool split = split_columns(logits.rows, logits.cols);
+  std::vector<BlockSums> scratch(static_cast<size_t>(blocks * (split ? 1 : omp_get_max_threads())));
+  if (split) {
+    for (int64_t r = 0; r < logits.rows; ++r) {
+      Row row = row_of(r, scratch.data());
+#pragma omp parallel for schedule(static)
+      for (int64_t block = 0; block < blocks; ++block) sum(row, block);
+      finish(r, row);
+    }
+  } else {
+#pragma omp parallel for schedule(static) if (worth_threads(logits.rows, logits.cols))
+    for (int64_t r = 0; r < logits.rows; ++r) {
+      try {
+        Row row = row_of(r, scratch.data() + blocks * omp_get_thread_num());
+        for (int64_t block = 0; block < blocks; ++block) sum(row, block);
+        finish(r, row);
+      } catch (...) {  // an exception must not leave the team
+#pragma omp critical(eepo_sample)
+        error = std::current_exception();
+      }
+    }
+  }
+  if (error) std::rethrow_exception(error);
+  if (bad_row < logits.rows) fail_sample_row(bad_row);
+}
+
+}  // namespace eepo

@@ -1,0 +1,126 @@
+// CPU form of token_grad: the sums of a row, then its gradient over it while the row is still in the second-level cache.
+//
+// Floor: rows * cols elements read once and written once; inactive rows are only written.
+#include "kernels/token_grad.h"
+
+#include <omp.h>
+
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "kernels/token_grad_blocks.h"
+#include "kernels/token_stats_blocks.h"
+
+namespace eepo {
+namespace {
+
+struct RowGradient {
+  bool valid = false;
+  GradientLine line{};
+  float target = 0;  // dz_y
+};
+
+RowGradient row_gradient(const RowStats& stats, double a, double b, double temperature) {
+  RowGradient row;
+  row.valid = stats.valid();
+  if (!row.valid) return row;
+  const double total = stats.total();
+  // log p_j + H = (z_j - M)/tau - T/S: ln S cancels, which in floats it would not.
+  row.line.max = static_cast<float>(stats.max);
+  row.line.constant = static_cast<float>(-(a - b * stats.shifted / total) / (temperature * total));
+  row.line.slope = static_cast<float>(-b / (temperature * temperature * total));
+  const double p = stats.target / total;
+  const double entropy_part = p > 0 ? p * b * (stats.logprob + stats.entropy) : 0;
+  row.target = static_cast<float>((a * stats.one_minus_p - entropy_part) / temperature);
+  return row;
+}
+
+void set_element(void* data, DType dtype, int64_t index, float value) {
+  switch (dtype) {
+    case DType::Float32: static_cast<float*>(data)[index] = value; break;
+    case DType::BFloat16: static_cast<uint16_t*>(data)[index] = float_to_bf16(value); break;
+    case DType::Float16: static_cast<uint16_t*>(data)[index] = float_to_f16(value); break;
+    case DType::Int64: break;
+  }
+}
+
+// One row of the caller's logits with what the gradient needs; the sweeps run block by block.
+struct Row {
+  void* data;
+  DType dtype;
+  int64_t cols;
+  double temperature;
+  ExpScale scale;
+  Target target;
+
+  BlockSums sum(int64_t block) const { return sum_block(data, dtype, cols, block, target, scale); }
+
+  void write(int64_t block, const RowGradient& gradient) const {
+    void* out = const_cast<void*>(block_at(data, dtype, block));
+    const int64_t count = block_size(cols, block);
+    if (!gradient.valid) {
+      for (int64_t i = 0; i < count; ++i) set_element(out, dtype, i, std::numeric_limits<float>::quiet_NaN());
+      return;
+    }
+    EEPO_ISA_DISPATCH(grad_block)(out, dtype, count, scale, gradient.line);
+  }
+};
+
+}  // namespace
+
+void token_grad(const MutableLogitsView& logits, const int64_t* targets, const float* a, const float* b,
+                float temperature) {
+  const int64_t width = static_cast<int64_t>(size_of(logits.dtype));
+  const int64_t blocks = block_count(logits.cols);
+  const ExpScale scale = exp_scale(temperature);
+  const auto data_of = [&](int64_t r) { return static_cast<char*>(logits.data) + r * logits.stride * width; };
+  const auto b_of = [&](int64_t r) { return b ? b[r] : 0.0f; };
+  // Zeros are written without reading; their bits are 0 in every dtype.
+  const auto clear_if_inactive = [&](int64_t r) {
+    if (a[r] != 0 || b_of(r) != 0) return false;
+    std::memset(data_of(r), 0, static_cast<size_t>(logits.cols * width));
+    return true;
+  };
+  const auto row_of = [&](int64_t r) {
+    void* data = data_of(r);
+    return Row{data, logits.dtype, logits.cols, temperature, scale, {targets[r], element(data, logits.dtype, targets[r])}};
+  };
+  const auto gradient_of = [&](int64_t r, const Row& row, const BlockSums* sums) {
+    return row_gradient(merge_blocks(sums, blocks, row.target, temperature), a[r], b_of(r), temperature);
+  };
+  const auto finish = [&](const Row& row, const RowGradient& gradient) {
+    if (gradient.valid) set_element(row.data, row.dtype, row.target.index, gradient.target);
+  };
+
+  if (split_columns(logits.rows, logits.cols)) {
+    std::vector<BlockSums> sums(static_cast<size_t>(blocks));
+    for (int64_t r = 0; r < logits.rows; ++r) {
+      if (clear_if_inactive(r)) continue;
+      const Row row = row_of(r);
+#pragma omp parallel for schedule(static)
+      for (int64_t block = 0; block < blocks; ++block) sums[static_cast<size_t>(block)] = row.sum(block);
+      const RowGradient gradient = gradient_of(r, row, sums.data());
+#pragma omp parallel for schedule(static)
+      for (int64_t block = 0; block < blocks; ++block) row.write(block, gradient);
+      finish(row, gradient);
+    }
+    return;
+  }
+  std::vector<BlockSums> scratch(static_cast<size_t>(blocks * omp_get_max_threads()));
+#pragma omp parallel if (worth_threads(logits.rows, logits.cols))
+  {
+    BlockSums* sums = scratch.data() + blocks * omp_get_thread_num();
+#pragma omp for schedule(static)
+    for (int64_t r = 0; r < logits.rows; ++r) {
+      if (clear_if_inactive(r)) continue;
+      const Row row = row_of(r);
+      for (int64_t block = 0; block < blocks; ++block) sums[block] = row.sum(block);
+      const RowGradient gradient = gradient_of(r, row, sums);
+      for (int64_t block = 0; block < blocks; ++block) row.write(block, gradient);
+      finish(row, gradient);
+    }
+  }
+}
+
+}  // namespace eepo
