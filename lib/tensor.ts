@@ -68,6 +68,9 @@ declare module './native.js' {
   }
 }
 
+/** What `private` means at run time: only this file can construct a Tensor. */
+const secret = Symbol('eepo.Tensor');
+
 /** Makes a Tensor of a native handle and registers it with the current scope. @internal */
 export let wrapTensor: <D extends DType = FloatDType>(native: NativeTensor) => Tensor<D>;
 
@@ -85,14 +88,15 @@ export class Tensor<D extends DType = FloatDType> {
   readonly #native: NativeTensor;
 
   static {
-    wrapTensor = (native) => new Tensor(native);
+    wrapTensor = (native) => new Tensor(native, secret);
     nativeOf = (value, argumentName) => {
       if (typeof value === 'object' && value !== null && #native in value) return value.#native;
       throw new InvalidArgumentError(`${argumentName} must be a Tensor, got ${describe(value)}`);
     };
   }
 
-  private constructor(native: NativeTensor) {
+  private constructor(native: NativeTensor, token: symbol) {
+    if (token !== secret) throw new InvalidArgumentError('Tensor has no public constructor; use Tensor.from or zeros');
     this.#native = native;
     track(this);
   }
