@@ -159,7 +159,7 @@ describe('trainer', () => {
     const config = toyConfig({ run: { iterations: 1 }, unlearn: { eta: 20 }, objective: { ratio: 'decoupled' } });
     const [only] = await collect(toyTrainer({ config }).trainer);
     closeTo(only?.metrics['actor/decoupled_weight/stage1'], 1, 1e-6, 'stage 1');
-    assert.ok((only?.metrics['actor/decoupled_weight/stage2'] as number) < 0.99);
+    assert.ok(Math.abs((only?.metrics['actor/decoupled_weight/stage2'] as number) - 1) > 1e-3);
   });
 
   it('does not depend on the micro-batch size', async () => {
@@ -325,7 +325,7 @@ describe('trainer, bad input', () => {
     ['rejects', () => Promise.reject(new Error('offline')), /threw: offline/],
     ['returns too few', () => [], /returned 0 values for 1 responses/],
     ['returns NaN', (inputs) => inputs.map(() => Number.NaN), /returned NaN for a response to problem toy-0/],
-    ['returns a boolean', ((inputs) => inputs.map(() => true)) as unknown as RewardFunction, /a value of type boolean/],
+    ['returns a boolean', ((inputs: readonly unknown[]) => inputs.map(() => true)) as unknown as RewardFunction, /a value of type boolean/],
     ['returns nothing', (() => undefined) as unknown as RewardFunction, /returned undefined; expected an array/],
   ];
   for (const [what, reward, message] of rewards) {

@@ -57,6 +57,8 @@ export interface TrainerOptions {
   /** Another loss than GRPO's: anything on the (a, b) interface. */
   objective?: Objective;
   evaluate?: Evaluator;
+  /** Ids that end a response; [] = none. Default: rollout.stopTokens, else the tokenizer's, else the policy's. */
+  stopTokens?: readonly number[];
   signal?: AbortSignal;
   onEvent?: (event: TrainerEvent) => void;
 }
@@ -110,6 +112,7 @@ export class Trainer implements AsyncIterable<Iteration> {
   readonly #reward: RewardFunction;
   readonly #objective: Objective;
   readonly #evaluate: Evaluator | undefined;
+  readonly #stopTokens: readonly number[] | undefined;
   readonly #signal: AbortSignal | undefined;
   readonly #onEvent: ((event: TrainerEvent) => void) | undefined;
   readonly #gate: EntropyGate;
@@ -128,6 +131,8 @@ export class Trainer implements AsyncIterable<Iteration> {
     this.#reward = options.reward ?? options.task.reward;
     this.#reference = options.reference ?? null;
     this.#evaluate = options.evaluate;
+    const stopTokens = config.rollout.stopTokens.length > 0 ? config.rollout.stopTokens : options.tokenizer.eosTokenIds;
+    this.#stopTokens = options.stopTokens ?? (stopTokens?.length ? stopTokens : undefined);
     this.#signal = options.signal;
     this.#onEvent = options.onEvent;
     const { alpha, window, gate } = config.unlearn;
@@ -278,7 +283,6 @@ export class Trainer implements AsyncIterable<Iteration> {
 
   #rollout(prompts: readonly RolloutPrompt[], iteration: number): Promise<Rollout> {
     const { rollout, unlearn, optimizer, run } = this.config;
-    const stopTokens = rollout.stopTokens.length > 0 ? rollout.stopTokens : (this.#tokenizer.eosTokenIds ?? []);
     return twoStageRollout(this.#policy, prompts, {
       groupSize: rollout.groupSize,
       maxNewTokens: rollout.maxNewTokens,
@@ -297,7 +301,7 @@ export class Trainer implements AsyncIterable<Iteration> {
             microBatchTokens: optimizer.microBatchTokens,
           }
         : null,
-      ...(stopTokens.length === 0 ? {} : { stopTokens }),
+      ...(this.#stopTokens === undefined ? {} : { stopTokens: this.#stopTokens }),
       ...(this.#signal === undefined ? {} : { signal: this.#signal }),
       onPhase: (phase) => this.#emit({ type: 'phase', iteration, phase }),
       onProgress: ({ tokens, running }) => this.#emit({ type: 'progress', iteration, tokens, running }),

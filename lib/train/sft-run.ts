@@ -1,0 +1,79 @@
+/** A run of supervised fine-tuning on disk. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Policy } from '../policy.js';
+import { countdown } from '../tasks/countdown.js';
+import type { Demonstration } from '../tasks/types.js';
+import { Tokenizer } from '../tokenizer.js';
+import { configToToml } from './config-file.js';
+import { cycle, readDemonstrations } from './demonstrations.js';
+import { checkModelFolder } from './load.js';
+import type { Metrics } from './metrics.js';
+import { RunDirectory } from './run.js';
+import { type SftStep, SftTrainer } from './sft.js';
+import type { SftConfig } from './sft-config.js';
+
+export interface LoadedSft {
+  policy: Policy;
+  tokenizer: Tokenizer;
+  demonstrations: Iterator<Demonstration, unknown>;
+}
+
+function demonstrationsOf(config: SftConfig): Iterator<Demonstration, unknown> {
+  const { name, path, promptColumn, responseColumn } = config.data;
+  if (name === 'jsonl') return cycle(readDemonstrations(path, promptColumn, responseColumn), config.run.seed);
+  const stream = countdown().demonstrations?.(config.run.seed);
+  if (stream === undefined) throw new Error('the countdown task has no demonstrations');
+  return stream[Symbol.iterator]();
+}
+
+/** Loads or makes the model, its tokenizer and the data, the cheap and fragile parts first. */
+export async function loadSft(config: SftConfig, signal?: AbortSignal): Promise<LoadedSft> {
+  const { path, create, device } = config.model;
+  const folder = path === '' ? create : path;
+  checkModelFolder(folder, path !== '');
+  const tokenizer = await Tokenizer.load(folder);
+  const demonstrations = demonstrationsOf(config);
+  const policy =
+    path === ''
+      ? await Policy.create(JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')), {
+          device,
+          seed: config.run.seed,
+        })
+      : await Policy.load(folder, { device, ...(signal === undefined ? {} : { signal }) });
+  return { policy, tokenizer, demonstrations };
+}
+
+export interface SftRunOptions extends LoadedSft {
+  config: SftConfig;
+  /** The folder of the run; must be new or empty. */
+  out: string;
+  signal?: AbortSignal;
+  onStep?: (step: SftStep) => void;
+}
+
+/** Trains and writes config.toml, metrics.jsonl, model/ and summary.json. */
+export async function sftRun(options: SftRunOptions): Promise<{ path: string; seconds: number; last: Metrics }> {
+  const { config, policy, tokenizer, demonstrations, signal } = options;
+  const run = RunDirectory.create(options.out);
+  run.write('config.toml', configToToml(config));
+  const start = performance.now();
+  let last: Metrics = {};
+  const trainer = new SftTrainer({
+    policy,
+    tokenizer,
+    demonstrations,
+    config,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  for await (const step of trainer) {
+    last = step.metrics;
+    run.appendLines('metrics.jsonl', [{ step: step.step, ...step.metrics }]);
+    options.onStep?.(step);
+  }
+  await run.saveModel('model', policy, tokenizer.files());
+  const seconds = (performance.now() - start) / 1000;
+  const summary = { steps: config.run.steps, seconds, last, weights: await policy.hash(), node: process.version };
+  run.write('summary.json', `${JSON.stringify(summary, null, 2)}\n`);
+  return { path: run.path, seconds, last };
+}
