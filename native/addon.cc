@@ -56,6 +56,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("setThreads", Napi::Function::New(env, set_threads, "setThreads"));
   // One line per room: register_<room>(env, exports).
   node::register_edge(env, exports);
+  node::register_kernels(env, exports);
   node::register_model(env, exports);
   return exports;
 }
