@@ -1,166 +1,528 @@
-/** The interface of a policy; see the doc comments. */
-import type { Tensor } from './tensor.js';
+/** A language model that can be scored, sampled, trained and made to forget: the native decoder's TypeScript face. */
+import { createHash } from 'node:crypto';
+import { copyFile, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { normalizeConfig, type PolicyConfig, readConfig, readJson } from './config-json.js';
+import { DisposedError, InvalidArgumentError, InvalidFileError, UnsupportedError } from './errors.js';
+import { callNative, loadNative } from './native.js';
+import type {
+  Device,
+  ForgetOptions,
+  ForgetReport,
+  GenerateOptions,
+  Generation,
+  LoadOptions,
+  PolicyLike,
+  SequenceBatch,
+  StepOptions,
+  StepReport,
+  TokenStatistics,
+} from './policy-types.js';
+import { type NativeTensor, type Tensor, wrapTensor } from './tensor.js';
 
-export type Device = 'cpu' | 'cuda' | 'auto';
-
-/** The normalised content of config.json. */
-export interface PolicyConfig {
-  modelType: 'qwen2' | 'qwen3' | 'llama';
-  vocabSize: number;
-  hiddenSize: number;
-  intermediateSize: number;
-  numLayers: number;
-  numHeads: number;
-  numKeyValueHeads: number;
-  headDim: number;
-  maxPositionEmbeddings: number;
-  rmsNormEps: number;
-  ropeTheta: number;
-  ropeScaling: { type: 'llama3'; factor: number; lowFreqFactor: number; highFreqFactor: number; originalMaxPositionEmbeddings: number } | null;
-  tieWordEmbeddings: boolean;
-  attentionBias: boolean;
-  /** End-of-sequence ids: generation_config.json first, config.json else; may be empty. */
-  eosTokenIds: number[];
-  bosTokenId: number | null;
-  padTokenId: number | null;
-}
-
-export interface LoadOptions {
-  device?: Device;
-  dtype?: 'float32';
-  signal?: AbortSignal;
-}
-
-export interface GenerateOptions {
-  maxNewTokens: number;
-  /** Default 1. 0 is greedy. */
-  temperature?: number;
-  topK?: number;
-  topP?: number;
-  /** Default 1. */
-  samplesPerPrompt?: number;
-  /** Default 0. */
-  seed?: number;
-  /** Random numbers are keyed by (seed, iteration, prompt id, sample, position). Default 0. */
-  iteration?: number;
-  /** Default: the index in `prompts`. */
-  promptIds?: readonly number[];
-  /** Added to the sample index (stage 2 passes G/2). Default 0. */
-  sampleOffset?: number;
-  /** Ids that end a response; the stop token is part of the response. Default: config.eosTokenIds. */
-  stopTokens?: readonly number[];
-  /** Which weights sample: theta or theta'. Default 'policy'. */
-  weights?: 'policy' | 'rollout';
-  signal?: AbortSignal;
-  /** Called on the event loop now and then: tokens drawn so far, rows still running. */
-  onProgress?: (progress: { tokens: number; running: number }) => void;
-}
-
-/** One response. Samples come prompt-major: index = prompt * samplesPerPrompt + sample. */
-export interface Generation {
-  prompt: number;
-  sample: number;
-  tokens: number[];
-  /** log-prob of every drawn token under the weights that drew it, at `temperature`. */
-  logprob: Float32Array;
-  /** entropy (nats) of the distribution each token was drawn from. */
-  entropy: Float32Array;
-  finishReason: 'stop' | 'length';
-}
-
-/** Rows of prompt + response; packed without padding. */
-export interface SequenceBatch {
-  prompts: readonly (readonly number[])[];
-  responses: readonly (readonly number[])[];
-}
-
-/** One entry per RESPONSE token, row after row. */
-export interface TokenStatistics {
-  logprob: Float32Array;
-  entropy: Float32Array;
-}
-
-export interface StepOptions {
-  lr: number;
-  /** Default [0.9, 0.999]. */
-  betas?: readonly [number, number];
-  /** Default 1e-8. */
-  eps?: number;
-  /** Decoupled. Default 0.01. */
-  weightDecay?: number;
-  /** Global L2 norm clip; null or 0 = off. Default 1.0. */
-  maxGradNorm?: number | null;
-}
-
-export interface StepReport {
-  /** Global gradient norm before clipping. */
-  gradNorm: number;
-  /** false when the gradient was not finite: nothing was changed but the gradients were cleared. */
-  applied: boolean;
-}
-
-export interface ForgetOptions {
-  /** The stage-1 entropies recorded while sampling, one per response token. */
-  entropy: Float32Array;
-  eta: number;
-  /** Gate threshold in nats; Infinity opens every token (gate = 'always'). */
-  alpha: number;
-  window: number;
-  epsLow: number;
-  epsHigh: number;
-  clampGrad: 'zero' | 'saturate';
-  normalize: 'none' | 'gradNorm';
-  temperature?: number;
-  /** Response tokens whose log-prob is measured again under theta' for `stage1LogpDelta`. Default 1024, 0 = none. */
-  probeTokens?: number;
-  /** Upper bound of tokens (prompt + response) in one micro-batch. Default 16384. */
-  microBatchTokens?: number;
-  signal?: AbortSignal;
-}
-
-export interface ForgetReport {
-  /** L(O1) of Eq. 10. */
-  loss: number;
-  tokens: number;
-  openTokens: number;
-  clampedLow: number;
-  clampedHigh: number;
-  activeTokens: number;
-  gradNorm: number;
-  /** ||theta' - theta|| / ||theta||. */
-  relativeStep: number;
-  /** Share of parameters whose bits changed. */
-  paramChangedFrac: number;
-  /** Mean change of log-prob of the probed stage-1 tokens that the step acted on (active), theta' minus theta; NaN if none. */
-  stage1LogpDelta: number;
-  /** Why theta' equals theta after all, or null. */
-  skipped: 'no-open-token' | 'non-finite' | null;
-}
-
-export interface Policy {
-  readonly config: PolicyConfig;
-  readonly device: 'cpu' | 'cuda';
+/** native/node/model_binding.cc. */
+interface NativeModel {
   readonly numParameters: number;
-  /** logprob[t] of ids[t+1] (length T-1), entropy[t] after ids[..t] (length T); natural log, temperature 1. */
-  score(sequences: readonly (readonly number[])[], options?: { signal?: AbortSignal }): Promise<{ logprob: Float32Array; entropy: Float32Array }[]>;
-  generate(prompts: readonly (readonly number[])[], options: GenerateOptions): Promise<Generation[]>;
-  /** Keeps the activations for `backward` unless keepActivations is false. */
-  forward(batch: SequenceBatch, options?: { temperature?: number; keepActivations?: boolean; signal?: AbortSignal }): Promise<TokenStatistics>;
-  /** Accumulates gradients of sum_t (a_t l_t + b_t H_t) for the last forward. b null = zeros. */
+  score(ids: Int32Array, lengths: Int32Array, microBatchTokens: number, signal?: AbortSignal): Promise<TokenStatistics>;
+  generate(
+    ids: Int32Array,
+    lengths: Int32Array,
+    options: Record<string, unknown>,
+    signal?: AbortSignal,
+    onProgress?: (tokens: number, running: number) => void,
+  ): Promise<{
+    tokens: Int32Array;
+    lengths: Int32Array;
+    logprob: Float32Array;
+    entropy: Float32Array;
+    stopped: Uint8Array;
+  }>;
+  forward(
+    ids: Int32Array,
+    lengths: Int32Array,
+    promptLengths: Int32Array,
+    temperature: number,
+    keep: boolean,
+    signal?: AbortSignal,
+  ): Promise<TokenStatistics>;
   backward(a: Float32Array, b: Float32Array | null): Promise<void>;
-  /** AdamW on the accumulated gradients, then clears them. */
-  step(options: StepOptions): Promise<StepReport>;
+  step(options: Record<string, number>): Promise<StepReport>;
   zeroGrad(): Promise<void>;
-  /** theta' = theta + eta grad L(O1), into the rollout copy. The policy's weights are not written. */
-  forget(batch: SequenceBatch, options: ForgetOptions): Promise<ForgetReport>;
-  /** theta' = theta again. */
+  forget(
+    ids: Int32Array,
+    lengths: Int32Array,
+    promptLengths: Int32Array,
+    entropy: Float32Array,
+    options: Record<string, unknown>,
+    signal?: AbortSignal,
+  ): Promise<ForgetReport>;
   syncRollout(): Promise<void>;
-  gradients(): Promise<Map<string, Tensor>>;
-  parameters(): Promise<Map<string, Tensor>>;
-  /** A frozen copy of the weights (no optimizer): a reference model. */
-  clone(): Promise<Policy>;
-  save(dir: string): Promise<void>;
-  /** SHA-256 of the master weights, hex. */
-  hash(): Promise<string>;
+  gradients(): Promise<[string, NativeTensor][]>;
+  parameters(): Promise<[string, NativeTensor][]>;
+  clone(): Promise<NativeModel>;
+  save(path: string, signal?: AbortSignal): Promise<void>;
   dispose(): void;
 }
+
+declare module './native.js' {
+  interface NativeAddon {
+    loadModel(config: PolicyConfig, paths: string[], signal?: AbortSignal): Promise<NativeModel>;
+    createModel(config: PolicyConfig, seed: number): Promise<NativeModel>;
+  }
+}
+
+/** Files of a model folder that are copied, unchanged, into a saved one. */
+const companionFiles = [
+  'generation_config.json',
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'added_tokens.json',
+  'vocab.json',
+  'merges.txt',
+  'tokenizer.model',
+  'chat_template.jinja',
+];
+
+/** Tokens (prompt + response) that one `score` pass holds at a time. */
+const scoreMicroBatchTokens = 16384;
+
+/**
+ * A causal language model (`qwen2`, `qwen3` or `llama`) on its device, with its gradients, optimizer state and the
+ * rollout copy theta' of EEPO. All computation runs on the device's own thread; every method that computes is async.
+ *
+ * ```ts
+ * const policy = await Policy.load('models/countdown');
+ * const [sample] = await policy.generate([[5, 7, 9]], { maxNewTokens: 8 });
+ * policy.dispose();
+ * ```
+ */
+export class Policy implements PolicyLike {
+  readonly config: PolicyConfig;
+  readonly device: 'cpu' | 'cuda' = 'cpu';
+  readonly numParameters: number;
+  #model: NativeModel | null;
+  /** config.json as it was read, written back by save(). */
+  readonly #raw: Record<string, unknown>;
+  /** Where the companion files (tokenizer, generation config) come from; null for a model made from scratch. */
+  readonly #source: string | null;
+
+  private constructor(model: NativeModel, config: PolicyConfig, raw: Record<string, unknown>, source: string | null) {
+    this.#model = model;
+    this.config = config;
+    this.numParameters = model.numParameters;
+    this.#raw = raw;
+    this.#source = source;
+  }
+
+  /**
+   * Loads a Hugging Face model folder: config.json and model.safetensors, or shards with model.safetensors.index.json.
+   * float32, bfloat16 and float16 files become float32.
+   *
+   * @throws InvalidFileError naming the file (and tensor) that is missing or broken; UnsupportedError naming an
+   *   architecture, option, device or dtype this build does not have.
+   */
+  static async load(dir: string, options: LoadOptions = {}): Promise<Policy> {
+    if (typeof dir !== 'string' || dir === '') throw new InvalidArgumentError('dir must be the path of a model folder');
+    checkDevice(options.device);
+    if (options.dtype !== undefined && options.dtype !== 'float32') {
+      throw new UnsupportedError(`dtype "${options.dtype}" is not supported on the CPU; use "float32"`);
+    }
+    await checkFolder(dir);
+    const { config, raw } = await readConfig(dir);
+    const paths = await weightFiles(dir);
+    const model = await callNative(() => loadNative().loadModel(config, paths, options.signal));
+    return new Policy(model, config, raw, dir);
+  }
+
+  /**
+   * A model with random weights: matrices N(0, 0.02^2), norms 1, biases 0.
+   *
+   * @param configJson the content of a config.json (the same checks as for a file).
+   * @param options.seed of the weights; default 0. `companions`: a folder whose tokenizer files save() copies.
+   */
+  static async create(
+    configJson: Record<string, unknown>,
+    options: { seed?: number; companions?: string; device?: Device } = {},
+  ): Promise<Policy> {
+    checkDevice(options.device);
+    const config = normalizeConfig(configJson, 'configJson');
+    const seed = wholeNumber(options.seed ?? 0, 'seed', 0);
+    const model = await callNative(() => loadNative().createModel(config, seed));
+    return new Policy(model, config, configJson, options.companions ?? null);
+  }
+
+  get #native(): NativeModel {
+    if (!this.#model) throw new DisposedError('the policy was disposed; do not use it after dispose()');
+    return this.#model;
+  }
+
+  /**
+   * Log-probabilities and entropies (natural log, temperature 1) of given sequences.
+   *
+   * @param sequences token ids, each of length T from 1 to the context.
+   * @returns per sequence `logprob` (T-1: logprob[t] of ids[t+1] given ids[..t]) and `entropy` (T: after ids[..t]).
+   */
+  async score(
+    sequences: readonly (readonly number[])[],
+    options: { signal?: AbortSignal } = {},
+  ): Promise<{ logprob: Float32Array; entropy: Float32Array }[]> {
+    const native = this.#native;
+    if (sequences.length === 0) return [];
+    const { ids, lengths } = this.#pack(sequences, 'sequences');
+    const flat = await callNative(() => native.score(ids, lengths, scoreMicroBatchTokens, options.signal));
+    let at = 0;
+    return sequences.map((sequence, s) => {
+      const entropy = flat.entropy.slice(at, at + sequence.length);
+      // every sequence before this one has one log-prob fewer than tokens
+      const logprob = flat.logprob.slice(at - s, at - s + sequence.length - 1);
+      at += sequence.length;
+      return { logprob, entropy };
+    });
+  }
+
+  /**
+   * Samples responses. Each prompt is computed once for all its samples; finished rows leave the batch. The token at
+   * position t of sample s of prompt p is drawn with a random number keyed by (seed, iteration, prompt id, s, t), and the
+   * arithmetic of a row does not depend on the rows beside it: a response is the same whatever it is batched with.
+   *
+   * @returns prompts.length x samplesPerPrompt samples, prompt-major.
+   * @throws InvalidArgumentError naming the prompt that is empty or, with maxNewTokens, exceeds the context.
+   */
+  async generate(prompts: readonly (readonly number[])[], options: GenerateOptions): Promise<Generation[]> {
+    const native = this.#native;
+    if (prompts.length === 0) throw new InvalidArgumentError('prompts is empty: pass at least one prompt');
+    const samplesPerPrompt = wholeNumber(options.samplesPerPrompt ?? 1, 'samplesPerPrompt', 1);
+    const maxNewTokens = wholeNumber(options.maxNewTokens, 'maxNewTokens', 1);
+    const { ids, lengths } = this.#pack(prompts, 'prompts', maxNewTokens);
+    const promptIds = options.promptIds ?? prompts.map((_, i) => i);
+    if (promptIds.length !== prompts.length) {
+      throw new InvalidArgumentError(
+        `promptIds has ${promptIds.length} entries for ${prompts.length} prompts; it needs one per prompt`,
+      );
+    }
+    const topP = options.topP ?? 1;
+    if (!(topP > 0 && topP <= 1)) throw new InvalidArgumentError(`topP must be in (0, 1], got ${topP}`);
+    const { onProgress } = options;
+    const result = await callNative(() =>
+      native.generate(
+        ids,
+        lengths,
+        {
+          maxNewTokens,
+          samplesPerPrompt,
+          temperature: temperatureOf(options.temperature, true),
+          topK: wholeNumber(options.topK ?? 0, 'topK', 0),
+          topP,
+          seed: wholeNumber(options.seed ?? 0, 'seed', 0),
+          iteration: wholeNumber(options.iteration ?? 0, 'iteration', 0),
+          promptIds: Int32Array.from(promptIds),
+          sampleOffset: wholeNumber(options.sampleOffset ?? 0, 'sampleOffset', 0),
+          stopTokens: Int32Array.from(options.stopTokens ?? this.config.eosTokenIds),
+          rollout: options.weights === 'rollout',
+        },
+        options.signal,
+        onProgress && ((tokens, running) => onProgress({ tokens, running })),
+      ),
+    );
+    let at = 0;
+    return Array.from(result.lengths, (length, i) => {
+      const end = at + length;
+      const generation: Generation = {
+        prompt: Math.floor(i / samplesPerPrompt),
+        sample: i % samplesPerPrompt,
+        tokens: Array.from(result.tokens.subarray(at, end)),
+        logprob: result.logprob.slice(at, end),
+        entropy: result.entropy.slice(at, end),
+        finishReason: result.stopped[i] ? 'stop' : 'length',
+      };
+      at = end;
+      return generation;
+    });
+  }
+
+  /**
+   * Log-probability and entropy of every response token, at `temperature` (default 1). Keeps the activations for one
+   * `backward` unless `keepActivations` is false.
+   */
+  async forward(
+    batch: SequenceBatch,
+    options: { temperature?: number; keepActivations?: boolean; signal?: AbortSignal } = {},
+  ): Promise<TokenStatistics> {
+    const native = this.#native;
+    const { ids, lengths, promptLengths } = this.#packBatch(batch);
+    const temperature = temperatureOf(options.temperature, false);
+    return callNative(() =>
+      native.forward(ids, lengths, promptLengths, temperature, options.keepActivations ?? true, options.signal),
+    );
+  }
+
+  /**
+   * Adds the gradient of sum_t (a_t l_t + b_t H_t) over the response tokens of the last `forward` to the gradient of
+   * every parameter: a = dL/dl, b = dL/dH of any loss. `b` null means zeros.
+   *
+   * @throws InvalidArgumentError for the wrong length; BusyError without a forward to go back through.
+   */
+  async backward(a: Float32Array, b: Float32Array | null = null): Promise<void> {
+    const native = this.#native;
+    for (const [name, values] of [['a', a] as const, ['b', b] as const]) {
+      if (values !== null && !(values instanceof Float32Array)) {
+        throw new InvalidArgumentError(`${name} must be a Float32Array with one entry per response token`);
+      }
+    }
+    await callNative(() => native.backward(a, b));
+  }
+
+  /**
+   * One AdamW step (decoupled weight decay, as in PyTorch) on the accumulated gradients, which are cleared. A gradient
+   * that is not finite changes nothing: `applied` is false.
+   */
+  async step(options: StepOptions): Promise<StepReport> {
+    const native = this.#native;
+    const [beta1, beta2] = options.betas ?? [0.9, 0.999];
+    const values = {
+      lr: options.lr,
+      beta1,
+      beta2,
+      eps: options.eps ?? 1e-8,
+      weightDecay: options.weightDecay ?? 0.01,
+      maxGradNorm: options.maxGradNorm === undefined ? 1 : (options.maxGradNorm ?? 0),
+    };
+    for (const [name, value] of Object.entries(values)) {
+      if (!(Number.isFinite(value) && value >= 0)) {
+        throw new InvalidArgumentError(`${name} must be a finite number >= 0, got ${value}`);
+      }
+    }
+    return callNative(() => native.step(values));
+  }
+
+  /** Clears the accumulated gradients. */
+  async zeroGrad(): Promise<void> {
+    const native = this.#native;
+    await callNative(() => native.zeroGrad());
+  }
+
+  /**
+   * The temporary unlearning step (Eq. 4-11): theta' = theta + eta grad L(O1), into the rollout copy that
+   * `generate({ weights: 'rollout' })` samples from until `syncRollout()`. The policy's own weights, gradients and
+   * optimizer state are not changed; two calls do not accumulate.
+   *
+   * @throws BusyError while gradients of a `backward` are waiting for `step` or `zeroGrad`.
+   */
+  async forget(batch: SequenceBatch, options: ForgetOptions): Promise<ForgetReport> {
+    const native = this.#native;
+    const { ids, lengths, promptLengths } = this.#packBatch(batch);
+    if (!Number.isFinite(options.eta)) throw new InvalidArgumentError(`eta must be finite, got ${options.eta}`);
+    return callNative(() =>
+      native.forget(
+        ids,
+        lengths,
+        promptLengths,
+        options.entropy,
+        {
+          eta: options.eta,
+          alpha: options.alpha,
+          window: wholeNumber(options.window, 'window', 1),
+          epsLow: options.epsLow,
+          epsHigh: options.epsHigh,
+          saturate: options.clampGrad === 'saturate',
+          normalize: options.normalize === 'gradNorm',
+          temperature: temperatureOf(options.temperature, false),
+          probeTokens: wholeNumber(options.probeTokens ?? 1024, 'probeTokens', 0),
+          microBatchTokens: wholeNumber(options.microBatchTokens ?? 16384, 'microBatchTokens', 1),
+        },
+        options.signal,
+      ),
+    );
+  }
+
+  /** theta' = theta again: the rollout copy is dropped. */
+  async syncRollout(): Promise<void> {
+    const native = this.#native;
+    await callNative(() => native.syncRollout());
+  }
+
+  /** Copies of the accumulated gradients by Hugging Face parameter name; zeros before the first `backward`. */
+  async gradients(): Promise<Map<string, Tensor>> {
+    const native = this.#native;
+    return named(await callNative(() => native.gradients()));
+  }
+
+  /** Copies of the weights by Hugging Face parameter name. A tied head is not listed twice. */
+  async parameters(): Promise<Map<string, Tensor>> {
+    const native = this.#native;
+    return named(await callNative(() => native.parameters()));
+  }
+
+  /** A copy of the weights alone (no gradients, no optimizer state): a reference model. */
+  async clone(): Promise<Policy> {
+    const native = this.#native;
+    const model = await callNative(() => native.clone());
+    return new Policy(model, this.config, this.#raw, this.#source);
+  }
+
+  /**
+   * Writes a folder that transformers loads: config.json, model.safetensors (float32) and the tokenizer and generation
+   * files of the folder the policy came from. Each file is written beside its name and renamed, the weights before the
+   * config, so no reader sees half a model.
+   */
+  async save(dir: string): Promise<void> {
+    const native = this.#native;
+    await mkdir(dir, { recursive: true });
+    await callNative(() => native.save(join(dir, 'model.safetensors')));
+    // an index of another model's shards would be read before our one file
+    await rm(join(dir, 'model.safetensors.index.json'), { force: true });
+    const { torch_dtype: _old, dtype: _new, ...raw } = this.#raw;
+    const dtypeKey = 'torch_dtype' in this.#raw ? 'torch_dtype' : 'dtype';
+    const json = `${JSON.stringify({ ...raw, [dtypeKey]: 'float32' }, null, 2)}\n`;
+    await writeFile(join(dir, 'config.json.tmp'), json);
+    await rename(join(dir, 'config.json.tmp'), join(dir, 'config.json'));
+    if (this.#source === null) return;
+    const present = new Set(await readdir(this.#source));
+    for (const file of companionFiles.filter((name) => present.has(name))) {
+      const target = join(dir, file);
+      await copyFile(join(this.#source, file), `${target}.tmp`);
+      await rename(`${target}.tmp`, target);
+    }
+  }
+
+  /** SHA-256 of the master weights, hex: equal for equal bytes. */
+  async hash(): Promise<string> {
+    const hash = createHash('sha256');
+    for (const [name, tensor] of await this.parameters()) {
+      const data = await tensor.data();
+      hash.update(name).update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+      tensor.dispose();
+    }
+    return hash.digest('hex');
+  }
+
+  /** Frees the model. Idempotent; work already queued finishes. Every later call throws DisposedError. */
+  dispose(): void {
+    this.#model?.dispose();
+    this.#model = null;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /** Flattens sequences after checking that each is non-empty, in the vocabulary and, with `extra`, in the context. */
+  #pack(sequences: readonly (readonly number[])[], name: string, extra = 0) {
+    const { vocabSize, maxPositionEmbeddings: context } = this.config;
+    const total = sequences.reduce((sum, sequence) => sum + sequence.length, 0);
+    const ids = new Int32Array(total);
+    const lengths = new Int32Array(sequences.length);
+    let at = 0;
+    sequences.forEach((sequence, s) => {
+      if (sequence.length === 0) {
+        throw new InvalidArgumentError(
+          `${name}[${s}] is empty: it needs at least one token (a bos token, for instance)`,
+        );
+      }
+      if (sequence.length + extra > context) {
+        const more = extra > 0 ? ` and maxNewTokens ${extra}` : '';
+        throw new InvalidArgumentError(
+          `${name}[${s}] has ${sequence.length} tokens${more}, more than the model's context of ${context} ` +
+            `(max_position_embeddings); shorten it${extra > 0 ? ' or lower maxNewTokens' : ''}`,
+        );
+      }
+      lengths[s] = sequence.length;
+      for (const id of sequence) {
+        if (!(Number.isInteger(id) && id >= 0 && id < vocabSize)) {
+          throw new InvalidArgumentError(`${name}[${s}] holds ${id}, not a token id from 0 to ${vocabSize - 1}`);
+        }
+        ids[at++] = id;
+      }
+    });
+    return { ids, lengths };
+  }
+
+  #packBatch(batch: SequenceBatch) {
+    const { prompts, responses } = batch;
+    if (prompts.length === 0) throw new InvalidArgumentError('prompts is empty: pass at least one sequence');
+    if (prompts.length !== responses.length) {
+      throw new InvalidArgumentError(`prompts has ${prompts.length} rows and responses ${responses.length}`);
+    }
+    const empty = prompts.findIndex((prompt) => prompt.length === 0);
+    if (empty >= 0) {
+      throw new InvalidArgumentError(`prompts[${empty}] is empty: the first response token needs a token before it`);
+    }
+    const packed = this.#pack(
+      prompts.map((prompt, i) => [...prompt, ...(responses[i] as readonly number[])]),
+      'prompts + responses',
+    );
+    return { ...packed, promptLengths: Int32Array.from(prompts, (prompt) => prompt.length) };
+  }
+}
+
+function named(list: [string, NativeTensor][]): Map<string, Tensor> {
+  return new Map(list.map(([name, native]) => [name, wrapTensor<'float32'>(native)]));
+}
+
+function wholeNumber(value: number, name: string, lowest: number): number {
+  if (!(Number.isSafeInteger(value) && value >= lowest)) {
+    throw new InvalidArgumentError(`${name} must be an integer >= ${lowest}, got ${value}`);
+  }
+  return value;
+}
+
+function temperatureOf(value = 1, allowZero: boolean): number {
+  if (!(Number.isFinite(value) && (value > 0 || (allowZero && value === 0)))) {
+    throw new InvalidArgumentError(
+      `temperature must be a finite number > 0${allowZero ? ', or 0 for greedy decoding' : ''}, got ${value}`,
+    );
+  }
+  return value;
+}
+
+function checkDevice(device: Device = 'cpu'): void {
+  if (device === 'cpu' || device === 'auto') return;
+  if (device === 'cuda') {
+    throw new UnsupportedError('device "cuda" is not in this build yet; use device "cpu" (or "auto")');
+  }
+  throw new InvalidArgumentError(`device must be "cpu", "cuda" or "auto", got ${JSON.stringify(device)}`);
+}
+
+async function checkFolder(dir: string): Promise<void> {
+  const info = await stat(dir).catch(() => null);
+  if (!info) {
+    throw new InvalidFileError(
+      `${dir} does not exist; pass the path of a Hugging Face model folder (config.json, weights)`,
+    );
+  }
+  if (!info.isDirectory()) throw new InvalidFileError(`${dir} is a file, not a model folder`);
+}
+
+/** The weights of a folder: model.safetensors, or the shards its index names. */
+async function weightFiles(dir: string): Promise<string[]> {
+  const indexPath = join(dir, 'model.safetensors.index.json');
+  const single = join(dir, 'model.safetensors');
+  const index = await readJson(indexPath, null);
+  if (!index || (await stat(single).catch(() => null))) {
+    await stat(single).catch((cause) => {
+      throw new InvalidFileError(
+        `${dir} has neither model.safetensors nor model.safetensors.index.json; convert other formats to safetensors first`,
+        { cause },
+      );
+    });
+    return [single];
+  }
+  const map = index.weight_map;
+  if (typeof map !== 'object' || map === null) throw new InvalidFileError(`${indexPath}: weight_map is missing`);
+  const files = [...new Set(Object.values(map as Record<string, unknown>))].map((file) => {
+    if (typeof file !== 'string' || basename(file) !== file || file === '..') {
+      throw new InvalidFileError(`${indexPath}: ${JSON.stringify(file)} is not the name of a file in the folder`);
+    }
+    return join(dir, file);
+  });
+  for (const file of files) {
+    await stat(file).catch((cause) => {
+      throw new InvalidFileError(`${file} is missing, but ${indexPath} names it; download the model again`, { cause });
+    });
+  }
+  return files.sort();
+}
+
+export type * from './policy-types.js';
+export type { PolicyConfig };

@@ -1,10 +1,10 @@
 /** The two-stage rollout: sample, gate, forget, sample (Algorithm 1, lines 3-9). */
 import type { EntropyGate, GateDecision } from './algorithm/gate.js';
 import { InvalidArgumentError } from './errors.js';
-import type { ForgetReport, Generation, Policy } from './policy.js';
+import type { ForgetReport, Generation, PolicyLike } from './policy.js';
 
 /** What a rollout needs of a policy. */
-export type RolloutPolicy = Pick<Policy, 'config' | 'generate' | 'forget' | 'syncRollout'>;
+export type RolloutPolicy = Pick<PolicyLike, 'config' | 'generate' | 'forget' | 'syncRollout'>;
 
 /** One tokenized prompt. */
 export interface RolloutPrompt {

@@ -1,6 +1,6 @@
 /** How good a policy is on a split of a task: greedy accuracy, pass@k, distinct correct solutions. */
 import { AbortedError, InvalidArgumentError, RewardError } from '../errors.js';
-import type { Generation, Policy } from '../policy.js';
+import type { Generation, PolicyLike } from '../policy.js';
 import type { ChatMessage, Problem, Task } from '../tasks/types.js';
 import { passAtK } from './pass-at-k.js';
 
@@ -75,7 +75,7 @@ export interface Evaluation {
  * @throws InvalidArgumentError naming the option; RewardError when the task's reward misbehaves; AbortedError
  */
 export async function evaluatePolicy(
-  policy: Policy,
+  policy: PolicyLike,
   tokenizer: EvaluationTokenizer,
   task: Task,
   split: string,
@@ -151,7 +151,7 @@ function planOf(task: Task, split: string, options: EvaluationOptions): Plan {
 }
 
 interface Run {
-  policy: Policy;
+  policy: PolicyLike;
   tokenizer: EvaluationTokenizer;
   task: Task;
   options: EvaluationOptions;

@@ -1,7 +1,7 @@
 /** Evaluation as a run does it: the splits and sizes of [eval], as metrics. */
 import { ConfigError } from '../errors.js';
 import { type Evaluation, type EvaluationTokenizer, evaluatePolicy } from '../eval/evaluate.js';
-import type { Policy } from '../policy.js';
+import type { PolicyLike } from '../policy.js';
 import type { Task } from '../tasks/types.js';
 import type { TrainConfig } from './config.js';
 import { finiteOnly, type Metrics } from './metrics.js';
@@ -37,7 +37,7 @@ export function evaluationSplits(task: Task, config: TrainConfig): string[] {
  * prompts that do not fit into the context.
  */
 export function makeEvaluator(
-  policy: Policy,
+  policy: PolicyLike,
   tokenizer: EvaluationTokenizer,
   task: Task,
   config: TrainConfig,

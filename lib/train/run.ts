@@ -2,7 +2,7 @@
 import { appendFileSync, copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { ConfigError } from '../errors.js';
-import type { Policy } from '../policy.js';
+import type { PolicyLike } from '../policy.js';
 import type { Tokenizer } from '../tokenizer.js';
 import type { Task } from '../tasks/types.js';
 import type { TrainConfig } from './config.js';
@@ -55,7 +55,7 @@ export class RunDirectory {
   }
 
   /** Writes weights, config and tokenizer to `name`, which appears only when it is complete. */
-  async saveModel(name: string, policy: Pick<Policy, 'save'>, tokenizerFiles: readonly string[]): Promise<string> {
+  async saveModel(name: string, policy: Pick<PolicyLike, 'save'>, tokenizerFiles: readonly string[]): Promise<string> {
     const temporary = this.file(`.${name}.${process.pid}.tmp`);
     rmSync(temporary, { recursive: true, force: true });
     await policy.save(temporary);
@@ -79,7 +79,7 @@ export function defaultRunPath(configFile: string): string {
 
 /** What a run needs, loaded. */
 export interface LoadedRun {
-  policy: Policy;
+  policy: PolicyLike;
   tokenizer: Pick<Tokenizer, 'encodePrompt' | 'decode' | 'eosTokenIds' | 'files'>;
   task: Task;
 }

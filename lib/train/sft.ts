@@ -3,7 +3,7 @@ import { MetricAccumulator } from '../algorithm/accumulator.js';
 import { normalizerOf } from '../algorithm/batch.js';
 import { nll } from '../algorithm/nll.js';
 import { AbortedError, ConfigError, NonFiniteError } from '../errors.js';
-import type { Policy } from '../policy.js';
+import type { PolicyLike } from '../policy.js';
 import { microBatches, sequenceBatch, tokenOffsets } from './batching.js';
 import { type DemonstrationTokenizer, type TokenizedDemonstration, tokenizeDemonstration } from './demonstrations.js';
 import type { Demonstration } from '../tasks/types.js';
@@ -28,7 +28,7 @@ export interface SftStep {
 }
 
 export interface SftTrainerOptions {
-  policy: Pick<Policy, 'config' | 'forward' | 'backward' | 'step' | 'zeroGrad'>;
+  policy: Pick<PolicyLike, 'config' | 'forward' | 'backward' | 'step' | 'zeroGrad'>;
   tokenizer: DemonstrationTokenizer;
   /** Must not end before run.steps * optimizer.batchSize demonstrations. */
   demonstrations: Iterator<Demonstration, unknown>;

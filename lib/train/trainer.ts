@@ -6,7 +6,7 @@ import { EntropyGate } from '../algorithm/gate.js';
 import { grpo } from '../algorithm/grpo.js';
 import type { Objective } from '../algorithm/types.js';
 import { AbortedError, ConfigError, NonFiniteError } from '../errors.js';
-import type { Policy, StepReport } from '../policy.js';
+import type { PolicyLike, StepReport } from '../policy.js';
 import { type Rollout, type RolloutPhase, type RolloutPrompt, twoStageRollout } from '../rollout.js';
 import type { ChatMessage, Problem, RewardFunction, RewardInput, Task } from '../tasks/types.js';
 import { chunk, type LossSample, microBatches, sequenceBatch, splitTokens, tokenBatch } from './batching.js';
@@ -17,12 +17,12 @@ import { callReward, tryReward } from './rewards.js';
 
 /** What the trainer needs of a policy. */
 export type TrainablePolicy = Pick<
-  Policy,
+  PolicyLike,
   'config' | 'generate' | 'forget' | 'syncRollout' | 'forward' | 'backward' | 'step' | 'zeroGrad' | 'clone'
 >;
 
 /** What the KL penalty needs of the reference model. */
-export type ReferencePolicy = Pick<Policy, 'forward'>;
+export type ReferencePolicy = Pick<PolicyLike, 'forward'>;
 
 /** What the trainer needs of a tokenizer. */
 export interface TrainerTokenizer {

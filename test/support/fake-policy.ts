@@ -12,7 +12,7 @@ import type {
   ForgetReport,
   GenerateOptions,
   Generation,
-  Policy,
+  PolicyLike,
   PolicyConfig,
   SequenceBatch,
   StepOptions,
@@ -53,7 +53,7 @@ export interface Call {
   weights?: 'policy' | 'rollout';
 }
 
-export class FakePolicy implements Policy {
+export class FakePolicy implements PolicyLike {
   readonly device = 'cpu';
   readonly config: PolicyConfig;
   readonly calls: Call[] = [];
@@ -82,6 +82,7 @@ export class FakePolicy implements Policy {
       ropeScaling: null,
       tieWordEmbeddings: false,
       attentionBias: false,
+      qkNorm: false,
       eosTokenIds: eos,
       bosTokenId: null,
       padTokenId: null,
@@ -309,7 +310,7 @@ export class FakePolicy implements Policy {
     return Promise.reject(new UnsupportedError('the table policy has no tensors'));
   }
 
-  async clone(): Promise<Policy> {
+  async clone(): Promise<PolicyLike> {
     this.calls.push({ method: 'clone' });
     const copy = new FakePolicy({ vocabSize: this.config.vocabSize, context: this.config.maxPositionEmbeddings });
     copy.theta = this.theta.slice();

@@ -1,0 +1,226 @@
+/**
+ * Reads a model folder's config.json, in the old style (`rope_theta`, `rope_scaling`) and the new one
+ * (`rope_parameters`), and normalises it. Everything the decoder cannot do exactly is refused by name.
+ */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { InvalidFileError, UnsupportedError } from './errors.js';
+
+/** The architectures the decoder knows. */
+export const architectures = ['qwen2', 'qwen3', 'llama'] as const;
+
+/** Llama 3's rescaling of the rotary frequencies. */
+export interface Llama3RopeScaling {
+  type: 'llama3';
+  factor: number;
+  lowFreqFactor: number;
+  highFreqFactor: number;
+  originalMaxPositionEmbeddings: number;
+}
+
+/** The normalised content of config.json. */
+export interface PolicyConfig {
+  modelType: (typeof architectures)[number];
+  vocabSize: number;
+  hiddenSize: number;
+  intermediateSize: number;
+  numLayers: number;
+  numHeads: number;
+  numKeyValueHeads: number;
+  headDim: number;
+  maxPositionEmbeddings: number;
+  rmsNormEps: number;
+  ropeTheta: number;
+  ropeScaling: Llama3RopeScaling | null;
+  tieWordEmbeddings: boolean;
+  /** Bias on the q, k and v projections (qwen2). */
+  attentionBias: boolean;
+  /** RMSNorm of every query and key head (qwen3). */
+  qkNorm: boolean;
+  /** End-of-sequence ids: generation_config.json first, config.json else; may be empty. */
+  eosTokenIds: number[];
+  bosTokenId: number | null;
+  padTokenId: number | null;
+}
+
+const tokenId = z.union([z.number().int().nonnegative(), z.array(z.number().int().nonnegative())]).nullish();
+const count = z.number().int().positive();
+const rope = z
+  .looseObject({
+    rope_type: z.string().optional(),
+    type: z.string().optional(),
+    rope_theta: z.number().positive().optional(),
+    factor: z.number().positive().optional(),
+    low_freq_factor: z.number().positive().optional(),
+    high_freq_factor: z.number().positive().optional(),
+    original_max_position_embeddings: count.optional(),
+  })
+  .nullish();
+
+const schema = z.looseObject({
+  model_type: z.string(),
+  vocab_size: count,
+  hidden_size: count,
+  intermediate_size: count,
+  num_hidden_layers: count,
+  num_attention_heads: count,
+  num_key_value_heads: count.nullish(),
+  head_dim: count.nullish(),
+  max_position_embeddings: count,
+  rms_norm_eps: z.number().positive(),
+  rope_theta: z.number().positive().nullish(),
+  rope_scaling: rope,
+  rope_parameters: rope,
+  tie_word_embeddings: z.boolean().nullish(),
+  attention_bias: z.boolean().nullish(),
+  mlp_bias: z.boolean().nullish(),
+  hidden_act: z.string().nullish(),
+  use_sliding_window: z.boolean().nullish(),
+  eos_token_id: tokenId,
+  bos_token_id: tokenId,
+  pad_token_id: tokenId,
+});
+
+type RawConfig = z.infer<typeof schema>;
+
+/** transformers' default where config.json leaves `tie_word_embeddings` out. */
+const tiedByDefault = { qwen2: false, qwen3: false, llama: false } as const;
+
+/**
+ * Checks and normalises the parsed JSON of a config.json.
+ *
+ * @param json the parsed file; `source` names it in errors.
+ * @throws UnsupportedError for an architecture or option the decoder does not have; InvalidFileError for anything
+ *   malformed, naming each key.
+ */
+export function normalizeConfig(json: unknown, source = 'config.json'): PolicyConfig {
+  const type = typeof json === 'object' && json !== null ? (json as { model_type?: unknown }).model_type : undefined;
+  if (typeof type === 'string' && !(architectures as readonly string[]).includes(type)) {
+    throw new UnsupportedError(
+      `${source}: model_type "${type}" is not supported; supported architectures are ${architectures.join(', ')}`,
+    );
+  }
+  const parsed = schema.safeParse(json);
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map((issue) => `  ${issue.path.join('.') || '(root)'}: ${issue.message}`);
+    throw new InvalidFileError(`${source} is not a valid model config:\n${problems.join('\n')}`);
+  }
+  const raw = parsed.data;
+  const modelType = raw.model_type as PolicyConfig['modelType'];
+  refuse(raw, modelType, source);
+  const headDim = raw.head_dim ?? raw.hidden_size / raw.num_attention_heads;
+  if (!Number.isInteger(headDim) || headDim % 2 !== 0) {
+    throw new InvalidFileError(
+      `${source}: head_dim must be an even integer; hidden_size ${raw.hidden_size} over num_attention_heads ` +
+        `${raw.num_attention_heads} gives ${headDim}`,
+    );
+  }
+  return {
+    modelType,
+    vocabSize: raw.vocab_size,
+    hiddenSize: raw.hidden_size,
+    intermediateSize: raw.intermediate_size,
+    numLayers: raw.num_hidden_layers,
+    numHeads: raw.num_attention_heads,
+    numKeyValueHeads: raw.num_key_value_heads ?? raw.num_attention_heads,
+    headDim,
+    maxPositionEmbeddings: raw.max_position_embeddings,
+    rmsNormEps: raw.rms_norm_eps,
+    ropeTheta: raw.rope_parameters?.rope_theta ?? raw.rope_theta ?? 10000,
+    ropeScaling: ropeScaling(raw, source),
+    tieWordEmbeddings: raw.tie_word_embeddings ?? tiedByDefault[modelType],
+    attentionBias: modelType === 'qwen2',
+    qkNorm: modelType === 'qwen3',
+    eosTokenIds: idList(raw.eos_token_id),
+    bosTokenId: idList(raw.bos_token_id)[0] ?? null,
+    padTokenId: idList(raw.pad_token_id)[0] ?? null,
+  };
+}
+
+/** Options that change the computation and that the decoder does not have. */
+function refuse(raw: RawConfig, modelType: string, source: string): void {
+  const no = (what: string) => {
+    throw new UnsupportedError(`${source}: ${what} is not supported for ${modelType}`);
+  };
+  if ((raw.hidden_act ?? 'silu') !== 'silu') no(`hidden_act "${raw.hidden_act}" (only "silu")`);
+  if (raw.use_sliding_window) no('use_sliding_window = true');
+  if (raw.mlp_bias) no('mlp_bias = true');
+  if (modelType !== 'qwen2' && raw.attention_bias) no('attention_bias = true');
+}
+
+function ropeScaling(raw: RawConfig, source: string): Llama3RopeScaling | null {
+  const parameters = raw.rope_parameters ?? raw.rope_scaling;
+  const type = parameters?.rope_type ?? parameters?.type ?? 'default';
+  if (!parameters || type === 'default') return null;
+  if (type !== 'llama3') {
+    throw new UnsupportedError(`${source}: rope type "${type}" is not supported; supported are default, llama3`);
+  }
+  const { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } = parameters;
+  if (!factor || !low_freq_factor || !high_freq_factor || !original_max_position_embeddings) {
+    throw new InvalidFileError(
+      `${source}: rope type llama3 needs factor, low_freq_factor, high_freq_factor and original_max_position_embeddings`,
+    );
+  }
+  return {
+    type: 'llama3',
+    factor,
+    lowFreqFactor: low_freq_factor,
+    highFreqFactor: high_freq_factor,
+    originalMaxPositionEmbeddings: original_max_position_embeddings,
+  };
+}
+
+function idList(value: number | number[] | null | undefined): number[] {
+  return value === null || value === undefined ? [] : typeof value === 'number' ? [value] : value;
+}
+
+/** A model folder's configuration, with the JSON it came from (for saving it again unchanged). */
+export interface LoadedConfig {
+  config: PolicyConfig;
+  raw: Record<string, unknown>;
+}
+
+/**
+ * Reads config.json (and the end-of-sequence ids of generation_config.json) of a model folder.
+ *
+ * @throws InvalidFileError when the folder or file is missing or broken; UnsupportedError as {@link normalizeConfig}.
+ */
+export async function readConfig(dir: string): Promise<LoadedConfig> {
+  const raw = await readJson(join(dir, 'config.json'), dir);
+  const config = normalizeConfig(raw, join(dir, 'config.json'));
+  const generation = await readJson(join(dir, 'generation_config.json'), null);
+  if (generation) {
+    const parsed = z.looseObject({ eos_token_id: tokenId }).safeParse(generation);
+    if (!parsed.success)
+      throw new InvalidFileError(`${join(dir, 'generation_config.json')}: eos_token_id is not an id`);
+    const ids = idList(parsed.data.eos_token_id);
+    if (ids.length > 0) config.eosTokenIds = ids;
+  }
+  return { config, raw: raw as Record<string, unknown> };
+}
+
+/** The parsed object of a JSON file; a missing one is an error if `requiredIn` names its folder, else null. */
+export async function readJson(path: string, requiredIn: string | null): Promise<Record<string, unknown> | null> {
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT' && requiredIn === null) return null;
+    if (code === 'ENOENT' || code === 'ENOTDIR') {
+      throw new InvalidFileError(
+        `${path} does not exist: ${requiredIn} must be a Hugging Face model folder with config.json and model.safetensors`,
+        { cause: error },
+      );
+    }
+    throw new InvalidFileError(`${path} cannot be read: ${(error as Error).message}`, { cause: error });
+  }
+  try {
+    const json: unknown = JSON.parse(text);
+    if (typeof json === 'object' && json !== null && !Array.isArray(json)) return json as Record<string, unknown>;
+  } catch (error) {
+    throw new InvalidFileError(`${path} is not valid JSON: ${(error as Error).message}`, { cause: error });
+  }
+  throw new InvalidFileError(`${path} must hold a JSON object`);
+}

@@ -1,0 +1,157 @@
+/**
+ * What rollout, trainer and evaluation need of a policy, and the shapes that go in and out. `Policy` (policy.ts) is the
+ * native one; anything that keeps this contract can be trained.
+ */
+import type { PolicyConfig } from './config-json.js';
+import type { Tensor } from './tensor.js';
+
+export type Device = 'cpu' | 'cuda' | 'auto';
+
+export interface LoadOptions {
+  /** Default 'cpu'. */
+  device?: Device;
+  /** Default 'float32'; files in bfloat16 or float16 are converted. */
+  dtype?: 'float32';
+  signal?: AbortSignal;
+}
+
+export interface GenerateOptions {
+  maxNewTokens: number;
+  /** Default 1. 0 is greedy. */
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  /** Default 1. */
+  samplesPerPrompt?: number;
+  /** Default 0. */
+  seed?: number;
+  /** Random numbers are keyed by (seed, iteration, prompt id, sample, position). Default 0. */
+  iteration?: number;
+  /** Default: the index in `prompts`. */
+  promptIds?: readonly number[];
+  /** Added to the sample index (stage 2 passes G/2). Default 0. */
+  sampleOffset?: number;
+  /** Ids that end a response; the stop token is part of the response. Default: config.eosTokenIds. */
+  stopTokens?: readonly number[];
+  /** Which weights sample: theta or theta'. Default 'policy'. */
+  weights?: 'policy' | 'rollout';
+  signal?: AbortSignal;
+  /** Called on the event loop now and then: tokens drawn so far, rows still running. */
+  onProgress?: (progress: { tokens: number; running: number }) => void;
+}
+
+/** One response. Samples come prompt-major: index = prompt * samplesPerPrompt + sample. */
+export interface Generation {
+  prompt: number;
+  sample: number;
+  tokens: number[];
+  /** log-prob of every drawn token under the weights that drew it, at `temperature`. */
+  logprob: Float32Array;
+  /** entropy (nats) of the distribution each token was drawn from. */
+  entropy: Float32Array;
+  finishReason: 'stop' | 'length';
+}
+
+/** Rows of prompt + response; packed without padding. */
+export interface SequenceBatch {
+  prompts: readonly (readonly number[])[];
+  responses: readonly (readonly number[])[];
+}
+
+/** One entry per RESPONSE token, row after row. */
+export interface TokenStatistics {
+  logprob: Float32Array;
+  entropy: Float32Array;
+}
+
+export interface StepOptions {
+  lr: number;
+  /** Default [0.9, 0.999]. */
+  betas?: readonly [number, number];
+  /** Default 1e-8. */
+  eps?: number;
+  /** Decoupled. Default 0.01. */
+  weightDecay?: number;
+  /** Global L2 norm clip; null or 0 = off. Default 1.0. */
+  maxGradNorm?: number | null;
+}
+
+export interface StepReport {
+  /** Global gradient norm before clipping. */
+  gradNorm: number;
+  /** false when the gradient was not finite: nothing was changed but the gradients were cleared. */
+  applied: boolean;
+}
+
+export interface ForgetOptions {
+  /** The stage-1 entropies recorded while sampling, one per response token. */
+  entropy: Float32Array;
+  eta: number;
+  /** Gate threshold in nats; Infinity opens every token (gate = 'always'). */
+  alpha: number;
+  window: number;
+  epsLow: number;
+  epsHigh: number;
+  clampGrad: 'zero' | 'saturate';
+  normalize: 'none' | 'gradNorm';
+  temperature?: number;
+  /** Response tokens whose log-prob is measured again under theta' for `stage1LogpDelta`. Default 1024, 0 = none. */
+  probeTokens?: number;
+  /** Upper bound of tokens (prompt + response) in one micro-batch. Default 16384. */
+  microBatchTokens?: number;
+  signal?: AbortSignal;
+}
+
+export interface ForgetReport {
+  /** L(O1) of Eq. 10. */
+  loss: number;
+  tokens: number;
+  openTokens: number;
+  clampedLow: number;
+  clampedHigh: number;
+  activeTokens: number;
+  gradNorm: number;
+  /** ||theta' - theta|| / ||theta||. */
+  relativeStep: number;
+  /** Share of parameters whose bits changed. */
+  paramChangedFrac: number;
+  /** Mean change of log-prob of the probed stage-1 tokens that the step acted on (active), theta' minus theta; NaN if none. */
+  stage1LogpDelta: number;
+  /** Why theta' equals theta after all, or null. */
+  skipped: 'no-open-token' | 'non-finite' | null;
+}
+
+/** A policy that can be sampled, scored, trained and made to forget. */
+export interface PolicyLike {
+  readonly config: PolicyConfig;
+  readonly device: 'cpu' | 'cuda';
+  readonly numParameters: number;
+  /** logprob[t] of ids[t+1] (length T-1), entropy[t] after ids[..t] (length T); natural log, temperature 1. */
+  score(
+    sequences: readonly (readonly number[])[],
+    options?: { signal?: AbortSignal },
+  ): Promise<{ logprob: Float32Array; entropy: Float32Array }[]>;
+  generate(prompts: readonly (readonly number[])[], options: GenerateOptions): Promise<Generation[]>;
+  /** Keeps the activations for `backward` unless keepActivations is false. */
+  forward(
+    batch: SequenceBatch,
+    options?: { temperature?: number; keepActivations?: boolean; signal?: AbortSignal },
+  ): Promise<TokenStatistics>;
+  /** Accumulates gradients of sum_t (a_t l_t + b_t H_t) for the last forward. b null = zeros. */
+  backward(a: Float32Array, b: Float32Array | null): Promise<void>;
+  /** AdamW on the accumulated gradients, then clears them. */
+  step(options: StepOptions): Promise<StepReport>;
+  zeroGrad(): Promise<void>;
+  /** theta' = theta + eta grad L(O1), into the rollout copy. The policy's weights are not written. */
+  forget(batch: SequenceBatch, options: ForgetOptions): Promise<ForgetReport>;
+  /** theta' = theta again. */
+  syncRollout(): Promise<void>;
+  gradients(): Promise<Map<string, Tensor>>;
+  parameters(): Promise<Map<string, Tensor>>;
+  /** A frozen copy of the weights (no optimizer): a reference model. */
+  clone(): Promise<PolicyLike>;
+  save(dir: string): Promise<void>;
+  /** SHA-256 of the master weights, hex. */
+  hash(): Promise<string>;
+  dispose(): void;
+}
