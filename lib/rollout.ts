@@ -1,7 +1,7 @@
 /** The two-stage rollout: sample, gate, forget, sample (Algorithm 1, lines 3-9). */
 import type { EntropyGate, GateDecision } from './algorithm/gate.js';
 import { InvalidArgumentError } from './errors.js';
-import type { ForgetReport, Generation, PolicyLike } from './policy.js';
+import type { ForgetReport, PolicyLike } from './policy.js';
 
 /** What a rollout needs of a policy. */
 export type RolloutPolicy = Pick<PolicyLike, 'config' | 'generate' | 'forget' | 'syncRollout'>;
@@ -135,18 +135,6 @@ export function concatFloat32(arrays: readonly Float32Array[]): Float32Array {
   return out;
 }
 
-const toSample =
-  (stage: 1 | 2) =>
-  ({ prompt, sample, tokens, logprob, entropy, finishReason }: Generation): RolloutSample => ({
-    promptIndex: prompt,
-    sampleIndex: sample,
-    stage,
-    tokens,
-    logprob,
-    entropy,
-    finishReason,
-  });
-
 /** Two prompt-major lists as one: of every prompt first the samples of `first`, then those of `second`. */
 function interleave(first: RolloutSample[], second: RolloutSample[], prompts: number): RolloutSample[] {
   const a = first.length / prompts;
@@ -202,7 +190,17 @@ export async function twoStageRollout(
         ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
       },
     );
-    return generations.map(toSample(stage));
+    return generations.map(
+      ({ prompt, tokens, logprob, entropy, finishReason }, i): RolloutSample => ({
+        promptIndex: prompt,
+        sampleIndex: offset + (i % count),
+        stage,
+        tokens,
+        logprob,
+        entropy,
+        finishReason,
+      }),
+    );
   };
 
   if (unlearn === null) {

@@ -2,9 +2,15 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { EepoError } from '../errors.js';
+import * as bench from './bench.js';
 import * as build from './build.js';
+import * as config from './config.js';
+import * as demo from './demo.js';
 import * as doctor from './doctor.js';
+import * as evaluate from './eval.js';
 import * as libtorch from './libtorch.js';
+import * as sft from './sft.js';
+import * as train from './train.js';
 
 const { version, description } = JSON.parse(
   readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'),
@@ -15,7 +21,7 @@ const program = new Command('eepo')
   .version(version)
   .showHelpAfterError()
   .enablePositionalOptions();
-for (const command of [libtorch, build, doctor]) command.register(program);
+for (const command of [demo, train, sft, evaluate, bench, config, libtorch, build, doctor]) command.register(program);
 
 try {
   await program.parseAsync();

@@ -161,7 +161,7 @@ export class FakePolicy implements PolicyLike {
         }
         return {
           prompt: index,
-          sample: s + sampleOffset,
+          sample: s,
           tokens,
           logprob: Float32Array.from(logprob),
           entropy: Float32Array.from(entropy),

@@ -1,0 +1,130 @@
+/**
+ * eepo: reinforcement learning with verifiable rewards for language models, by GRPO and by EEPO (sample, then forget).
+ *
+ * - Train: {@link Policy}, {@link Trainer}, {@link defineConfig}, {@link countdown}, {@link jsonlTask}
+ * - Your own loss: `policy.forward`, an {@link Objective}, `policy.backward`, `policy.step`
+ * - The kernels alone: {@link Tensor}, {@link tokenStats}, {@link tokenGrad}, {@link complementaryLoss}, {@link ascend},
+ *   {@link sample}
+ *
+ * @packageDocumentation
+ */
+export { MetricAccumulator } from './algorithm/accumulator.js';
+export { type AdvantageOptions, type GroupAdvantages, groupAdvantages } from './algorithm/advantages.js';
+export { normalizerOf } from './algorithm/batch.js';
+export { EntropyGate, type GateDecision, type GateOptions, movingMeanEntropy, tokenGate } from './algorithm/gate.js';
+export { type GrpoOptions, grpo, grpoLoss } from './algorithm/grpo.js';
+export { type NllOptions, nll, nllLoss } from './algorithm/nll.js';
+export type {
+  Aggregation,
+  GateMode,
+  Normalizer,
+  Objective,
+  ObjectiveResult,
+  RatioMode,
+  TokenBatch,
+} from './algorithm/types.js';
+export {
+  AbortedError,
+  BusyError,
+  ConfigError,
+  DisposedError,
+  EepoError,
+  InvalidArgumentError,
+  InvalidFileError,
+  LoadError,
+  NativeError,
+  NonFiniteError,
+  OutOfMemoryError,
+  RewardError,
+  UnsupportedError,
+} from './errors.js';
+export {
+  type Evaluation,
+  type EvaluationOptions,
+  type EvaluationRow,
+  type EvaluationTokenizer,
+  evaluatePolicy,
+} from './eval/evaluate.js';
+export { passAtK } from './eval/pass-at-k.js';
+export {
+  type AscendOptions,
+  type AscendReport,
+  ascend,
+  type ComplementaryLossInput,
+  type ComplementaryLossReport,
+  complementaryLoss,
+  type Reals,
+  type SampleOptions,
+  type Samples,
+  sample,
+  type TokenGradOptions,
+  type TokenInput,
+  type TokenStats,
+  type TokenStatsOptions,
+  type TokenTargets,
+  tokenGrad,
+  tokenStats,
+} from './kernels.js';
+export {
+  type Device,
+  type ForgetOptions,
+  type ForgetReport,
+  type GenerateOptions,
+  type Generation,
+  type LoadOptions,
+  Policy,
+  type PolicyConfig,
+  type SequenceBatch,
+  type StepOptions,
+  type StepReport,
+  type TokenStatistics,
+} from './policy.js';
+/** Plain references of all kernels, in double precision and TypeScript. */
+export * as reference from './reference.js';
+export {
+  type Rollout,
+  type RolloutOptions,
+  type RolloutPhase,
+  type RolloutPolicy,
+  type RolloutPrompt,
+  type RolloutSample,
+  twoStageRollout,
+  type UnlearnOptions,
+} from './rollout.js';
+export { keep, scope } from './scope.js';
+export {
+  type ChatMessage,
+  type CountdownAnswer,
+  type CountdownOptions,
+  countdown,
+  createTask,
+  type Demonstration,
+  type JsonlOptions,
+  type JsonlReward,
+  jsonlTask,
+  type Problem,
+  type RewardFunction,
+  type RewardInput,
+  type Task,
+} from './tasks/index.js';
+export { type DType, Tensor, type TensorDevice, type TensorOptions, type TensorSource } from './tensor.js';
+export { Tokenizer } from './tokenizer.js';
+export { defineConfig, loadTrainConfig, type TrainConfig, type TrainConfigInput } from './train/config.js';
+export type { Metrics } from './train/metrics.js';
+export { type RunSummary, type TrainRunOptions, trainRun } from './train/run.js';
+export { cosineSchedule, type SftStep, SftTrainer, type SftTrainerOptions } from './train/sft.js';
+export { defineSftConfig, loadSftConfig, type SftConfig } from './train/sft-config.js';
+export {
+  type Evaluator,
+  type Iteration,
+  type Preparation,
+  type ReferencePolicy,
+  type TrainablePolicy,
+  Trainer,
+  type TrainerEvent,
+  type TrainerOptions,
+  type TrainerPhase,
+  type TrainerTokenizer,
+  type TrainSample,
+} from './train/trainer.js';
+export { equivalent, extractAnswer } from './verify/index.js';
