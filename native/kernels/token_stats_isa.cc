@@ -5,8 +5,8 @@ namespace eepo::EEPO_ISA_NAMESPACE {
 namespace {
 
 // Two sweeps: the maximum, then the sums, while the block is in the first-level cache and the next one is fetched.
-template <class Type>
-BlockSums scan(const typename Type::Stored* z, int64_t count, const ExpScale& scale) {
+template <class Type, class Exponential>
+BlockSums scan(const typename Type::Stored* z, int64_t count, const Exponential& exponential) {
   constexpr int kUnroll = 4;
   constexpr int64_t kStep = kUnroll * kLanes;
   const int64_t whole = count - count % kLanes;
@@ -24,7 +24,6 @@ BlockSums scan(const typename Type::Stored* z, int64_t count, const ExpScale& sc
 
   // A block of nothing but -inf (or NaN): any finite shift gives sums of 0 (or NaN).
   const Vec shift = splat(block_max == -__builtin_inff() ? 0.0f : block_max);
-  const Exponential exponential(scale);
   DoubleSum sum, shifted;
   for (i = 0; i < unrolled; i += kStep) {
     Vec e[kUnroll], de[kUnroll];
@@ -50,9 +49,9 @@ BlockSums scan(const typename Type::Stored* z, int64_t count, const ExpScale& sc
   return {block_max, sum.total(), shifted.total()};
 }
 
-template <class Type>
-void exponentials_of(const typename Type::Stored* z, int64_t count, const ExpScale& scale, float max, float* out) {
-  const Exponential exponential(scale);
+template <class Type, class Exponential>
+void exponentials_of(const typename Type::Stored* z, int64_t count, const Exponential& exponential, float max,
+                     float* out) {
   const Vec shift = splat(max);
   const int64_t whole = count - count % kLanes;
   for (int64_t i = 0; i < whole; i += kLanes) {
@@ -80,13 +79,19 @@ const typename Type::Stored* as(const void* p) {
 
 BlockSums scan_block(const void* block, DType dtype, int64_t count, const ExpScale& scale) {
   BlockSums sums{};
-  with_dtype(dtype, [&](auto type) { sums = scan<decltype(type)>(as<decltype(type)>(block), count, scale); });
+  with_dtype(dtype, [&](auto type) {
+    with_exponential(scale, [&](const auto& exponential) {
+      sums = scan<decltype(type)>(as<decltype(type)>(block), count, exponential);
+    });
+  });
   return sums;
 }
 
 void exp_block(const void* block, DType dtype, int64_t count, const ExpScale& scale, float max, float* exponentials) {
   with_dtype(dtype, [&](auto type) {
-    exponentials_of<decltype(type)>(as<decltype(type)>(block), count, scale, max, exponentials);
+    with_exponential(scale, [&](const auto& exponential) {
+      exponentials_of<decltype(type)>(as<decltype(type)>(block), count, exponential, max, exponentials);
+    });
   });
 }
 

@@ -40,32 +40,55 @@ inline Vec max_or_second(Vec a, Vec b) {
 
 inline IntVec bits_of(Vec x) { return (IntVec)x; }
 
-// Element types: load() reads kLanes elements, store() rounds to nearest even.
+typedef uint32_t UIntVec __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+
+// Element types: load() widens kLanes elements, pack() rounds to nearest even and store() writes that. `Bits` holds the
+// packed elements as integers. The compiler's own widening and narrowing of 16-bit lanes goes through half vectors.
 struct Float32 {
   using Stored = float;
+  using Bits = IntVec;
   static Vec load(const Stored* p) { return EEPO_ISA_NAMESPACE::load(p); }
+  static Bits pack(Vec v) { return bits_of(v); }
   static void store(Stored* p, Vec v) { EEPO_ISA_NAMESPACE::store(p, v); }
 };
 
 struct BFloat16 {
   using Stored = uint16_t;
+  using Bits = HalfVec;
   static Vec load(const Stored* p) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16);
+#elif defined(__AVX2__)
+    return (Vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16);
+#else
     HalfVec half;
     std::memcpy(&half, p, sizeof half);
     return (Vec)(__builtin_convertvector(half, IntVec) << 16);
+#endif
   }
-  static void store(Stored* p, Vec v) {
-    typedef uint32_t UIntVec __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+  static Bits pack(Vec v) {
     const UIntVec bits = (UIntVec)v;
     const UIntVec nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const UIntVec quiet = (bits >> 16) | 0x40u;
-    const HalfVec half = __builtin_convertvector((bits & 0x7fffffffu) > 0x7f800000u ? quiet : nearest, HalfVec);
-    std::memcpy(p, &half, sizeof half);
+    const UIntVec rounded = v != v ? quiet : nearest;
+#if defined(__AVX512F__)
+    return (Bits)_mm512_cvtepi32_epi16((__m512i)rounded);
+#elif defined(__AVX2__)
+    const __m256i pairs = _mm256_packus_epi32((__m256i)rounded, (__m256i)rounded);
+    return (Bits)_mm256_castsi256_si128(_mm256_permute4x64_epi64(pairs, 0x08));
+#else
+    return __builtin_convertvector(rounded, HalfVec);
+#endif
+  }
+  static void store(Stored* p, Vec v) {
+    const Bits bits = pack(v);
+    std::memcpy(p, &bits, sizeof bits);
   }
 };
 
 struct Float16 {
   using Stored = uint16_t;
+  using Bits = HalfVec;
   static Vec load(const Stored* p) {
 #if defined(__AVX512F__)
     return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -77,14 +100,20 @@ struct Float16 {
     return v;
 #endif
   }
-  static void store(Stored* p, Vec v) {
+  static Bits pack(Vec v) {
 #if defined(__AVX512F__)
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
+    return (Bits)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
 #elif defined(__AVX2__)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+    return (Bits)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
 #else
-    for (int i = 0; i < kLanes; ++i) p[i] = float_to_f16(v[i]);
+    Bits bits;
+    for (int i = 0; i < kLanes; ++i) bits[i] = float_to_f16(v[i]);
+    return bits;
 #endif
+  }
+  static void store(Stored* p, Vec v) {
+    const Bits bits = pack(v);
+    std::memcpy(p, &bits, sizeof bits);
   }
 };
 
@@ -108,8 +137,10 @@ inline void store_tail(typename Type::Stored* p, int64_t count, Vec v) {
 // 2^(d log2(e) / tau) for d = z - m <= 0, with d first raised to the floor, where the result is exactly 0: a logit of
 // -inf then contributes 0 to every sum, not 0 * -inf. NaN stays NaN.
 //   x = d log2(e)/tau = n + f, n integer, |f| <= 1/2: adding 1.5 * 2^23 rounds x and leaves n in the low bits.
-//   log2(e)/tau is split in two floats, so that the temperature used is tau to 1e-14 and not to 6e-8.
+//   log2(e)/tau is split in two floats, so that the temperature used is tau to 1e-14 and not to 6e-8; Split says
+//   whether the second part matters (needs_split), which at tau = 1 it does not.
 //   2^f = 1 + f (c1 + ...): own minimax fit of degree 5 to 9e-8; exactly 1 at f = 0.
+template <bool Split>
 struct Exponential {
   Vec high, low, floor;
 
@@ -123,7 +154,7 @@ struct Exponential {
     const Vec rounded = clamped * high + magic;
     const Vec n = rounded - magic;
     Vec f = clamped * high - n;
-    f = clamped * low + f;
+    if constexpr (Split) f = clamped * low + f;
     Vec p = splat(0.001326472731307149f);
     p = p * f + 0.009671512991189957f;
     p = p * f + 0.05550733581185341f;
@@ -133,6 +164,21 @@ struct Exponential {
     return p * (Vec)(bits_of(rounded) << 23);  // n = -127 gives the bits of 0
   }
 };
+
+inline bool needs_split(const ExpScale& scale) {
+  const float part = scale.log2e_low / scale.log2e_high;
+  return part > 2e-8f || part < -2e-8f;
+}
+
+// Calls work(Exponential<...>(scale)).
+template <class Work>
+inline void with_exponential(const ExpScale& scale, Work work) {
+  if (needs_split(scale)) {
+    work(Exponential<true>(scale));
+  } else {
+    work(Exponential<false>(scale));
+  }
+}
 
 // Sums of vectors in double. A float accumulator that holds the row's maximum (e^0 = 1) would lose every addend below
 // 6e-8, and a vocabulary has thousands of them: an error of 4e-6 in l.
