@@ -24,6 +24,7 @@ import { type NativeTensor, type Tensor, wrapTensor } from './tensor.js';
 interface NativeModel {
   readonly numParameters: number;
   score(ids: Int32Array, lengths: Int32Array, microBatchTokens: number, signal?: AbortSignal): Promise<TokenStatistics>;
+  logits(ids: Int32Array, signal?: AbortSignal): Promise<NativeTensor>;
   generate(
     ids: Int32Array,
     lengths: Int32Array,
@@ -179,6 +180,15 @@ export class Policy implements PolicyLike {
       at += sequence.length;
       return { logprob, entropy };
     });
+  }
+
+  /**
+   * The logits after every position of one sequence, [T, vocabSize] float32: for inspection and tests (T x V floats).
+   */
+  async logits(ids: readonly number[], options: { signal?: AbortSignal } = {}): Promise<Tensor<'float32'>> {
+    const native = this.#native;
+    const packed = this.#pack([ids], 'ids');
+    return wrapTensor<'float32'>(await callNative(() => native.logits(packed.ids, options.signal)));
   }
 
   /**

@@ -202,6 +202,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
     return DefineClass(env, class_name,
                        {InstanceAccessor<&ModelHandle::num_parameters>("numParameters"),
                         InstanceMethod<&ModelHandle::score>("score"),
+                        InstanceMethod<&ModelHandle::logits>("logits"),
                         InstanceMethod<&ModelHandle::generate>("generate"),
                         InstanceMethod<&ModelHandle::forward>("forward"),
                         InstanceMethod<&ModelHandle::backward>("backward"),
@@ -270,6 +271,26 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
           info.Env(), Device::Cpu, info[3],
           [model, packed = std::move(packed), micro](const CancelToken& c) { return model->score(packed, micro, c); },
           to_stats);
+    });
+  }
+
+  // logits(ids, signal)
+  Napi::Value logits(const Napi::CallbackInfo& info) {
+    return with_model(info, [&](ModelPtr model) {
+      Packed packed{int_array(info[0], "ids"), {}};
+      const int64_t vocab = model->config().vocab_size;
+      check(packed.tokens() > 0, ErrorCode::InvalidArgument, "ids must not be empty");
+      for (const int32_t id : packed.ids)
+        check(id >= 0 && id < vocab, ErrorCode::InvalidArgument, "token id ", id, " lies outside the vocabulary");
+      packed.offsets = {0, packed.tokens()};
+      return run(
+          info.Env(), Device::Cpu, info[1],
+          [model, packed = std::move(packed), vocab](const CancelToken& c) {
+            at::Tensor out = new_tensor({packed.tokens(), vocab}, DType::Float32);
+            model->logits(packed, static_cast<float*>(out.data_ptr()), c);
+            return out;
+          },
+          wrap_tensor);
     });
   }
 

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <unordered_set>
 
 #include "core/philox.h"
+#include "kernels/gemm.h"
 #include "kernels/linear_head.h"
 #include "model/safetensors.h"
 
@@ -122,6 +124,15 @@ TokenStats Model::score(const Packed& batch, int64_t micro_batch_tokens, const C
     first = end;
   }
   return out;
+}
+
+void Model::logits(const Packed& batch, float* out, const CancelToken& cancel) {
+  const int64_t n = batch.tokens(), dim = config().hidden_size, vocab = config().vocab_size;
+  std::vector<int64_t> rows(n);
+  std::iota(rows.begin(), rows.end(), 0);
+  float* hidden = scratch_hidden_.reserve(n * dim);
+  decoder_.forward(weights(), batch, rows, scratch_, false, hidden, cancel);
+  gemm(Op::None, Op::Transpose, n, vocab, dim, 1, hidden, dim, weights() + layout().head, dim, 0, out, vocab);
 }
 
 std::vector<Sample> Model::generate(const Packed& prompts, const GenerateOptions& options, WeightSet weights,

@@ -1,0 +1,125 @@
+/** The decoder against transformers in float32: log-probs, entropies, logits, greedy ids, gradients, AdamW steps. */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { Policy } from '../lib/policy.js';
+import { modelDir, needs, readSafetensors } from './support/data.js';
+
+interface Golden {
+  cases: { ids: number[]; next_logprobs: number[]; entropy: number[]; greedy: number[]; logits_sum: number }[];
+  ce_loss: number;
+  grad_norm: number;
+  adamw: { lr: number; betas: [number, number]; eps: number; weight_decay: number; clip: number; losses: number[] };
+}
+
+const readGolden = <T>(name: string) => JSON.parse(readFileSync(join(modelDir(name), 'golden.json'), 'utf8')) as T;
+
+function close(actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number, what: string): void {
+  assert.equal(actual.length, expected.length, `${what}: length`);
+  for (let i = 0; i < expected.length; i++) {
+    const error = Math.abs((actual[i] as number) - (expected[i] as number));
+    assert.ok(error <= tolerance, `${what}[${i}]: ${actual[i]} instead of ${expected[i]}`);
+  }
+}
+
+/** Mean cross-entropy of ids[1..] and its backward; returns the loss. */
+async function crossEntropy(policy: Policy, ids: number[]): Promise<number> {
+  const seen = await policy.forward({ prompts: [ids.slice(0, 1)], responses: [ids.slice(1)] });
+  const n = ids.length - 1;
+  await policy.backward(new Float32Array(n).fill(-1 / n), null);
+  return -seen.logprob.reduce((sum, l) => sum + l, 0) / n;
+}
+
+for (const name of ['stories260K', 'tiny-random-llama32', 'tiny-random-qwen2', 'tiny-random-qwen3']) {
+  describe(name, needs('models', name, 'golden.json'), () => {
+    it('scores as transformers does', async () => {
+      const golden = readGolden<Golden>(name);
+      using policy = await Policy.load(modelDir(name));
+      const scored = await policy.score(golden.cases.map((c) => c.ids));
+      for (const [i, c] of golden.cases.entries()) {
+        close(scored[i]?.logprob ?? [], c.next_logprobs, 1e-4, 'logprob');
+        close(scored[i]?.entropy ?? [], c.entropy, 1e-4, 'entropy');
+      }
+    });
+
+    it('has its logits', async () => {
+      const golden = readGolden<Golden>(name);
+      const tensors = readSafetensors(join(modelDir(name), 'golden_tensors.safetensors'));
+      using policy = await Policy.load(modelDir(name));
+      let compared = 0;
+      for (const [key, expected] of tensors) {
+        const match = /^case(\d+)\.logits$|^logits_?(\d+)$/.exec(key);
+        if (!match) continue;
+        const ids = golden.cases[Number(match[1] ?? match[2])]?.ids ?? [];
+        using logits = await policy.logits(ids);
+        close(await logits.data(), expected.data, 1e-4, key);
+        compared++;
+      }
+      assert.ok(compared > 0, `no logits among ${[...tensors.keys()].join(', ')}`);
+    });
+
+    it('continues greedily with the same ids', async () => {
+      const golden = readGolden<Golden>(name);
+      using policy = await Policy.load(modelDir(name));
+      for (const c of golden.cases) {
+        const [sample] = await policy.generate([c.ids], {
+          maxNewTokens: c.greedy.length,
+          temperature: 0,
+          stopTokens: [],
+        });
+        assert.deepEqual(sample?.tokens, c.greedy);
+        assert.equal(sample?.finishReason, 'length');
+      }
+    });
+
+    it('has its gradients', async () => {
+      const golden = readGolden<Golden>(name);
+      const expected = readSafetensors(join(modelDir(name), 'golden_grads.safetensors'));
+      using policy = await Policy.load(modelDir(name));
+      const loss = await crossEntropy(policy, golden.cases[0]?.ids ?? []);
+      assert.ok(Math.abs(loss - golden.ce_loss) < 1e-5, `loss ${loss} instead of ${golden.ce_loss}`);
+      const gradients = await policy.gradients();
+      let checked = 0;
+      for (const [key, { shape, data }] of expected) {
+        const tensor = gradients.get(key);
+        assert.ok(tensor, `no gradient of ${key}`);
+        assert.deepEqual(tensor.shape, shape);
+        const got = await tensor.data();
+        let difference = 0;
+        let norm = 0;
+        for (let i = 0; i < data.length; i++) {
+          difference += ((got[i] as number) - (data[i] as number)) ** 2;
+          norm += (data[i] as number) ** 2;
+        }
+        assert.ok(Math.sqrt(difference) <= 1e-4 * Math.sqrt(norm), `${key}: relative error ${Math.sqrt(difference / norm)}`);
+        checked++;
+      }
+      assert.equal(checked, gradients.size);
+    });
+
+    it('descends as torch.optim.AdamW does', async () => {
+      const golden = readGolden<Golden>(name);
+      const { lr, betas, eps, weight_decay: weightDecay, clip: maxGradNorm, losses } = golden.adamw;
+      using policy = await Policy.load(modelDir(name));
+      for (const [i, expected] of losses.entries()) {
+        const loss = await crossEntropy(policy, golden.cases[0]?.ids ?? []);
+        assert.ok(Math.abs(loss - expected) < 1e-5, `step ${i}: loss ${loss} instead of ${expected}`);
+        const { gradNorm, applied } = await policy.step({ lr, betas, eps, weightDecay, maxGradNorm });
+        assert.ok(applied);
+        if (i === 0) assert.ok(Math.abs(gradNorm - golden.grad_norm) < 1e-4 * golden.grad_norm);
+      }
+    });
+  });
+}
+
+describe('tiny-random-qwen2-bf16-sharded', needs('models', 'tiny-random-qwen2-bf16-sharded'), () => {
+  it('is read from bfloat16 shards', async () => {
+    const golden = readGolden<{ ids: number[]; logits_f32_from_bf16_weights: number[][] }>(
+      'tiny-random-qwen2-bf16-sharded',
+    );
+    using policy = await Policy.load(modelDir('tiny-random-qwen2-bf16-sharded'));
+    using logits = await policy.logits(golden.ids);
+    close(await logits.data(), golden.logits_f32_from_bf16_weights.flat(), 1e-4, 'logits');
+  });
+});
