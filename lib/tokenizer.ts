@@ -22,6 +22,7 @@ type Json = Record<string, unknown>;
 export class Tokenizer {
   readonly #inner: HuggingFaceTokenizer;
   readonly #files: readonly string[];
+  readonly #cleanUp: boolean;
   /** Ids that end a response: generation_config.json's (or config.json's), and the tokenizer's own. May be empty. */
   readonly eosTokenIds: readonly number[];
   readonly bosTokenId: number | null;
@@ -29,9 +30,16 @@ export class Tokenizer {
   /** Largest id + 1. A model's vocabulary may be larger (padding), never smaller. */
   readonly vocabSize: number;
 
-  private constructor(inner: HuggingFaceTokenizer, files: readonly string[], config: Json, modelEos: readonly number[]) {
+  private constructor(
+    inner: HuggingFaceTokenizer,
+    files: readonly string[],
+    config: Json,
+    modelEos: readonly number[],
+  ) {
     this.#inner = inner;
     this.#files = files;
+    // Off unless asked for, as in transformers: it would turn `x , y` into `x, y`.
+    this.#cleanUp = config.clean_up_tokenization_spaces === true;
     this.vocabSize = [...inner.get_vocab().values()].reduce((size, id) => Math.max(size, id + 1), 0);
     this.bosTokenId = this.#specialId(config, 'bos_token');
     this.padTokenId = this.#specialId(config, 'pad_token');
@@ -98,7 +106,10 @@ export class Tokenizer {
   decode(ids: readonly number[], { skipSpecialTokens = true }: { skipSpecialTokens?: boolean } = {}): string {
     const known = ids.filter((id) => this.#inner.id_to_token(id) !== undefined);
     if (known.length === 0) return '';
-    return this.#inner.decode(known, { skip_special_tokens: skipSpecialTokens });
+    return this.#inner.decode(known, {
+      skip_special_tokens: skipSpecialTokens,
+      clean_up_tokenization_spaces: this.#cleanUp,
+    });
   }
 
   /** The tokenizer's files, to be copied into a saved model: absolute or relative as `dir` was. */

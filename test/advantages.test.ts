@@ -47,23 +47,37 @@ test('a null reward leaves the response out of its group', () => {
 
 test('any group: sum 0, order kept, shift does not matter', () => {
   fc.assert(
-    fc.property(fc.array(fc.integer({ min: -50, max: 50 }), { minLength: 2, maxLength: 12 }), fc.integer(), (rewards, shift) => {
-      const { advantages } = groupAdvantages(rewards, rewards.length);
-      close(advantages.reduce((sum, a) => sum + a, 0), 0, 1e-4);
-      for (let i = 1; i < rewards.length; i += 1) {
-        const byReward = Math.sign((rewards[i] as number) - (rewards[0] as number));
-        assert.equal(Math.sign((advantages[i] as number) - (advantages[0] as number)), byReward);
-      }
-      const s = shift % 1000;
-      const shifted = groupAdvantages(rewards.map((r) => r + s), rewards.length).advantages;
-      shifted.forEach((a, i) => close(a, advantages[i] as number, 1e-4));
-    }),
+    fc.property(
+      fc.array(fc.integer({ min: -50, max: 50 }), { minLength: 2, maxLength: 12 }),
+      fc.integer(),
+      (rewards, shift) => {
+        const { advantages } = groupAdvantages(rewards, rewards.length);
+        close(
+          advantages.reduce((sum, a) => sum + a, 0),
+          0,
+          1e-4,
+        );
+        for (let i = 1; i < rewards.length; i += 1) {
+          const byReward = Math.sign((rewards[i] as number) - (rewards[0] as number));
+          assert.equal(Math.sign((advantages[i] as number) - (advantages[0] as number)), byReward);
+        }
+        const s = shift % 1000;
+        const shifted = groupAdvantages(
+          rewards.map((r) => r + s),
+          rewards.length,
+        ).advantages;
+        for (const [i, a] of shifted.entries()) close(a, advantages[i] as number, 1e-4);
+      },
+    ),
   );
 });
 
 test('bad sizes and rewards are named', () => {
   const throws = (rewards: (number | null)[], size: number, message: RegExp) =>
-    assert.throws(() => groupAdvantages(rewards, size), (error) => error instanceof InvalidArgumentError && message.test(error.message));
+    assert.throws(
+      () => groupAdvantages(rewards, size),
+      (error) => error instanceof InvalidArgumentError && message.test(error.message),
+    );
   throws([1, 0, 1], 2, /3 rewards are not a positive multiple of groupSize 2/);
   throws([], 2, /rewards must hold whole groups/);
   throws([1, 0], 0, /groupSize must be an integer of at least 2, got 0/);

@@ -68,7 +68,10 @@ test('a restored history continues as if never interrupted', () => {
   for (const h of entropies.slice(0, 3)) first.decide(h);
   const second = new EntropyGate({ gate: 'step' });
   second.restore(first.history);
-  assert.deepEqual(entropies.slice(3).map((h) => second.decide(h)), whole.slice(3));
+  assert.deepEqual(
+    entropies.slice(3).map((h) => second.decide(h)),
+    whole.slice(3),
+  );
 });
 
 test('wrong options are named', () => {

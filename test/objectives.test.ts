@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { MetricAccumulator } from '../lib/algorithm/accumulator.js';
 import { normalizerOf } from '../lib/algorithm/batch.js';
 import { type GrpoOptions, grpo, grpoLoss } from '../lib/algorithm/grpo.js';
 import { k3 } from '../lib/algorithm/kl.js';
-import { MetricAccumulator } from '../lib/algorithm/accumulator.js';
 import { nllLoss } from '../lib/algorithm/nll.js';
 import type { Aggregation, TokenBatch } from '../lib/algorithm/types.js';
 import { logitGradient, relativeError, softmaxStatistics, tokenLogits } from './support/softmax.js';
@@ -30,7 +30,13 @@ function batchOf(lengths: readonly number[], fields: Partial<Record<keyof TokenB
   };
 }
 
-const globalOf = (batch: TokenBatch) => normalizerOf(Array.from({ length: batch.offsets.length - 1 }, (_, k) => (batch.offsets[k + 1] as number) - (batch.offsets[k] as number)));
+const globalOf = (batch: TokenBatch) =>
+  normalizerOf(
+    Array.from(
+      { length: batch.offsets.length - 1 },
+      (_, k) => (batch.offsets[k + 1] as number) - (batch.offsets[k] as number),
+    ),
+  );
 
 /** One token with ratio `ratio` to its behaviour. */
 const oneToken = (ratio: number, advantage: number, options: GrpoOptions = {}) => {
@@ -42,8 +48,13 @@ test('on-policy the ratio is 1, the loss the mean of -A and a the policy gradien
   const batch = batchOf([2, 1], { advantage: [2, -1, 0.5], stage: [1, 2] });
   const { loss, a, b, metrics } = grpoLoss(batch, globalOf(batch), NO_EXTRAS);
   assert.ok(Math.abs(loss + 1.5 / 3) < 1e-7);
-  [-2 / 3, 1 / 3, -0.5 / 3].forEach((expected, t) => assert.ok(Math.abs((a[t] as number) - expected) < 1e-7));
-  assert.deepEqual([...b], [0, 0, 0].map((zero) => -zero));
+  for (const [t, expected] of [-2 / 3, 1 / 3, -0.5 / 3].entries()) {
+    assert.ok(Math.abs((a[t] as number) - expected) < 1e-7);
+  }
+  assert.deepEqual(
+    [...b],
+    [0, 0, 0].map((zero) => -zero),
+  );
   const values = metrics.values();
   for (const stage of ['stage1', 'stage2']) {
     assert.equal(values[`actor/ratio/${stage}/mean`], 1);
@@ -96,8 +107,14 @@ test('clip fractions are told apart by stage and by the sign of the advantage', 
 
 test('ratio modes differ only where theta_k and the sampling weights do', () => {
   const lengths = [3];
-  const on = batchOf(lengths, { logprob: [-1, -2, -3], behaviorLogprob: [-1, -2.1, -3], policyLogprob: [-1, -2.1, -3] });
-  const results = (['behavior', 'policy', 'decoupled'] as const).map((ratio) => grpoLoss(on, globalOf(on), { ...NO_EXTRAS, ratio }));
+  const on = batchOf(lengths, {
+    logprob: [-1, -2, -3],
+    behaviorLogprob: [-1, -2.1, -3],
+    policyLogprob: [-1, -2.1, -3],
+  });
+  const results = (['behavior', 'policy', 'decoupled'] as const).map((ratio) =>
+    grpoLoss(on, globalOf(on), { ...NO_EXTRAS, ratio }),
+  );
   for (const result of results) assert.deepEqual([...result.a], [...(results[0] as { a: Float32Array }).a]);
 
   // theta' made the token 4 times less likely than theta_k; theta is still theta_k.
@@ -133,7 +150,9 @@ test('a and b are the gradient of the loss by the logits (central differences), 
         assert.ok(Math.abs(loss - lossOf(z)) < 1e-5 * (1 + Math.abs(loss)));
         const analytic = logitGradient(z, 0, a[0] as number, b[0] as number);
         const numeric = centralDifferences(lossOf, z);
-        analytic.forEach((g, j) => assert.ok(Math.abs(g - (numeric[j] as number)) < 1e-5, `${analytic} against ${numeric}`));
+        for (const [j, g] of analytic.entries()) {
+          assert.ok(Math.abs(g - (numeric[j] as number)) < 1e-5, `${analytic} against ${numeric}`);
+        }
       },
     ),
     { numRuns: 200 },
@@ -141,7 +160,14 @@ test('a and b are the gradient of the loss by the logits (central differences), 
 });
 
 /** The same loss written as one formula of the logits, V outcomes, target 0. */
-function grpoInDoubles(z: readonly number[], advantage: number, behavior: number, ref: number, beta: number, lambda: number) {
+function grpoInDoubles(
+  z: readonly number[],
+  advantage: number,
+  behavior: number,
+  ref: number,
+  beta: number,
+  lambda: number,
+) {
   const { logprob, entropy } = softmaxStatistics(z, 0);
   const r = Math.exp(logprob - behavior);
   const clipped = Math.min(Math.max(r, 0.8), 1.2);
@@ -209,7 +235,7 @@ test('aggregations weigh tokens as their names say', () => {
   for (const [aggregation, weights] of Object.entries(expected) as [Aggregation, number[]][]) {
     const batch = batchOf([3, 0, 1], {});
     const { a } = grpoLoss(batch, globalOf(batch), { ...NO_EXTRAS, aggregation });
-    weights.forEach((w, t) => assert.ok(Math.abs((a[t] as number) + w) < 1e-7, aggregation));
+    for (const [t, w] of weights.entries()) assert.ok(Math.abs((a[t] as number) + w) < 1e-7, aggregation);
     assert.deepEqual([...nllLoss(batch, globalOf(batch), { aggregation }).a], [...a]);
   }
 });
@@ -239,15 +265,18 @@ test('micro-batches add up to the mini-batch: loss, a, b and every metric', () =
       (sequences, size, aggregation, ratio) => {
         const make = (part: typeof sequences) => {
           const all = part.flatMap(({ tokens }) => tokens);
-          return batchOf(part.map(({ tokens }) => tokens.length), {
-            logprob: all.map((t) => t[0]),
-            behaviorLogprob: all.map((t) => t[1]),
-            policyLogprob: all.map((t) => t[2]),
-            refLogprob: all.map((t) => t[3]),
-            entropy: all.map((t) => -t[0]),
-            advantage: part.flatMap(({ tokens, advantage }) => tokens.map(() => advantage)),
-            stage: part.map(({ stage }) => stage),
-          });
+          return batchOf(
+            part.map(({ tokens }) => tokens.length),
+            {
+              logprob: all.map((t) => t[0]),
+              behaviorLogprob: all.map((t) => t[1]),
+              policyLogprob: all.map((t) => t[2]),
+              refLogprob: all.map((t) => t[3]),
+              entropy: all.map((t) => -t[0]),
+              advantage: part.flatMap(({ tokens, advantage }) => tokens.map(() => advantage)),
+              stage: part.map(({ stage }) => stage),
+            },
+          );
         };
         const objective = grpo({ klCoef: 0.1, entropyCoef: 0.01, aggregation, ratio });
         const whole = make(sequences);
@@ -284,11 +313,17 @@ test('wrong input is named', () => {
   const batch = batchOf([2], {});
   const one = { tokens: 2, sequences: 1 };
   assert.throws(() => grpoLoss(batch, one), /refLogprob is missing: klCoef 0.0001 needs a reference model/);
-  assert.throws(() => grpoLoss(batch, one, { ...NO_EXTRAS, ratio: 'policy' }), /policyLogprob is missing: ratio 'policy'/);
+  assert.throws(
+    () => grpoLoss(batch, one, { ...NO_EXTRAS, ratio: 'policy' }),
+    /policyLogprob is missing: ratio 'policy'/,
+  );
   assert.throws(() => grpoLoss(batch, { tokens: 1, sequences: 1 }, NO_EXTRAS), /normalizer/);
   assert.throws(() => grpoLoss({ ...batch, offsets: Int32Array.of(0, 3) }, one, NO_EXTRAS), /offsets end at 3/);
   assert.throws(() => grpoLoss({ ...batch, stage: Uint8Array.of(3) }, one, NO_EXTRAS), /stage\[0\] must be 1 or 2/);
-  assert.throws(() => grpoLoss({ ...batch, entropy: new Float32Array(1) }, one, NO_EXTRAS), /entropy must have one entry/);
+  assert.throws(
+    () => grpoLoss({ ...batch, entropy: new Float32Array(1) }, one, NO_EXTRAS),
+    /entropy must have one entry/,
+  );
   assert.throws(() => grpo({ clipLow: -0.1 }), /clipLow must not be negative/);
   assert.throws(() => grpo({ ratio: 'exact' as never }), /ratio must be/);
   assert.throws(() => grpo({ aggregation: 'mean' as never }), /aggregation must be/);

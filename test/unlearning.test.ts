@@ -49,7 +49,10 @@ test('ascending lowers the probability of what was sampled', () => {
         const { a, activeTokens } = complementaryLossReference([before], [0], [0, 1], { ...OPEN, clampGrad });
         assert.ok((a[0] as number) <= 0);
         const gradient = logitGradient(z, 0, a[0] as number, 0);
-        const after = softmaxStatistics(z.map((value, j) => value + 1e-2 * (gradient[j] as number)), 0).logprob;
+        const after = softmaxStatistics(
+          z.map((value, j) => value + 1e-2 * (gradient[j] as number)),
+          0,
+        ).logprob;
         if (activeTokens > 0 && before < -1e-6) assert.ok(after < before, `${before} rose to ${after}`);
       },
     ),
@@ -103,6 +106,9 @@ test('a closed gate leaves nothing', () => {
 
 test('wrong arguments are named', () => {
   assert.throws(() => complementaryLossReference([-1], [0, 0], [0, 1]), /entropy must have one entry per token/);
-  assert.throws(() => complementaryLossReference([-1], [0], [0, 1], { weight: [] }), /weight must have one entry per sequence/);
+  assert.throws(
+    () => complementaryLossReference([-1], [0], [0, 1], { weight: [] }),
+    /weight must have one entry per sequence/,
+  );
   assert.throws(() => complementaryLossReference([-1], [0], [0, 1], { epsHigh: 1 }), /epsLow and epsHigh/);
 });

@@ -7,7 +7,11 @@ import type { GateMode } from './types.js';
  * Eq. 5: the mean entropy of the last `window` token positions, Hbar_t = mean(H_t, ..., H_{max(0, t-m+1)}). The window
  * never reaches before the first token of its own sequence, where it is shorter.
  */
-export function movingMeanEntropy(entropy: ArrayLike<number>, offsets: ArrayLike<number>, window: number): Float64Array {
+export function movingMeanEntropy(
+  entropy: ArrayLike<number>,
+  offsets: ArrayLike<number>,
+  window: number,
+): Float64Array {
   checkWindow(window);
   checkOffsets(offsets, entropy.length);
   const mean = new Float64Array(entropy.length);

@@ -81,7 +81,12 @@ export function grpoLoss(batch: TokenBatch, normalizer: Normalizer, options: Grp
   }
   const loss = total.pg + klCoef * total.kl - entropyCoef * total.entropy;
   const share = normalizer.tokens > 0 ? tokens / normalizer.tokens : 0;
-  return { loss, a, b, metrics: metricsOf(stages, share, loss, total, klCoef, reference !== null, correction !== null) };
+  return {
+    loss,
+    a,
+    b,
+    metrics: metricsOf(stages, share, loss, total, klCoef, reference !== null, correction !== null),
+  };
 }
 
 /** `grpoLoss` with its options bound, checked once. */
@@ -146,7 +151,8 @@ function withDefaults(options: GrpoOptions): Required<GrpoOptions> {
     if (!(full[key] >= 0)) throw new InvalidArgumentError(`${key} must not be negative, got ${full[key]}`);
   }
   if (full.clipLow >= 1) throw new InvalidArgumentError(`clipLow must be below 1, got ${full.clipLow}`);
-  if (!(full.decoupledCap > 0)) throw new InvalidArgumentError(`decoupledCap must be positive, got ${full.decoupledCap}`);
+  if (!(full.decoupledCap > 0))
+    throw new InvalidArgumentError(`decoupledCap must be positive, got ${full.decoupledCap}`);
   if (!['behavior', 'policy', 'decoupled'].includes(full.ratio)) {
     throw new InvalidArgumentError(`ratio must be 'behavior', 'policy' or 'decoupled', got '${full.ratio}'`);
   }

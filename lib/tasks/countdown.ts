@@ -95,8 +95,8 @@ function build(seed: number): Task {
       const id = problemId(numbers, target);
       if (taken.has(id)) continue;
       const key = numbers.join(',');
-      let table = counts.get(key);
-      if (table === undefined) counts.set(key, (table = countSolutions(numbers)));
+      const table = counts.get(key) ?? countSolutions(numbers);
+      counts.set(key, table);
       const count = table[target] as SolutionCount;
       if (!rule.accepts(count)) continue;
       taken.add(id);
@@ -125,7 +125,8 @@ export function promptText(numbers: readonly number[], target: number): string {
 /** `9 + 2 11 * 3 33 .` with the true running values. */
 export function responseText(expression: Expression): string {
   const values = runningValues(expression);
-  if (values === null) throw new InvalidArgumentError(`a value of ${expressionText(expression)} leaves 0..${MAX_VALUE}`);
+  if (values === null)
+    throw new InvalidArgumentError(`a value of ${expressionText(expression)} leaves 0..${MAX_VALUE}`);
   const steps = values.map((value, i) => `${expression.operators[i]} ${expression.operands[i + 1]} ${value}`);
   return `${expression.operands[0]} ${steps.join(' ')} .`;
 }

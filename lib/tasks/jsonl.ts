@@ -39,7 +39,7 @@ const unzip = promisify(gunzip);
 
 /**
  * Loads every file. A row's answer is a string, a number, or a list of accepted ones; of a worked solution that ends in
- * `#### x` or `\boxed{x}`, x is the answer.
+ * `#### x` or `\boxed{x}`, x is the answer. Rows whose answer is empty text are left out, counted in `notes`.
  *
  * @throws InvalidFileError naming file and line; InvalidArgumentError naming the option
  */
@@ -50,7 +50,13 @@ export async function jsonlTask(options: JsonlOptions): Promise<Task> {
   const notes: string[] = [];
   for (const [split, path] of Object.entries(options.files)) {
     const rows = parseRows(await readText(path), path);
-    const problems = rows.map(({ row, line }) => problemOf(row, split, `${path}:${line}`, line, options));
+    const all = rows.map(({ row, line }) => problemOf(row, split, `${path}:${line}`, line, options));
+    const problems = all.filter(({ answer }) => !isBlank(answer));
+    if (problems.length < all.length) {
+      notes.push(
+        `${path}: ${all.length - problems.length} of ${all.length} rows have an empty answer and are left out`,
+      );
+    }
     if (options.shuffleSeed !== undefined && options.shuffleSeed !== null) {
       new Random(options.shuffleSeed).shuffle(problems);
     }
@@ -60,7 +66,10 @@ export async function jsonlTask(options: JsonlOptions): Promise<Task> {
       notes.push(`${path}: ${dropped} of ${problems.length} prompts are longer than ${options.maxPromptTokens} tokens`);
     }
     if (kept.length === 0) {
-      const why = problems.length === 0 ? 'it has no rows' : `every prompt is longer than ${options.maxPromptTokens} tokens`;
+      const why =
+        problems.length === 0
+          ? 'it has no rows with an answer'
+          : `every prompt is longer than ${options.maxPromptTokens} tokens`;
       throw new InvalidFileError(`${path}: no problems left for split '${split}': ${why}`);
     }
     splits[split] = kept.slice(0, options.maxProblems);
@@ -131,7 +140,7 @@ function problemOf(row: Row, split: string, where: string, line: number, options
   const answer = row[answerColumn];
   if (!isAnswer(answer)) {
     throw new InvalidFileError(
-      `${where}: "${answerColumn}" must be a non-empty string, a number or a list of these, got ${JSON.stringify(answer)}`,
+      `${where}: "${answerColumn}" must be a string, a number or a list of these, got ${JSON.stringify(answer)}`,
     );
   }
   const { [promptColumn]: prompt, [answerColumn]: _answer, ...meta } = row;
@@ -167,7 +176,12 @@ type Answer = string | number | (string | number)[];
 
 function isAnswer(answer: unknown): answer is Answer {
   if (Array.isArray(answer)) return answer.length > 0 && answer.every((a) => !Array.isArray(a) && isAnswer(a));
-  return typeof answer === 'number' ? Number.isFinite(answer) : typeof answer === 'string' && answer.trim() !== '';
+  return typeof answer === 'number' ? Number.isFinite(answer) : typeof answer === 'string';
+}
+
+/** An empty text cannot be matched: published sets have a few such rows. */
+function isBlank(answer: unknown): boolean {
+  return Array.isArray(answer) ? answer.every(isBlank) : typeof answer === 'string' && answer.trim() === '';
 }
 
 function withoutLong(problems: Problem[], { maxPromptTokens, tokenizer }: JsonlOptions): Problem[] {
