@@ -1,7 +1,8 @@
 // Style and lint of the C++ sources.
 //   node scripts/native-style.mjs format    rewrite with clang-format
 //   node scripts/native-style.mjs check     fail if clang-format would change something
-//   node scripts/native-style.mjs tidy      clang-tidy, where it is installed and the addon was configured
+//   node scripts/native-style.mjs tidy [WORD]...    clang-tidy, where it is installed and the addon was configured; only
+//                                           the files whose path contains one of the words
 import { execFile, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -23,8 +24,15 @@ function clangFormat(...options) {
   process.exit(status ?? 1);
 }
 
+/** The newest clang-tidy of those that distributions call by several names; undefined if there is none. */
+function findClangTidy() {
+  const names = ['clang-tidy-22', 'clang-tidy-19', 'clang-tidy'];
+  return names.find((name) => spawnSync(name, ['--version']).status === 0);
+}
+
 async function tidy() {
-  if (spawnSync('clang-tidy', ['--version']).status !== 0) {
+  const program = findClangTidy();
+  if (program === undefined) {
     console.error('clang-tidy is not installed: C++ lint skipped (Debian, Ubuntu: apt-get install clang-tidy)');
     return;
   }
@@ -33,14 +41,20 @@ async function tidy() {
     console.error('build/cmake/compile_commands.json is missing: C++ lint skipped (npm run build:native)');
     return;
   }
+  // The compile commands are g++'s; its omp.h lies where clang does not look, and must come after clang's own headers.
+  const gcc = spawnSync(process.env.CXX ?? 'g++', ['-print-file-name=include'], { encoding: 'utf8' }).stdout?.trim();
+  // It also uses a form of an attribute that only g++ knows.
+  const extra = gcc ? [`--extra-arg=-idirafter${gcc}`, '--extra-arg=-D__malloc__(...)='] : [];
   // Every file once: the instruction-set sources are in the database three times.
   const files = [...new Set(JSON.parse(readFileSync(database, 'utf8')).map(({ file }) => file))].sort();
-  const queue = [...files];
+  const words = process.argv.slice(3);
+  const queue = files.filter((file) => words.length === 0 || words.some((word) => file.includes(word)));
+  const count = queue.length;
   let failed = false;
   const worker = async () => {
     for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
       try {
-        await run('clang-tidy', ['--quiet', '-p', dirname(database), file], { cwd: root, maxBuffer: 1 << 26 });
+        await run(program, ['--quiet', ...extra, '-p', dirname(database), file], { cwd: root, maxBuffer: 1 << 26 });
       } catch (error) {
         failed = true;
         console.error(error.stdout || error.message);
@@ -48,7 +62,7 @@ async function tidy() {
     }
   };
   await Promise.all(Array.from({ length: availableParallelism() }, worker));
-  console.error(`clang-tidy: ${files.length} files${failed ? '; see above' : ', clean'}`);
+  console.error(`clang-tidy: ${count} files${failed ? '; see above' : ', clean'}`);
   if (failed) process.exit(1);
 }
 

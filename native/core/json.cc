@@ -75,7 +75,7 @@ class Parser {
       space();
       if (peek() != ':') error("expected ':'");
       ++at_;
-      value.object.emplace_back(std::move(key), parse(depth + 1));
+      value.object.push_back({std::move(key), parse(depth + 1)});
       space();
       const char c = peek();
       if (c != ',' && c != '}') error("expected ',' or '}'");

@@ -5,10 +5,11 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace eepo {
+
+struct JsonMember;
 
 struct Json {
   enum class Kind : uint8_t { Null, Bool, Integer, Number, String, Array, Object };
@@ -18,14 +19,21 @@ struct Json {
   double number = 0;    // Integer and Number
   std::string string;
   std::vector<Json> array;
-  std::vector<std::pair<std::string, Json>> object;  // in file order
+  std::vector<JsonMember> object;  // in file order
 
-  const Json* find(std::string_view key) const {
-    for (const auto& [name, value] : object)
-      if (name == key) return &value;
-    return nullptr;
-  }
+  const Json* find(std::string_view key) const;
 };
+
+struct JsonMember {
+  std::string name;
+  Json value;
+};
+
+inline const Json* Json::find(std::string_view key) const {
+  for (const auto& [name, value] : object)
+    if (name == key) return &value;
+  return nullptr;
+}
 
 /// Parses the whole text; `source` names it in errors (ErrorCode::InvalidFile with the byte offset).
 Json parse_json(std::string_view text, const std::string& source);

@@ -477,6 +477,7 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
     check(info[1].IsArray(), ErrorCode::InvalidArgument, "paths must be an array");
     const auto list = info[1].As<Napi::Array>();
     std::vector<std::string> paths;
+    paths.reserve(list.Length());
     for (uint32_t i = 0; i < list.Length(); ++i) paths.push_back(list.Get(i).ToString().Utf8Value());
     return run(
         info.Env(), Device::Cpu, info[2],
