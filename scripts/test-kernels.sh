@@ -1,12 +1,18 @@
 #!/bin/sh
 # Builds the kernels and their C++ tests with the compiler alone (no libtorch, no Node) and runs them once per
-# instruction set that this machine has. `scripts/test-kernels.sh --bench` times them instead.
+# instruction set that this machine has. `--bench` times them instead; `--sanitize` runs the tests under the address and
+# undefined-behaviour sanitizers.
 set -eu
 cd "$(dirname "$0")/.."
 cxx=${CXX:-g++}
 out=build/kernels-test
+sanitize=
+if [ "${1:-}" = --sanitize ]; then
+  out=build/kernels-sanitize
+  sanitize="-fsanitize=address,undefined -fno-sanitize-recover=all"
+fi
 mkdir -p "$out"
-common="-std=c++20 -O3 -DNDEBUG -Inative -Wall -Wextra -fopenmp -fno-math-errno"
+common="-std=c++20 -O3 -DNDEBUG -Inative -Wall -Wextra -fopenmp -fno-math-errno $sanitize"
 loops="$common -fno-trapping-math -ffp-contract=fast"
 kernels="token_stats token_grad ascend"
 
@@ -41,10 +47,14 @@ compile() { # object, source, flags...
     compile "$name" "native/kernels/$name.cc" $plain
   done
   compile isa native/core/isa.cc $plain
-  compile kernels_test native/test/kernels_test.cc $plain
+  kernel_objects=$objects
   compile kernels_bench native/test/kernels_bench.cc $plain
-  $cxx -fopenmp $(echo "$objects" | tr ' ' '\n' | grep -v kernels_bench) -o "$out/kernels_test"
-  $cxx -fopenmp $(echo "$objects" | tr ' ' '\n' | grep -v kernels_test.o) -o "$out/kernels_bench"
+  $cxx -fopenmp $sanitize $objects -o "$out/kernels_bench"
+  objects=$kernel_objects
+  for test in kernels token_stats token_grad linear_head complementary_loss ascend sample; do
+    compile "${test}_test" "native/test/${test}_test.cc" $plain
+  done
+  $cxx -fopenmp $sanitize $objects -o "$out/kernels_test"
 }
 
 if [ "${1:-}" = --bench ]; then

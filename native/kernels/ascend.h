@@ -5,7 +5,10 @@
 // `params` is never written unless `into` aliases it; with eta = 0 the result is cast(params), which is also
 // how a step is undone: the rollout copy is rebuilt from the master, nothing is subtracted.
 // In bfloat16 nearest rounding loses most of so small a step, so `Stochastic` rounds up with probability
-// equal to the remainder, keyed by (seed, tensor, element): the same bits every time.
+// equal to the remainder, keyed by (seed, tensor, element): the same bits every time, on any number of threads. An
+// element without a step (eta * grad = 0, or lost in float32) is rounded to nearest, like the plain cast. The sum is
+// formed in double and rounded to float32 first. NaN and infinities pass through. Floor: every parameter and gradient
+// read once, every element of `into` written once.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +35,8 @@ struct AscendReport {
   int64_t changed = 0;  // elements of `into` whose bits differ from cast(param)
 };
 
-/// The caller passes each storage once (tied embeddings are one tensor).
+/// The caller passes each storage once (tied embeddings are one tensor). Any mix of the three float dtypes; int64 or a
+/// non-finite eta throws InvalidArgument. `into` may be `param` itself, if of the same dtype, but not overlap otherwise.
 AscendReport ascend(const std::vector<AscendTensor>& tensors, double eta, Rounding rounding, uint64_t seed);
 
 }  // namespace eepo

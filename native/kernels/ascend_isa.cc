@@ -124,7 +124,9 @@ int64_t step(const AscendRun& run, int64_t begin, int64_t count, Piece& piece) {
     float* stepped = piece.stepped;
 #pragma omp simd
     for (int64_t i = 0; i < count; ++i) {
-      stepped[i] = static_cast<float>(static_cast<double>(param[i]) + eta * static_cast<double>(grad[i]));
+      const double move = eta * static_cast<double>(grad[i]);
+      const float moved = static_cast<float>(static_cast<double>(param[i]) + move);
+      stepped[i] = move == 0 ? param[i] : moved;  // -0 + 0 is +0, which would count as a change
     }
     if (run.rounding == Rounding::Stochastic && t.into_dtype == DType::BFloat16) {
       round_stochastically<StochasticBFloat16>(param, stepped, count, begin, run.key);

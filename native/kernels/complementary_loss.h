@@ -7,6 +7,9 @@
 //   a_t    = dL/dl_t = -w_t I_t [eL <= p_t <= 1 - eR] p_t / (1 - p_t)        (zero: autograd of clamp)
 //          = -w_t I_t pc_t / (1 - pc_t),  pc = clip(p)                       (saturate)
 //
+// Where a token is clamped, log(1 - clip(p)) is a constant. 1 - p comes from one_minus_p or -expm1(l), never from 1 - p.
+// Floor: 8 bytes a token read (12 with one_minus_p), 4 written (5 with gate).
+//
 // L is ASCENDED (Eq. 11): a < 0, so ascending lowers l. The gate is an indicator: no gradient through H.
 #pragma once
 
@@ -39,6 +42,8 @@ struct ComplementaryResult {
 /// weight: [sequences], w of every token of that sequence; null means 1 / (sequences * T_k).
 /// carry: null, or [sequences, window - 1] entropies that precede each sequence's first token here, newest
 ///   first, NaN where there is none: the gate continues across chunks. Updated in place for the next chunk.
+///   Pass `weight` then too: a chunk does not know T_k. Gates and a are the same bits for any split into chunks.
+/// NaN (or an infinite entropy) throws NonFinite naming the token; a bad option or falling offsets, InvalidArgument.
 /// a: [tokens], written. gate: [tokens] of 0/1, may be null.
 ComplementaryResult complementary_loss(const float* logprob, const float* entropy, const float* one_minus_p,
                                        const int64_t* offsets, int64_t sequences, const float* weight, float* carry,

@@ -5,6 +5,7 @@
 //
 // written over the logits, row by row (one read and one write). Rows with a = b = 0 become zeros without
 // being read. The target's own entry is formed from q = 1 - p_y, not from p_y - 1, which cancels.
+// Floor: every logit read once and written once (the second look finds the row in the cache).
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,8 @@ struct MutableLogitsView {
   int64_t rows, cols, stride;
 };
 
-/// a, b: [rows]; b may be null (all zero). Overwrites `logits` with the gradient in its dtype.
+/// a, b: [rows]; b may be null (all zero). Overwrites `logits` with the gradient in its dtype. targets[r] in [0, cols)
+/// where a or b is not 0, not read elsewhere. temperature > 0. A row with NaN, +inf or no finite logit becomes NaN.
 void token_grad(const MutableLogitsView& logits, const int64_t* targets, const float* a, const float* b,
                 float temperature);
 
