@@ -309,7 +309,9 @@ export async function ascend(
 ): Promise<AscendReport> {
   const { eta, into, rounding = 'nearest', seed = 0, signal } = requireOptions(options, 'ascend', '{ eta, into }');
   if (into == null) {
-    throw new InvalidArgumentError('into must be given: the tensors that receive the result (`into: params` is in place)');
+    throw new InvalidArgumentError(
+      'into must be given: the tensors that receive the result (`into: params` is in place)',
+    );
   }
   const [from, to] = [tensorList(params, 'params'), tensorList(into, 'into')];
   const steps = requireArray(grads, 'grads').map((grad, i) => (grad == null ? null : nativeOf(grad, `grads[${i}]`)));
@@ -389,7 +391,12 @@ function reals(value: Reals, name: string, temporary: Temporaries): NativeTensor
 }
 
 function inputHandles(input: TokenInput): [Optional<NativeTensor>, Optional<NativeTensor>, Optional<NativeTensor>] {
-  if (typeof input === 'object' && input !== null && !(input instanceof Tensor) && ('hidden' in input || 'head' in input)) {
+  if (
+    typeof input === 'object' &&
+    input !== null &&
+    !(input instanceof Tensor) &&
+    ('hidden' in input || 'head' in input)
+  ) {
     return [undefined, nativeOf(input.hidden, 'hidden'), nativeOf(input.head, 'head')];
   }
   return [nativeOf(input, 'input (logits, or { hidden, head })'), undefined, undefined];
@@ -412,7 +419,8 @@ function requireOptions<T>(options: T, name: string, needed: string): T {
 function counterWords(counters: readonly (readonly number[])[]): Uint32Array {
   const words = new Uint32Array(requireArray(counters, 'counters').length * 4);
   counters.forEach((counter, row) => {
-    const valid = (word: unknown): boolean => Number.isInteger(word) && (word as number) >= 0 && (word as number) < 2 ** 32;
+    const valid = (word: unknown): boolean =>
+      Number.isInteger(word) && (word as number) >= 0 && (word as number) < 2 ** 32;
     if (!Array.isArray(counter) || counter.length !== 4 || !counter.every(valid)) {
       throw new InvalidArgumentError(`counters[${row}] must be four integers from 0 to 4294967295`);
     }

@@ -186,7 +186,11 @@ export class Tensor<D extends DType = FloatDType> {
   }
 
   /** A copy with its own storage in another dtype (float to int64 truncates towards zero) or, one day, device. */
-  async to<E extends DType = D>(options: { dtype?: E; device?: TensorDevice; signal?: AbortSignal }): Promise<Tensor<E>> {
+  async to<E extends DType = D>(options: {
+    dtype?: E;
+    device?: TensorDevice;
+    signal?: AbortSignal;
+  }): Promise<Tensor<E>> {
     requireCpu(options.device, 'device');
     return wrapTensor(await callNative(() => this.#native.to(options.dtype ?? this.#native.dtype, options.signal)));
   }

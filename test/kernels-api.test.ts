@@ -51,14 +51,24 @@ async function matrix(vocab: number, dtype: FloatDType, seed = 1): Promise<Matri
   const next = generator(seed);
   const values = Object.values(flavours).map((row) => row(next, vocab));
   const tensor = Tensor.from(values, { dtype });
-  return { tensor, rows: rowsOf(await tensor.data(), vocab), targets: values.map((_, r) => (r < 4 ? (r * 7) % vocab : 0)) };
+  return {
+    tensor,
+    rows: rowsOf(await tensor.data(), vocab),
+    targets: values.map((_, r) => (r < 4 ? (r * 7) % vocab : 0)),
+  };
 }
 
 function rowsOf(data: Float32Array, vocab: number): Float32Array[] {
   return Array.from({ length: data.length / vocab }, (_, r) => data.slice(r * vocab, (r + 1) * vocab));
 }
 
-function close(actual: ArrayLike<number>, expected: ArrayLike<number>, relative: number, absolute: number, what = ''): void {
+function close(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  relative: number,
+  absolute: number,
+  what = '',
+): void {
   assert.equal(actual.length, expected.length, `${what}: length`);
   for (let i = 0; i < expected.length; i++) {
     const [x, y] = [actual[i] as number, expected[i] as number];
@@ -67,7 +77,10 @@ function close(actual: ArrayLike<number>, expected: ArrayLike<number>, relative:
   }
 }
 
-async function checkStats(got: Awaited<ReturnType<typeof tokenStats>>, want: reference.TokenStatsReference): Promise<void> {
+async function checkStats(
+  got: Awaited<ReturnType<typeof tokenStats>>,
+  want: reference.TokenStatsReference,
+): Promise<void> {
   close(await got.logprob.data(), want.logprob, 2e-6, 1e-6, 'logprob');
   close(await got.entropy.data(), want.entropy, 1e-5, 1e-6, 'entropy');
   close(await got.oneMinusP.data(), want.oneMinusP, 1e-5, 1e-30, 'oneMinusP');
@@ -95,7 +108,14 @@ describe('tokenStats', () => {
   });
 
   test('NaN and +Infinity give NaN in their row and nowhere else', async () => {
-    const got = await tokenStats(Tensor.from([[Number.NaN, 1], [Infinity, 1], [0, 0]]), [1, 1, 1]);
+    const got = await tokenStats(
+      Tensor.from([
+        [Number.NaN, 1],
+        [Infinity, 1],
+        [0, 0],
+      ]),
+      [1, 1, 1],
+    );
     const logprob = await got.logprob.data();
     assert.deepEqual([Number.isNaN(logprob[0]), Number.isNaN(logprob[1])], [true, true]);
     assert.ok(Math.abs((logprob[2] as number) + Math.LN2) < 1e-7);
@@ -112,7 +132,12 @@ describe('tokenStats', () => {
       hidden: Tensor.from(hidden, { shape: [rows, dim] }),
       head: Tensor.from(head, { shape: [vocab, dim] }),
     };
-    const kinds = [targets, Int32Array.from(targets), BigInt64Array.from(targets.map(BigInt)), Tensor.from(Int32Array.from(targets))];
+    const kinds = [
+      targets,
+      Int32Array.from(targets),
+      BigInt64Array.from(targets.map(BigInt)),
+      Tensor.from(Int32Array.from(targets)),
+    ];
     for (const kind of kinds) {
       const got = await tokenStats(input, kind);
       close(await got.logprob.data(), want.logprob, 1e-5, 1e-5, 'logprob');
@@ -173,20 +198,32 @@ describe('tokenGrad', () => {
       head: Tensor.from(head, { shape: [vocab, dim] }),
     };
     const got = await tokenGrad(input, targets, { a: Tensor.from(a), b });
-    assert.deepEqual([got.hidden.shape, got.head.shape], [[rows, dim], [vocab, dim]]);
+    assert.deepEqual(
+      [got.hidden.shape, got.head.shape],
+      [
+        [rows, dim],
+        [vocab, dim],
+      ],
+    );
     const dz = reference.tokenGradReference(product(hidden, head, dim), targets, a, b);
     const wantHidden = dz.flatMap((row) =>
       Array.from({ length: dim }, (_, d) => row.reduce((sum, g, j) => sum + g * (head[j * dim + d] as number), 0)),
     );
     const wantHead = Array.from({ length: vocab * dim }, (_, i) =>
-      dz.reduce((sum, row, r) => sum + (row[Math.floor(i / dim)] as number) * (hidden[r * dim + (i % dim)] as number), 0),
+      dz.reduce(
+        (sum, row, r) => sum + (row[Math.floor(i / dim)] as number) * (hidden[r * dim + (i % dim)] as number),
+        0,
+      ),
     );
     close(await got.hidden.data(), wantHidden, 1e-4, 1e-6, 'hidden');
     close(await got.head.data(), wantHead, 1e-4, 1e-6, 'head');
 
     const loss = (x: Float32Array | Float64Array): number => {
       const stats = reference.tokenStatsReference(product(x as Float32Array, head, dim), targets);
-      return stats.logprob.reduce((sum, l, r) => sum + (a[r] as number) * l + (b[r] as number) * (stats.entropy[r] as number), 0);
+      return stats.logprob.reduce(
+        (sum, l, r) => sum + (a[r] as number) * l + (b[r] as number) * (stats.entropy[r] as number),
+        0,
+      );
     };
     const gradient = await got.hidden.data();
     for (const at of [0, 13, 40, 71]) {
@@ -215,11 +252,21 @@ describe('complementaryLoss', () => {
   const entropy = Float32Array.from([0.1, 0.2, 0.5, 0.05, 0.9, 0.01, 0.02, 0, 0.29, 0.31, 0.1, 0]);
 
   for (const clampGrad of ['zero', 'saturate'] as const) {
-    for (const options of [{}, { alpha: Infinity }, { alpha: 0.2, window: 1 }, { window: 50 }, { epsLow: 0, epsHigh: 0.1 }]) {
+    for (const options of [
+      {},
+      { alpha: Infinity },
+      { alpha: 0.2, window: 1 },
+      { window: 50 },
+      { epsLow: 0, epsHigh: 0.1 },
+    ]) {
       test(`${clampGrad}, ${JSON.stringify(options)}`, async () => {
         const weight = Float32Array.of(0.25, 1, 0.5, 2);
         for (const extra of [{}, { weight }]) {
-          const want = reference.complementaryLossReference(logprob, entropy, offsets, { clampGrad, ...options, ...extra });
+          const want = reference.complementaryLossReference(logprob, entropy, offsets, {
+            clampGrad,
+            ...options,
+            ...extra,
+          });
           const got = await complementaryLoss({ logprob, entropy, offsets, clampGrad, ...options, ...extra });
           close([got.loss], [want.loss], 1e-5, 1e-7, 'loss');
           close(await got.a.data(), want.a, 1e-5, 1e-9, 'a');
@@ -249,7 +296,11 @@ describe('complementaryLoss', () => {
       const carry = make(new Float32Array(2).fill(Number.NaN));
       const gate: number[] = [];
       let loss = 0;
-      for (const [from, to] of [[0, 1], [1, 6], [6, 12]] as const) {
+      for (const [from, to] of [
+        [0, 1],
+        [1, 6],
+        [6, 12],
+      ] as const) {
         const chunk = { logprob: logprob.slice(from, to), entropy: entropy.slice(from, to), offsets: [0, to - from] };
         const got = await complementaryLoss({ ...chunk, weight: [1], carry });
         gate.push(...got.gate);
@@ -361,16 +412,25 @@ describe('ascend', () => {
       [ascend([one()], [null], undefined as never), /ascend needs options/],
       [ascend([one()], [], { eta: 1, into: [one()] }), /grads must have one entry per parameter, 1, got 0/],
       [ascend([one()], [null], { eta: 1, into: [] }), /into must have one entry per parameter/],
-      [ascend([one()], [Tensor.zeros([3])], { eta: 1, into: [one()] }), /grads\[0\] must have the shape .*\[4\], got \[3\]/],
+      [
+        ascend([one()], [Tensor.zeros([3])], { eta: 1, into: [one()] }),
+        /grads\[0\] must have the shape .*\[4\], got \[3\]/,
+      ],
       [ascend([one()], [null], { eta: 1, into: [wide] }), /into\[0\] must have the shape/],
       [ascend([one()], [null], { eta: Number.NaN, into: [one()] }), /eta must be a number, got NaN/],
       [ascend([one()], [null], { eta: Infinity, into: [one()] }), /eta must be finite/],
       [ascend([one()], [null], { eta: 1, into: [one()], rounding: 'up' as never }), /rounding must be/],
       [ascend([one()], [null], { eta: 1, into: [one()], seed: -1 }), /seed must be an integer from 0/],
       [ascend([7 as never], [null], { eta: 1, into: [one()] }), /params\[0\] must be a Tensor, got 7/],
-      [ascend([tied, tied], [one(), one()], { eta: 1, into: [one(), one()] }), /params\[1\] and params\[0\] are one storage/],
+      [
+        ascend([tied, tied], [one(), one()], { eta: 1, into: [one(), one()] }),
+        /params\[1\] and params\[0\] are one storage/,
+      ],
       [ascend([tied], [tied], { eta: 1, into: [tied] }), /into\[0\] shares memory with grads\[0\]/],
-      [ascend([one(), tied], [null, null], { eta: 1, into: [tied, one()] }), /into\[0\] shares memory with params\[1\]/],
+      [
+        ascend([one(), tied], [null, null], { eta: 1, into: [tied, one()] }),
+        /into\[0\] shares memory with params\[1\]/,
+      ],
       [ascend([one(), one()], [null, null], { eta: 1, into: [tied, tied] }), /into\[0\] shares memory with into\[1\]/],
       [
         ascend([Tensor.zeros([1], { dtype: 'int64' }) as never], [null], { eta: 1, into: [Tensor.zeros([1])] }),
@@ -378,14 +438,23 @@ describe('ascend', () => {
       ],
     ];
     for (const [call, message] of cases) {
-      await assert.rejects(call, (error: Error) => error instanceof InvalidArgumentError && message.test(error.message));
+      await assert.rejects(
+        call,
+        (error: Error) => error instanceof InvalidArgumentError && message.test(error.message),
+      );
     }
   });
 });
 
 describe('sample', () => {
   for (const dtype of ['float32', 'bfloat16', 'float16'] as const) {
-    for (const options of [{}, { temperature: 0 }, { temperature: 0.6, topK: 5 }, { topP: 0.8 }, { topK: 20, topP: 0.5 }]) {
+    for (const options of [
+      {},
+      { temperature: 0 },
+      { temperature: 0.6, topK: 5 },
+      { topP: 0.8 },
+      { topK: 20, topP: 0.5 },
+    ]) {
       test(`${dtype}, ${JSON.stringify(options)}`, async () => {
         const next = generator(8);
         const [rows, vocab] = [64, 3001];
@@ -423,7 +492,11 @@ describe('sample', () => {
 
   test('a draw depends on seed, counter and row alone, not on the batch', async () => {
     const row = Array.from({ length: 500 }, (_, j) => Math.sin(j));
-    const counters = [[1, 2, 3, 4], [5, 6, 7, 8], [9, 0, 0, 0]] as const;
+    const counters = [
+      [1, 2, 3, 4],
+      [5, 6, 7, 8],
+      [9, 0, 0, 0],
+    ] as const;
     const together = await (await sample(Tensor.from([row, row, row]), { seed: 9, counters })).tokens.data();
     for (const [r, counter] of counters.entries()) {
       const alone = await (await sample(Tensor.from([row]), { seed: 9, counters: [counter] })).tokens.data();
@@ -432,7 +505,11 @@ describe('sample', () => {
   });
 
   test('rows that cannot be sampled are named', async () => {
-    for (const bad of [[0, Number.NaN], [0, Infinity], [-Infinity, -Infinity]]) {
+    for (const bad of [
+      [0, Number.NaN],
+      [0, Infinity],
+      [-Infinity, -Infinity],
+    ]) {
       await assert.rejects(sample(Tensor.from([[0, 1], bad])), (error: Error) => {
         return error instanceof NonFiniteError && /row 1 /.test(error.message);
       });
@@ -462,20 +539,44 @@ describe('misuse of tokenStats and tokenGrad', () => {
     ['null', () => tokenStats(null as never, [0]), /must be a Tensor, got null/],
     ['no head', () => tokenStats({ hidden: logits() } as never, [0, 0]), /head must be a Tensor, got undefined/],
     ['rank', () => tokenStats(Tensor.zeros([3]), [0]), /logits must have shape \[rows, vocab\], got \[3\]/],
-    ['int64', () => tokenStats(Tensor.zeros([2, 3], { dtype: 'int64' }) as never, [0, 0]), /logits must be float32.*int64/],
-    ['dims', () => tokenStats({ hidden: logits(), head: Tensor.zeros([5, 4]) }, [0, 0]), /must have the same second size/],
+    [
+      'int64',
+      () => tokenStats(Tensor.zeros([2, 3], { dtype: 'int64' }) as never, [0, 0]),
+      /logits must be float32.*int64/,
+    ],
+    [
+      'dims',
+      () => tokenStats({ hidden: logits(), head: Tensor.zeros([5, 4]) }, [0, 0]),
+      /must have the same second size/,
+    ],
     ['no vocabulary', () => tokenStats(Tensor.zeros([2, 0]), [0, 0]), /at least one vocabulary entry/],
     ['targets short', () => tokenStats(logits(), [0]), /targets must have shape \[2\], one per row, got \[1\]/],
     ['target fraction', () => tokenStats(logits(), [0, 0.5]), /targets\[1\] must be an integer, got 0.5/],
     ['target high', () => tokenStats(logits(), [0, 3]), /targets\[1\] is 3, outside the vocabulary 0..2/],
-    ['target negative', () => tokenGrad(logits(), [-1, 0], { a: [1, 1] }), /targets\[0\] is -1, outside the vocabulary/],
+    [
+      'target negative',
+      () => tokenGrad(logits(), [-1, 0], { a: [1, 1] }),
+      /targets\[0\] is -1, outside the vocabulary/,
+    ],
     ['target float', () => tokenStats(logits(), Tensor.zeros([2]) as never), /targets must be int64, got float32/],
-    ['temperature', () => tokenStats(logits(), [0, 0], { temperature: 0 }), /temperature must be finite and greater than 0/],
+    [
+      'temperature',
+      () => tokenStats(logits(), [0, 0], { temperature: 0 }),
+      /temperature must be finite and greater than 0/,
+    ],
     ['no options', () => tokenGrad(logits(), [0, 0], undefined as never), /tokenGrad needs options \{ a \}/],
     ['no a', () => tokenGrad(logits(), [0, 0], {} as never), /a \(a float32 Tensor.* got undefined/],
     ['a short', () => tokenGrad(logits(), [0, 0], { a: [1] }), /a must have shape \[2\], one per row, got \[1\]/],
-    ['a bfloat16', () => tokenGrad(logits(), [0, 0], { a: Tensor.zeros([2], { dtype: 'bfloat16' }) as never }), /a must be float32/],
-    ['b text', () => tokenGrad(logits(), [0, 0], { a: [1, 1], b: ['x', 1] as never }), /b\[0\] must be a number, got "x"/],
+    [
+      'a bfloat16',
+      () => tokenGrad(logits(), [0, 0], { a: Tensor.zeros([2], { dtype: 'bfloat16' }) as never }),
+      /a must be float32/,
+    ],
+    [
+      'b text',
+      () => tokenGrad(logits(), [0, 0], { a: [1, 1], b: ['x', 1] as never }),
+      /b\[0\] must be a number, got "x"/,
+    ],
     ['signal', () => tokenStats(logits(), [0, 0], { signal: 1 as never }), /signal must be an AbortSignal/],
   ];
   for (const [name, call, message] of cases) {
@@ -490,7 +591,10 @@ describe('misuse of tokenStats and tokenGrad', () => {
   }
 
   test('a failed call writes nothing', async () => {
-    const untouched = Tensor.from([[1, 2], [3, 4]]);
+    const untouched = Tensor.from([
+      [1, 2],
+      [3, 4],
+    ]);
     await assert.rejects(tokenGrad(untouched, [0, 2], { a: [1, 1] }));
     assert.deepEqual(await untouched.data(), Float32Array.of(1, 2, 3, 4));
   });

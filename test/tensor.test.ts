@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { DisposedError, InvalidArgumentError, OutOfMemoryError, UnsupportedError } from '../lib/errors.js';
 import { roundToBfloat16, roundToFloat16 } from '../lib/reference.js';
 import { keep, scope } from '../lib/scope.js';
@@ -74,7 +74,13 @@ describe('Tensor.from and data()', () => {
   });
 
   test('nesting gives the shape; a number is a scalar; empty is allowed', async () => {
-    assert.deepEqual(Tensor.from([[1, 2, 3], [4, 5, 6]]).shape, [2, 3]);
+    assert.deepEqual(
+      Tensor.from([
+        [1, 2, 3],
+        [4, 5, 6],
+      ]).shape,
+      [2, 3],
+    );
     const scalar = Tensor.from(3.5);
     assert.deepEqual([scalar.shape, scalar.size, await scalar.item()], [[], 1, 3.5]);
     for (const empty of [Tensor.from([]), Tensor.zeros([0, 7]), Tensor.from(new Float32Array(), { shape: [3, 0] })]) {
@@ -101,7 +107,11 @@ describe('Tensor.from and data()', () => {
 
 describe('misuse', () => {
   const cases: [string, () => unknown, RegExp][] = [
-    ['length', () => Tensor.from(new Float32Array(5), { shape: [2, 3] }), /data has 5 elements, but shape \[2, 3\] needs 6/],
+    [
+      'length',
+      () => Tensor.from(new Float32Array(5), { shape: [2, 3] }),
+      /data has 5 elements, but shape \[2, 3\] needs 6/,
+    ],
     ['negative size', () => Tensor.zeros([-1]), /shape\[0\] must be a non-negative integer, got -1/],
     ['fractional size', () => Tensor.zeros([1.5]), /shape\[0\] must be a non-negative integer, got 1.5/],
     ['NaN size', () => Tensor.zeros([Number.NaN]), /shape\[0\]/],
@@ -116,7 +126,11 @@ describe('misuse', () => {
     ['Uint8Array', () => Tensor.from(new Uint8Array(3) as never), /data must be a Float32Array/],
     ['bits without dtype', () => Tensor.from(new Uint16Array(3) as never), /'bfloat16' or 'float16'/],
     ['bits as float32', () => Tensor.from(new Uint16Array(3), { dtype: 'float32' }), /Uint16Array.*dtype is float32/],
-    ['Int32Array as float32', () => Tensor.from(new Int32Array(3), { dtype: 'float32' as never }), /needs dtype 'int64'/],
+    [
+      'Int32Array as float32',
+      () => Tensor.from(new Int32Array(3), { dtype: 'float32' as never }),
+      /needs dtype 'int64'/,
+    ],
     ['no constructor', () => Reflect.construct(Tensor, [{}]), /no public constructor/],
   ];
   for (const [name, call, message] of cases) {

@@ -11,7 +11,9 @@ import { Tensor } from '../lib/tensor.js';
 const program = new URL('./support/edge-program.js', import.meta.url);
 
 /** Runs the program in a process of its own. */
-async function runProcess(name: string): Promise<{ code: number | null; signal: string | null; out: string; error: string }> {
+async function runProcess(
+  name: string,
+): Promise<{ code: number | null; signal: string | null; out: string; error: string }> {
   const child = spawn(process.execPath, [fileURLToPath(program), name], { stdio: ['ignore', 'pipe', 'pipe'] });
   let [out, error] = ['', ''];
   child.stdout.on('data', (data) => {

@@ -16,8 +16,7 @@ double number_argument(Napi::Value value, const char* name) {
 
 int64_t integer_argument(Napi::Value value, const char* name, int64_t lowest, int64_t highest) {
   const double number = number_argument(value, name);
-  check(std::trunc(number) == number && number >= static_cast<double>(lowest) &&
-            number <= static_cast<double>(highest),
+  check(std::trunc(number) == number && number >= static_cast<double>(lowest) && number <= static_cast<double>(highest),
         ErrorCode::InvalidArgument, name, " must be an integer from ", lowest, " to ", highest, ", got ", number);
   return static_cast<int64_t>(number);
 }

@@ -16,8 +16,7 @@ namespace eepo::node {
 double number_argument(Napi::Value value, const char* name);
 
 /// An integer in [lowest, highest] (within the safe integers).
-int64_t integer_argument(Napi::Value value, const char* name, int64_t lowest,
-                         int64_t highest = (int64_t{1} << 53) - 1);
+int64_t integer_argument(Napi::Value value, const char* name, int64_t lowest, int64_t highest = (int64_t{1} << 53) - 1);
 
 /// A finite number > 0; with `allow_zero` also 0 (greedy).
 float temperature_argument(Napi::Value value, bool allow_zero = false);

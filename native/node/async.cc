@@ -10,7 +10,8 @@
 
 namespace eepo::node {
 
-// ---- Channel ---------------------------------------------------------------------------------------------------------
+// ---- Channel
+// ---------------------------------------------------------------------------------------------------------
 
 std::shared_ptr<Channel> Channel::open(Napi::Env env) {
   auto channel = std::make_shared<Channel>();
@@ -133,7 +134,8 @@ Napi::FunctionReference* Channel::callback(uint64_t id) {
   return found == callbacks_.end() ? nullptr : &found->second;
 }
 
-// ---- run() -----------------------------------------------------------------------------------------------------------
+// ---- run()
+// -----------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -170,9 +172,7 @@ void start(Napi::Env env, Device device, Napi::Value signal_value, Job job, Napi
     Napi::Function listener = Napi::Function::New(env, [weak, id_cell](const Napi::CallbackInfo& info) {
       if (const auto strong = weak.lock()) strong->abort(info.Env(), *id_cell);
     });
-    signal->Get("addEventListener")
-        .As<Napi::Function>()
-        .Call(*signal, {Napi::String::New(env, "abort"), listener});
+    signal->Get("addEventListener").As<Napi::Function>().Call(*signal, {Napi::String::New(env, "abort"), listener});
     pending.signal = Napi::Persistent(*signal);
     pending.listener = Napi::Persistent(listener);
   }

@@ -31,6 +31,7 @@ void register_edge(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData<EdgeData>(data);
   data->channel = Channel::open(env);
   register_tensor(env, exports);
+  register_errors(env, exports);
 }
 
 }  // namespace eepo::node

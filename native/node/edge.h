@@ -26,6 +26,9 @@ EdgeData& edge_data(Napi::Env env);
 /// Sets up the environment (instance data, the channel for results, the Tensor class). Call it first.
 void register_edge(Napi::Env env, Napi::Object exports);
 
+/// raise(), for the tests of the error translation; called by register_edge().
+void register_errors(Napi::Env env, Napi::Object exports);
+
 /// The five kernels of lib/kernels.ts.
 void register_kernels(Napi::Env env, Napi::Object exports);
 

@@ -2,10 +2,12 @@
 #include <c10/util/Exception.h>
 
 #include <new>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 
 #include "node/async.h"
+#include "node/edge.h"
 
 namespace eepo::node {
 namespace {
@@ -38,10 +40,9 @@ Napi::Object torch_error(Napi::Env env, ErrorCode code, const c10::Error& error)
   if (message.find("can't allocate memory") != std::string::npos) code = ErrorCode::OutOfMemory;
   Napi::Object result = make_error(env, code, message);
   const std::string full = error.what();
-  const std::string_view backtrace =
-      full.size() > message.size() && full.compare(0, message.size(), message) == 0
-          ? std::string_view(full).substr(message.size())
-          : std::string_view(full);
+  const std::string_view backtrace = full.size() > message.size() && full.compare(0, message.size(), message) == 0
+                                         ? std::string_view(full).substr(message.size())
+                                         : std::string_view(full);
   if (!backtrace.empty()) result.Set("nativeBacktrace", Napi::String::New(env, std::string(backtrace)));
   return result;
 }
@@ -84,6 +85,38 @@ Napi::Value guarded(Napi::Env env, const std::function<Napi::Value()>& body) {
   } catch (...) {
     throw Napi::Error(env, to_js_error(env, std::current_exception()));
   }
+}
+
+namespace {
+
+void raise(const std::string& kind) {
+  if (kind == "eepo") fail(ErrorCode::Busy, "on purpose");
+  if (kind == "c10") TORCH_CHECK(false, "on purpose");
+  if (kind == "c10 index") TORCH_CHECK_INDEX(false, "on purpose");
+  if (kind == "c10 value") TORCH_CHECK_VALUE(false, "on purpose");
+  if (kind == "c10 type") TORCH_CHECK_TYPE(false, "on purpose");
+  if (kind == "c10 not implemented") TORCH_CHECK_NOT_IMPLEMENTED(false, "on purpose");
+  if (kind == "c10 memory") TORCH_CHECK_WITH(OutOfMemoryError, false, "on purpose");
+  if (kind == "memory") throw std::bad_alloc();
+  if (kind == "std") throw std::runtime_error("on purpose");
+  throw 7;
+}
+
+/// raise(kind, asynchronous): throws that kind of C++ exception, here or in a job. What throws in earnest is hard to
+/// come by, and none of it may end the process: for the tests.
+Napi::Value raise_js(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const std::string kind = info[0].ToString();
+    if (!info[1].ToBoolean()) raise(kind);
+    const Job job{[kind](const CancelToken&) { raise(kind); }, [](Napi::Env env) { return env.Undefined(); }};
+    return run(info.Env(), Device::Cpu, info.Env().Undefined(), job);
+  });
+}
+
+}  // namespace
+
+void register_errors(Napi::Env env, Napi::Object exports) {
+  exports.Set("raise", Napi::Function::New(env, raise_js, "raise"));
 }
 
 }  // namespace eepo::node

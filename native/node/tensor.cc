@@ -151,8 +151,7 @@ class TensorHandle : public Napi::ObjectWrap<TensorHandle> {
   Napi::Value host_copy(const Napi::CallbackInfo& info, bool bits) {
     return with_tensor(info, [&](const at::Tensor& tensor) {
       return run(
-          info.Env(), Device::Cpu, info[0],
-          [tensor, bits](const CancelToken&) { return copy_to_host(tensor, bits); },
+          info.Env(), Device::Cpu, info[0], [tensor, bits](const CancelToken&) { return copy_to_host(tensor, bits); },
           [](Napi::Env env, HostCopy copy) { return typed_array(env, std::move(copy)); });
     });
   }
@@ -186,9 +185,8 @@ class TensorHandle : public Napi::ObjectWrap<TensorHandle> {
 
   /// clone(signal)
   Napi::Value clone(const Napi::CallbackInfo& info) {
-    return with_tensor(info, [&](const at::Tensor& tensor) {
-      return copy_as(info, dtype_of(tensor, "tensor"), info[0]);
-    });
+    return with_tensor(info,
+                       [&](const at::Tensor& tensor) { return copy_as(info, dtype_of(tensor, "tensor"), info[0]); });
   }
 
   /// reshape(shape): a view of the same storage, so nothing is read and it can be synchronous.
@@ -197,18 +195,18 @@ class TensorHandle : public Napi::ObjectWrap<TensorHandle> {
       std::vector<int64_t> shape = parse_shape(info[0], true);
       int64_t known = 1, inferred = -1;
       for (size_t i = 0; i < shape.size(); ++i) {
-        if (shape[i] == -1) inferred = static_cast<int64_t>(i);
-        else if (__builtin_mul_overflow(known, shape[i], &known)) known = -1;
+        if (shape[i] == -1)
+          inferred = static_cast<int64_t>(i);
+        else if (__builtin_mul_overflow(known, shape[i], &known))
+          known = -1;
       }
       if (inferred >= 0 && known > 0 && tensor.numel() % known == 0) {
         shape[inferred] = tensor.numel() / known;
         known *= shape[inferred];
       }
-      check(known == tensor.numel() && (inferred < 0 || shape[inferred] >= 0), ErrorCode::InvalidArgument,
-            "shape ", shape_string(shape), " does not fit the ", tensor.numel(), " elements of ",
-            shape_string(tensor.sizes()));
-      check(tensor.is_contiguous(), ErrorCode::InvalidArgument,
-            "reshape needs a contiguous tensor; use clone() first");
+      check(known == tensor.numel() && (inferred < 0 || shape[inferred] >= 0), ErrorCode::InvalidArgument, "shape ",
+            shape_string(shape), " does not fit the ", tensor.numel(), " elements of ", shape_string(tensor.sizes()));
+      check(tensor.is_contiguous(), ErrorCode::InvalidArgument, "reshape needs a contiguous tensor; use clone() first");
       return wrap_tensor(info.Env(), tensor.view(shape));
     });
   }

@@ -25,8 +25,8 @@ TypedArrayView view_typed_array(Napi::Value value) {
   napi_is_typedarray(value.Env(), value, &is_typed_array);
   TypedArrayView view{};
   void* data = nullptr;
-  if (!is_typed_array || napi_get_typedarray_info(value.Env(), value, &view.type, &view.length, &data, nullptr,
-                                                  nullptr) != napi_ok) {
+  if (!is_typed_array ||
+      napi_get_typedarray_info(value.Env(), value, &view.type, &view.length, &data, nullptr, nullptr) != napi_ok) {
     fail(ErrorCode::InvalidArgument,
          "data must be a Float32Array, Float64Array, Uint16Array, Int32Array or BigInt64Array");
   }
@@ -61,15 +61,13 @@ void copy_reals(const Real* from, size_t length, DType dtype, void* to) {
 void fill(const TypedArrayView& view, DType dtype, void* to) {
   const bool half = dtype == DType::BFloat16 || dtype == DType::Float16;
   switch (view.type) {
-    case napi_float32_array:
-      copy_reals(static_cast<const float*>(view.data), view.length, dtype, to);
-      return;
-    case napi_float64_array:
-      copy_reals(static_cast<const double*>(view.data), view.length, dtype, to);
-      return;
+    case napi_float32_array: copy_reals(static_cast<const float*>(view.data), view.length, dtype, to); return;
+    case napi_float64_array: copy_reals(static_cast<const double*>(view.data), view.length, dtype, to); return;
     case napi_uint16_array:
-      check(half, ErrorCode::InvalidArgument, "data is a Uint16Array, which holds the bits of bfloat16 or float16, but "
-            "dtype is ", dtype_name(dtype), "; give dtype 'bfloat16' or 'float16', or other data");
+      check(half, ErrorCode::InvalidArgument,
+            "data is a Uint16Array, which holds the bits of bfloat16 or float16, but "
+            "dtype is ",
+            dtype_name(dtype), "; give dtype 'bfloat16' or 'float16', or other data");
       if (view.length > 0) std::memcpy(to, view.data, view.length * sizeof(uint16_t));
       return;
     case napi_int32_array:
@@ -145,7 +143,8 @@ int64_t checked_size(const std::vector<int64_t>& shape, DType dtype) {
     overflow = overflow || __builtin_mul_overflow(size, extent == 0 ? 1 : extent, &size);
   }
   overflow = overflow || __builtin_mul_overflow(size, static_cast<int64_t>(size_of(dtype)), &bytes);
-  check(!overflow, ErrorCode::InvalidArgument, "shape ", shape_string(shape), " has more elements than memory can hold");
+  check(!overflow, ErrorCode::InvalidArgument, "shape ", shape_string(shape),
+        " has more elements than memory can hold");
   return empty ? 0 : size;
 }
 

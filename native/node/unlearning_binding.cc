@@ -20,7 +20,8 @@
 namespace eepo::node {
 namespace {
 
-// ---- complementaryLoss -----------------------------------------------------------------------------------------------
+// ---- complementaryLoss
+// -----------------------------------------------------------------------------------------------
 
 struct LossInput {
   at::Tensor logprob, entropy, one_minus_p, offsets, weight, carry;
@@ -58,8 +59,8 @@ ComplementaryOptions loss_options(Napi::Object options) {
         "epsLow + epsHigh must be less than 1: nothing lies between epsLow and 1 - epsHigh");
   const Napi::Value clamp = options.Get("clampGrad");
   const std::string name = clamp.IsString() ? clamp.As<Napi::String>().Utf8Value() : std::string();
-  check(name == "zero" || name == "saturate", ErrorCode::InvalidArgument, "clampGrad must be 'zero' or 'saturate', got '",
-        name, "'");
+  check(name == "zero" || name == "saturate", ErrorCode::InvalidArgument,
+        "clampGrad must be 'zero' or 'saturate', got '", name, "'");
   result.clamp_grad = name == "zero" ? ClampGrad::Zero : ClampGrad::Saturate;
   return result;
 }
@@ -104,9 +105,7 @@ void check_offsets(const at::Tensor& offsets, int64_t tokens) {
         ", got ", offset[sequences]);
 }
 
-const float* pointer(const at::Tensor& tensor) {
-  return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
-}
+const float* pointer(const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; }
 
 at::Tensor dense(const at::Tensor& tensor) { return tensor.defined() ? tensor.contiguous() : tensor; }
 
@@ -119,10 +118,10 @@ LossOutput loss_of(const LossInput& input) {
   LossOutput out;
   out.a = new_tensor({tokens}, DType::Float32);
   out.gate.resize(static_cast<size_t>(tokens));
-  out.result = complementary_loss(
-      pointer(logprob), pointer(entropy), pointer(one_minus_p), offsets.const_data_ptr<int64_t>(), offsets.numel() - 1,
-      pointer(weight), input.carry.defined() ? input.carry.data_ptr<float>() : nullptr, input.options,
-      out.a.data_ptr<float>(), out.gate.data());
+  out.result = complementary_loss(pointer(logprob), pointer(entropy), pointer(one_minus_p),
+                                  offsets.const_data_ptr<int64_t>(), offsets.numel() - 1, pointer(weight),
+                                  input.carry.defined() ? input.carry.data_ptr<float>() : nullptr, input.options,
+                                  out.a.data_ptr<float>(), out.gate.data());
   return out;
 }
 
@@ -153,7 +152,8 @@ Napi::Value complementary_loss_js(const Napi::CallbackInfo& info) {
   });
 }
 
-// ---- ascend ----------------------------------------------------------------------------------------------------------
+// ---- ascend
+// ----------------------------------------------------------------------------------------------------------
 
 struct AscendInput {
   std::vector<at::Tensor> params, grads, into;
@@ -212,8 +212,8 @@ void check_aliases(const AscendInput& input) {
       const Extent param(input.params[j]);
       const bool in_place = target.same(param) && input.into[i].scalar_type() == input.params[j].scalar_type() &&
                             Extent(input.params[i]).same(param);
-      check(in_place || !target.overlaps(param), ErrorCode::InvalidArgument, element("into", i),
-            " shares memory with ", element("params", j), "; it may only be its own parameter");
+      check(in_place || !target.overlaps(param), ErrorCode::InvalidArgument, element("into", i), " shares memory with ",
+            element("params", j), "; it may only be its own parameter");
       check(!input.grads[j].defined() || !target.overlaps(Extent(input.grads[j])), ErrorCode::InvalidArgument,
             element("into", i), " shares memory with ", element("grads", j));
       const Extent other(input.into[j]);
