@@ -8,7 +8,10 @@ import { ascend, complementaryLoss, sample, scope, Tensor, tokenGrad, tokenStats
 
 await scope(async () => {
   // Two sequences of three tokens over a vocabulary of five.
-  const logits = Tensor.from(Float32Array.from({ length: 6 * 5 }, (_, i) => 3 * Math.sin(i)), { shape: [6, 5] });
+  const logits = Tensor.from(
+    Float32Array.from({ length: 6 * 5 }, (_, i) => 3 * Math.sin(i)),
+    { shape: [6, 5] },
+  );
   const offsets = [0, 3, 6];
 
   // One pass over the logits: the drawn token, its log-prob and the row's entropy.
@@ -32,7 +35,9 @@ await scope(async () => {
   const after = await tokenStats(forgotten, drawn.tokens);
 
   const [p, q] = [await before.logprob.data(), await after.logprob.data()];
-  console.log(`L = ${loss.toFixed(4)}, ${openTokens} open tokens, ${report.changed} of ${report.elements} logits changed`);
+  console.log(
+    `L = ${loss.toFixed(4)}, ${openTokens} open tokens, ${report.changed} of ${report.elements} logits changed`,
+  );
   console.log('log-prob before', Array.from(p, (l) => l.toFixed(3)).join(' '));
   console.log('log-prob after ', Array.from(q, (l) => l.toFixed(3)).join(' '));
 });

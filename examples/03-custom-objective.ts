@@ -6,7 +6,7 @@
  *     node dist/examples/03-custom-objective.js [steps]
  */
 import { fileURLToPath } from 'node:url';
-import { countdown, type Problem, Policy, Tokenizer } from 'eepo';
+import { countdown, Policy, type Problem, Tokenizer } from 'eepo';
 
 const folder = fileURLToPath(new URL('../../models/countdown', import.meta.url));
 const steps = Number(process.argv[2] ?? 10);

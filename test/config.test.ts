@@ -80,8 +80,14 @@ describe('configuration', () => {
   });
 
   it('suggests the nearest key, in its section or another', () => {
-    assert.match(problem(`${minimal}[rollout]\ngroupsize = 8\n`), /rollout\.groupsize is not a key.*rollout\.groupSize\?/);
-    assert.match(problem(`${minimal}[rollot]\ngroupSize = 8\n`), /\[rollot\] is not a section; did you mean \[rollout\]\?/);
+    assert.match(
+      problem(`${minimal}[rollout]\ngroupsize = 8\n`),
+      /rollout\.groupsize is not a key.*rollout\.groupSize\?/,
+    );
+    assert.match(
+      problem(`${minimal}[rollot]\ngroupSize = 8\n`),
+      /\[rollot\] is not a section; did you mean \[rollout\]\?/,
+    );
     assert.match(problem(`${minimal}[unlearn]\nlr = 1\n`), /unlearn\.lr is not a key.*belongs to \[optimizer\]/);
     assert.match(problem(`${minimal}[run]\nzzzzzzzzzzzzzz = 1\n`), /its keys are iterations, seed/);
     assert.equal(nearest('epslow', ['epsHigh', 'epsLow', 'eta']), 'epsLow');
@@ -90,10 +96,16 @@ describe('configuration', () => {
 
   it('names key, value and what was expected', () => {
     assert.match(problem(`${minimal}[unlearn]\neta = "big"\n`), /unlearn\.eta = "big": expected a number, at least 0/);
-    assert.match(problem(`${minimal}[unlearn]\ngate = "tokn"\n`), /unlearn\.gate = "tokn": expected one of "token", "step"/);
+    assert.match(
+      problem(`${minimal}[unlearn]\ngate = "tokn"\n`),
+      /unlearn\.gate = "tokn": expected one of "token", "step"/,
+    );
     assert.match(problem(`${minimal}[run]\niterations = 1.5\n`), /run\.iterations = 1\.5: expected a whole number/);
     assert.match(problem('[run]\nseed = 1\n'), /model\.path is missing/);
-    assert.match(problem(minimal, ['rollout.temperature=0']), /rollout\.temperature = 0: expected a number, greater than 0/);
+    assert.match(
+      problem(minimal, ['rollout.temperature=0']),
+      /rollout\.temperature = 0: expected a number, greater than 0/,
+    );
     assert.match(problem('run = 3\n[model]\npath = "m"\n'), /\[run\] is 3; expected a section/);
   });
 
@@ -115,7 +127,10 @@ describe('configuration', () => {
   it('checks prompt and response against the context', () => {
     const config = defineConfig({ rollout: { maxNewTokens: 100 } });
     checkContext(config, 28, 128);
-    assert.throws(() => checkContext(config, 29, 128), /maxNewTokens = 100 .*\(29 tokens\).*context of 128.*at most 99/);
+    assert.throws(
+      () => checkContext(config, 29, 128),
+      /maxNewTokens = 100 .*\(29 tokens\).*context of 128.*at most 99/,
+    );
   });
 
   it('names the line of a syntax error, and a missing file', () => {

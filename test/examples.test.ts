@@ -5,7 +5,9 @@ import { describe, it } from 'node:test';
 import { ROOT } from './support/data.js';
 
 function example(name: string, ...args: string[]): string {
-  const result = spawnSync(process.execPath, [join(ROOT, 'dist', 'examples', `${name}.js`), ...args], { encoding: 'utf8' });
+  const result = spawnSync(process.execPath, [join(ROOT, 'dist', 'examples', `${name}.js`), ...args], {
+    encoding: 'utf8',
+  });
   assert.equal(result.status, 0, result.stderr);
   return result.stdout;
 }
@@ -29,7 +31,9 @@ describe('examples', () => {
   });
 
   it('03-custom-objective: steps on a loss of its own', () => {
-    const losses = [...example('03-custom-objective', '3').matchAll(/loss (-?\d+\.\d+)/g)].map((match) => Number(match[1]));
+    const losses = [...example('03-custom-objective', '3').matchAll(/loss (-?\d+\.\d+)/g)].map((match) =>
+      Number(match[1]),
+    );
     assert.equal(losses.length, 3);
     assert.ok(losses.every((loss) => loss > 0 && loss < 2));
   });

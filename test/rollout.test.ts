@@ -93,7 +93,11 @@ describe('two-stage rollout', () => {
   it('records stage 2 under the weights that drew it', async () => {
     const policy = new FakePolicy();
     const { samples } = await twoStageRollout(policy, prompts, options({ unlearn: unlearn('always', 3) }));
-    const error = (stage: 1 | 2) => recordedError(policy, samples.filter((sample) => sample.stage === stage));
+    const error = (stage: 1 | 2) =>
+      recordedError(
+        policy,
+        samples.filter((sample) => sample.stage === stage),
+      );
     assert.ok((await error(1)) < 1e-6);
     assert.ok((await error(2)) > 1e-2, 'stage 2 was recorded under theta, not theta prime');
   });
@@ -162,10 +166,7 @@ describe('two-stage rollout', () => {
       const policy = new FakePolicy();
       const rollout = await twoStageRollout(policy, prompts, options({ unlearn: unlearn(gate, 1, alpha) }));
       assert.equal(rollout.forget !== null, forgets);
-      assert.equal(
-        policy.calls.filter(({ method }) => method === 'forget').length,
-        forgets ? 1 : 0,
-      );
+      assert.equal(policy.calls.filter(({ method }) => method === 'forget').length, forgets ? 1 : 0);
       if (forgets) return;
       const grpo = await twoStageRollout(new FakePolicy(), prompts, options());
       assert.deepEqual(bytes(rollout.samples), bytes(grpo.samples));

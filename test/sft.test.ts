@@ -7,7 +7,12 @@ import { gzipSync } from 'node:zlib';
 import { AbortedError, ConfigError, InvalidFileError, NonFiniteError } from '../lib/errors.js';
 import type { StepReport } from '../lib/policy.js';
 import type { Demonstration } from '../lib/tasks/types.js';
-import { cycle, type DemonstrationTokenizer, readDemonstrations, tokenizeDemonstration } from '../lib/train/demonstrations.js';
+import {
+  cycle,
+  type DemonstrationTokenizer,
+  readDemonstrations,
+  tokenizeDemonstration,
+} from '../lib/train/demonstrations.js';
 import { cosineSchedule, type SftStep, SftTrainer, type SftTrainerOptions } from '../lib/train/sft.js';
 import { defineSftConfig, loadSftConfig } from '../lib/train/sft-config.js';
 import { FakePolicy } from './support/fake-policy.js';
@@ -112,7 +117,10 @@ describe('supervised fine-tuning', () => {
     await assert.rejects(collect(one(long)), /has 72 tokens, the model's context 64/);
     await assert.rejects(collect(one({ prompt: '', response: '1' })), /empty prompt or response/);
     const finite = sft({}, { demonstrations: counting[Symbol.iterator]() }).trainer;
-    await assert.rejects(collect(finite), (error: Error) => error instanceof ConfigError && /ended before/.test(error.message));
+    await assert.rejects(
+      collect(finite),
+      (error: Error) => error instanceof ConfigError && /ended before/.test(error.message),
+    );
   });
 });
 

@@ -265,7 +265,12 @@ describe('eepo train, bad input: one clear error before anything is made', () =>
   });
 
   it('splits that do not exist', () => {
-    refused(/eval\.splits: task "countdown" has no split "tset"/, 'EEPO_CONFIG', preset('eepo'), 'eval.splits=["tset"]');
+    refused(
+      /eval\.splits: task "countdown" has no split "tset"/,
+      'EEPO_CONFIG',
+      preset('eepo'),
+      'eval.splits=["tset"]',
+    );
   });
 });
 
@@ -347,7 +352,10 @@ describe('eepo sft, demo, bench, config', () => {
       weights: '',
       history: Array.from({ length: 12 }, (_, i) => ({
         iteration: i + 1,
-        metrics: { 'rollout/stage1/entropy': 0.2, ...(h2 === undefined ? {} : { 'rollout/stage2/entropy': i < 9 ? h2 : 0.1 }) },
+        metrics: {
+          'rollout/stage1/entropy': 0.2,
+          ...(h2 === undefined ? {} : { 'rollout/stage2/entropy': i < 9 ? h2 : 0.1 }),
+        },
       })),
     });
     const report = demoReport(summary(0.3), summary(undefined));

@@ -206,7 +206,11 @@ describe('trainer', () => {
     assert.equal(await policy.hash(), before);
     assert.deepEqual(
       all.map(({ metrics }) => [metrics['reward/frac_zero_std'], metrics['reward/frac_all_one']]),
-      [[1, 1], [1, 1], [1, 1]],
+      [
+        [1, 1],
+        [1, 1],
+        [1, 1],
+      ],
     );
   });
 
@@ -313,7 +317,10 @@ describe('trainer, bad input', () => {
     const { trainer } = toyTrainer({ task: toyTask({ prompts }), config });
     assert.deepEqual(await trainer.prepare(), { prompts: 2, tooLong: 2, longestPrompt: 2 });
     const none = { ...config, task: { ...config.task, maxPromptTokens: 1 } };
-    assert.match((await early({ task: toyTask({ prompts: ['1 1'] }), config: none })).message, /all 1 prompts are longer/);
+    assert.match(
+      (await early({ task: toyTask({ prompts: ['1 1'] }), config: none })).message,
+      /all 1 prompts are longer/,
+    );
   });
 
   it('refuses a prompt without tokens, naming the problem', async () => {
@@ -325,7 +332,11 @@ describe('trainer, bad input', () => {
     ['rejects', () => Promise.reject(new Error('offline')), /threw: offline/],
     ['returns too few', () => [], /returned 0 values for 1 responses/],
     ['returns NaN', (inputs) => inputs.map(() => Number.NaN), /returned NaN for a response to problem toy-0/],
-    ['returns a boolean', ((inputs: readonly unknown[]) => inputs.map(() => true)) as unknown as RewardFunction, /a value of type boolean/],
+    [
+      'returns a boolean',
+      ((inputs: readonly unknown[]) => inputs.map(() => true)) as unknown as RewardFunction,
+      /a value of type boolean/,
+    ],
     ['returns nothing', (() => undefined) as unknown as RewardFunction, /returned undefined; expected an array/],
   ];
   for (const [what, reward, message] of rewards) {

@@ -221,10 +221,13 @@ async function benchStep(cli: CliOptions): Promise<void> {
         console.log(JSON.stringify({ model, machine, options, results, eepoOverGrpo: ratio }, null, 2));
         return;
       }
-      console.log(`${policy.numParameters.toLocaleString('en-US')} parameters, ${policy.device}, ${threads} threads, ${isa}`);
+      console.log(
+        `${policy.numParameters.toLocaleString('en-US')} parameters, ${policy.device}, ${threads} threads, ${isa}`,
+      );
       console.log(`${prompts} prompts x ${group} samples x ${maxNew} tokens\n`);
       console.log(benchTable(results));
-      if (ratio !== null) console.log(`\nan EEPO iteration takes ${ratio.toFixed(2)} times as long as a GRPO iteration (median)`);
+      if (ratio !== null)
+        console.log(`\nan EEPO iteration takes ${ratio.toFixed(2)} times as long as a GRPO iteration (median)`);
     } finally {
       policy.dispose();
     }

@@ -95,9 +95,14 @@ export function demoReport(eepo: RunSummary, grpo: RunSummary | null): string {
       ...(grpo ? [show(grpo.last[name], digits)] : []),
     ]),
   );
-  return [results, '', entropyTable(eepo, grpo), '', 'What to look at', ...lookAt(eepo, grpo).map((l) => `- ${l}`)].join(
-    '\n',
-  );
+  return [
+    results,
+    '',
+    entropyTable(eepo, grpo),
+    '',
+    'What to look at',
+    ...lookAt(eepo, grpo).map((l) => `- ${l}`),
+  ].join('\n');
 }
 
 type History = RunSummary['history'];

@@ -4,9 +4,8 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
 import { type Evaluation, evaluatePolicy } from '../eval/evaluate.js';
-import { loadTrainConfig, type TrainConfig } from '../train/config.js';
+import { loadTrainConfig, type TrainConfig, trainSchema } from '../train/config.js';
 import { checkConfig } from '../train/config-file.js';
-import { trainSchema } from '../train/config.js';
 import { evaluationSplits } from '../train/evaluation.js';
 import { loadRun } from '../train/load.js';
 import { formatTable, show, wholeNumber, withInterrupt } from './common.js';
@@ -29,13 +28,17 @@ export function register(program: Command): void {
     .command('eval')
     .description('evaluate a model: greedy accuracy, pass@k, distinct correct solutions')
     .argument('<folder>', 'a run, or a model folder')
-    .option('--task <name>', 'countdown or jsonl (default: the run\'s own, else countdown)')
+    .option('--task <name>', "countdown or jsonl (default: the run's own, else countdown)")
     .option('--data <file>', 'prompts and answers, for --task jsonl')
     .option('--split <name...>', 'splits of the task (default: all but train)', [])
     .option('--samples <n>', 'samples per problem; 0 = greedy only', wholeNumber('samples', 0), 64)
     .option('--max-problems <n>', 'problems per split', wholeNumber('max-problems', 1), 300)
     .option('--sample-problems <n>', 'of these, problems that are sampled', wholeNumber('sample-problems', 1), 100)
-    .option('--max-new <n>', 'most tokens of a response (default: the run\'s, else 16 or 512)', wholeNumber('max-new', 1))
+    .option(
+      '--max-new <n>',
+      "most tokens of a response (default: the run's, else 16 or 512)",
+      wholeNumber('max-new', 1),
+    )
     .option('--temperature <t>', 'of the samples', '1')
     .option('--seed <n>', 'of the samples', wholeNumber('seed', 0), 0)
     .option('--json', 'print JSON')
@@ -64,7 +67,8 @@ function configOf(folder: string, options: Options): TrainConfig {
 
 async function evaluate(folder: string, options: Options): Promise<void> {
   const temperature = Number(options.temperature);
-  if (!(temperature > 0)) throw new InvalidArgumentError(`--temperature ${options.temperature}: expected a number above 0`);
+  if (!(temperature > 0))
+    throw new InvalidArgumentError(`--temperature ${options.temperature}: expected a number above 0`);
   const config = configOf(folder, options);
   const fromRun = existsSync(join(folder, 'config.toml')) ? config.rollout.maxNewTokens : undefined;
   const maxNewTokens = options.maxNew ?? fromRun ?? (config.task.name === 'countdown' ? 16 : 512);

@@ -1,10 +1,10 @@
 /** `eepo sft CONFIG.toml` */
 import type { Command } from 'commander';
-import { loadSftConfig } from '../train/sft-config.js';
 import { configToToml } from '../train/config-file.js';
-import { loadSft, sftRun } from '../train/sft-run.js';
 import { formatSeconds } from '../train/progress.js';
 import { defaultRunPath } from '../train/run.js';
+import { loadSftConfig } from '../train/sft-config.js';
+import { loadSft, sftRun } from '../train/sft-run.js';
 import { collect, show, withInterrupt } from './common.js';
 
 interface Options {

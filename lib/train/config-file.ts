@@ -84,7 +84,10 @@ export const requiredPath = (about: About) =>
 
 /** A file or folder, or the empty string. */
 export const optionalPath = (value: string, about: About) =>
-  z.string().default(value).meta(meta(about, 'a path, or "" for none', true));
+  z
+    .string()
+    .default(value)
+    .meta(meta(about, 'a path, or "" for none', true));
 
 /** A list of whole numbers. */
 export const integers = (value: number[], limits: { min: number }, about: About) =>

@@ -34,11 +34,7 @@ const run = section(
       { min: 0, max: 2 ** 32 - 1 },
       { doc: 'Seed of everything random: the order of the prompts, sampling, evaluation.' },
     ),
-    completionsEvery: integer(
-      1,
-      { min: 0 },
-      { doc: 'Write completions.jsonl in every n-th iteration; 0 = never.' },
-    ),
+    completionsEvery: integer(1, { min: 0 }, { doc: 'Write completions.jsonl in every n-th iteration; 0 = never.' }),
   },
   'The run as a whole.',
 );
@@ -49,8 +45,12 @@ const model = section(
       doc: 'Folder in Hugging Face layout: config.json, safetensors, tokenizer.json. Model types: llama, qwen2, qwen3.',
       paper: 'Qwen2.5-3B, Llama3.2-3B-Instruct, Qwen3-8B-Base',
     }),
-    device: choice(['auto', 'cpu', 'cuda'], 'auto', { doc: 'Where to compute; "auto" takes a GPU this build can use.' }),
-    dtype: choice(['float32'], 'float32', { doc: 'Type of the weights that are trained. Files in bf16 or fp16 are converted.' }),
+    device: choice(['auto', 'cpu', 'cuda'], 'auto', {
+      doc: 'Where to compute; "auto" takes a GPU this build can use.',
+    }),
+    dtype: choice(['float32'], 'float32', {
+      doc: 'Type of the weights that are trained. Files in bf16 or fp16 are converted.',
+    }),
   },
   'The policy.',
 );
@@ -61,13 +61,19 @@ const task = section(
       doc: 'What is asked: "countdown" (embedded: reach a target from given numbers) or "jsonl" (your own prompts and answers).',
       paper: 'MATH levels 3-5',
     }),
-    path: optionalPath('', { doc: 'For "jsonl": the file of training prompts, one JSON object a line; may be gzipped.' }),
+    path: optionalPath('', {
+      doc: 'For "jsonl": the file of training prompts, one JSON object a line; may be gzipped.',
+    }),
     evalPath: optionalPath('', { doc: 'For "jsonl": the file of prompts to evaluate on.' }),
     promptColumn: text('', {
       doc: 'For "jsonl": the column of the prompt, a text or a list of chat messages. Empty = the first of prompt, problem, question.',
     }),
-    answerColumn: text('', { doc: 'For "jsonl": the column of the gold answer. Empty = the first of answer, answers.' }),
-    template: text('{prompt}', { doc: 'For "jsonl": what the policy is given; {prompt} stands for the text of the row.' }),
+    answerColumn: text('', {
+      doc: 'For "jsonl": the column of the gold answer. Empty = the first of answer, answers.',
+    }),
+    template: text('{prompt}', {
+      doc: 'For "jsonl": what the policy is given; {prompt} stands for the text of the row.',
+    }),
     reward: choice(['math', 'exact'], 'math', {
       doc: 'For "jsonl": "math", the final answer is mathematically equal to the gold one; "exact", the trimmed response is.',
       paper: 'a rule-based verifier of the final answer',
@@ -90,7 +96,11 @@ const rollout = section(
       { doc: 'G, samples per prompt. EEPO draws half of them in each stage, so G must be even there.', paper: '8' },
     ),
     maxNewTokens: integer(4096, { min: 1 }, { doc: 'Tokens after which a response is cut off.', paper: '4096' }),
-    temperature: number(1, { over: 0 }, { doc: 'Sampling temperature; the loss is computed at the same one.', paper: 'not given' }),
+    temperature: number(
+      1,
+      { over: 0 },
+      { doc: 'Sampling temperature; the loss is computed at the same one.', paper: 'not given' },
+    ),
     stopTokens: integers(
       [],
       { min: 0 },
@@ -106,14 +116,18 @@ const unlearn = section(
     eta: number(
       3e-3,
       { min: 0 },
-      { doc: 'Step size of the one ascent step theta\' = theta + eta grad L (Eq. 11).', paper: '3e-3' },
+      { doc: "Step size of the one ascent step theta' = theta + eta grad L (Eq. 11).", paper: '3e-3' },
     ),
     alpha: number(
       0.3,
       { over: 0 },
       { doc: 'Gate: only where the mean entropy over the window is below this many nats (Eq. 5).', paper: '0.3' },
     ),
-    window: integer(3, { min: 1 }, { doc: 'm, the length of the gate\'s window (Eq. 4), in tokens or, for gate "step", iterations.', paper: '3' }),
+    window: integer(
+      3,
+      { min: 1 },
+      { doc: 'm, the length of the gate\'s window (Eq. 4), in tokens or, for gate "step", iterations.', paper: '3' },
+    ),
     gate: choice(['token', 'step', 'token+step', 'always', 'never'], 'token', {
       doc: 'Reading of the gate: "token" as in Eq. 4-5 and 10; "step" on the mean entropy of the last m iterations, as in Algorithm 1; both; every token; none.',
       paper: 'leaves it open',
@@ -148,12 +162,23 @@ const objective = section(
       paper: 'behavior',
     }),
     decoupledCap: number(2, { over: 0 }, { doc: 'Upper bound of the weight of ratio "decoupled".' }),
-    clipLow: number(0.2, { min: 0, max: 0.99 }, { doc: 'Eq. 2: the ratio is clipped below at 1 - clipLow.', paper: 'not given' }),
-    clipHigh: number(0.2, { min: 0 }, { doc: 'Eq. 2: the ratio is clipped above at 1 + clipHigh.', paper: 'not given' }),
+    clipLow: number(
+      0.2,
+      { min: 0, max: 0.99 },
+      { doc: 'Eq. 2: the ratio is clipped below at 1 - clipLow.', paper: 'not given' },
+    ),
+    clipHigh: number(
+      0.2,
+      { min: 0 },
+      { doc: 'Eq. 2: the ratio is clipped above at 1 + clipHigh.', paper: 'not given' },
+    ),
     klCoef: number(
       1e-4,
       { min: 0 },
-      { doc: 'beta, weight of the KL penalty to the initial model (estimator k3); 0 = no reference model in memory.', paper: '1e-4' },
+      {
+        doc: 'beta, weight of the KL penalty to the initial model (estimator k3); 0 = no reference model in memory.',
+        paper: '1e-4',
+      },
     ),
     entropyCoef: number(1e-5, { min: 0 }, { doc: 'lambda, weight of the entropy bonus.', paper: '1e-5' }),
     aggregation: choice(['token-mean', 'seq-mean-token-mean', 'seq-mean-token-sum'], 'token-mean', {
@@ -161,7 +186,7 @@ const objective = section(
       paper: '1/sum |o_i| per question (Eq. 2)',
     }),
     advantageStd: flag(true, {
-      doc: 'Divide advantages by the standard deviation of the group\'s rewards (plus 1e-6).',
+      doc: "Divide advantages by the standard deviation of the group's rewards (plus 1e-6).",
       paper: 'true',
     }),
   },
@@ -174,16 +199,26 @@ const optimizer = section(
     betas: z
       .tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)])
       .default([0.9, 0.999])
-      .meta({ description: 'Decay rates of the two moments.', expected: 'two numbers, each at least 0 and less than 1', paper: 'not given' }),
+      .meta({
+        description: 'Decay rates of the two moments.',
+        expected: 'two numbers, each at least 0 and less than 1',
+        paper: 'not given',
+      }),
     eps: number(1e-8, { over: 0 }, { doc: 'Added to the root of the second moment.', paper: 'not given' }),
     weightDecay: number(0.01, { min: 0 }, { doc: 'Decoupled weight decay.', paper: 'not given' }),
     maxGradNorm: number(1, { min: 0 }, { doc: 'Clip of the global gradient norm; 0 = off.', paper: 'not given' }),
-    miniBatchPrompts: integer(64, { min: 1 }, { doc: 'Prompts per optimizer step; must divide rollout.promptsPerIteration.', paper: '64' }),
-    epochs: integer(1, { min: 1 }, { doc: 'Passes over an iteration\'s samples.', paper: '1' }),
+    miniBatchPrompts: integer(
+      64,
+      { min: 1 },
+      { doc: 'Prompts per optimizer step; must divide rollout.promptsPerIteration.', paper: '64' },
+    ),
+    epochs: integer(1, { min: 1 }, { doc: "Passes over an iteration's samples.", paper: '1' }),
     microBatchTokens: integer(
       16384,
       { min: 1 },
-      { doc: 'Most tokens (prompt + response) in one forward and backward pass. Changes memory and speed, not results.' },
+      {
+        doc: 'Most tokens (prompt + response) in one forward and backward pass. Changes memory and speed, not results.',
+      },
     ),
   },
   'The update.',
@@ -198,16 +233,37 @@ const evaluation = section(
     maxProblems: integer(300, { min: 1 }, { doc: 'Problems per split that are decoded greedily, the first ones.' }),
     sampleProblems: integer(100, { min: 1 }, { doc: 'Of these, the problems that are sampled, the first ones.' }),
     greedy: flag(true, { doc: 'Accuracy of greedy decoding.', paper: 'pass@1 by greedy decoding' }),
-    samplesPerPrompt: integer(64, { min: 0 }, { doc: 'Samples per problem for pass@k and distinct solutions; 0 = none.' }),
-    passK: integers([1, 8, 64], { min: 1 }, { doc: 'The k of the unbiased pass@k; those above samplesPerPrompt are left out.' }),
+    samplesPerPrompt: integer(
+      64,
+      { min: 0 },
+      { doc: 'Samples per problem for pass@k and distinct solutions; 0 = none.' },
+    ),
+    passK: integers(
+      [1, 8, 64],
+      { min: 1 },
+      { doc: 'The k of the unbiased pass@k; those above samplesPerPrompt are left out.' },
+    ),
     temperature: number(1, { over: 0 }, { doc: 'Temperature of the samples.', paper: '1.0' }),
-    maxNewTokens: integer(0, { min: 0 }, { doc: 'Tokens after which a response is cut off; 0 = rollout.maxNewTokens.' }),
+    maxNewTokens: integer(
+      0,
+      { min: 0 },
+      { doc: 'Tokens after which a response is cut off; 0 = rollout.maxNewTokens.' },
+    ),
   },
-  'Evaluation of the policy (never of theta\').',
+  "Evaluation of the policy (never of theta').",
 );
 
 /** Schema of the file that `eepo train` reads. */
-export const trainSchema = z.strictObject({ run, model, task, rollout, unlearn, objective, optimizer, eval: evaluation });
+export const trainSchema = z.strictObject({
+  run,
+  model,
+  task,
+  rollout,
+  unlearn,
+  objective,
+  optimizer,
+  eval: evaluation,
+});
 
 /** A checked configuration; every field is there. */
 export type TrainConfig = z.output<typeof trainSchema>;
@@ -230,7 +286,8 @@ export function crossChecks(config: TrainConfig): string[] {
       `optimizer.miniBatchPrompts = ${o.miniBatchPrompts} does not divide rollout.promptsPerIteration = ${r.promptsPerIteration}`,
     );
   }
-  if (t.name === 'jsonl' && t.path === '') problems.push('task.path is missing; task.name = "jsonl" needs a file of prompts');
+  if (t.name === 'jsonl' && t.path === '')
+    problems.push('task.path is missing; task.name = "jsonl" needs a file of prompts');
   if (!t.template.includes('{prompt}')) {
     problems.push(`task.template = ${JSON.stringify(t.template)}: expected a text that contains {prompt}`);
   }
@@ -240,8 +297,7 @@ export function crossChecks(config: TrainConfig): string[] {
 /** Paths of a file are relative to the file, those of --set to the working directory. */
 export function pathResolver(file: string): (path: string, fromCommandLine: boolean) => string {
   const folder = dirname(resolve(file));
-  return (path, fromCommandLine) =>
-    isAbsolute(path) ? path : fromCommandLine ? resolve(path) : join(folder, path);
+  return (path, fromCommandLine) => (isAbsolute(path) ? path : fromCommandLine ? resolve(path) : join(folder, path));
 }
 
 /** Reads the text of a configuration file; a missing one is a ConfigError that names it. */

@@ -53,7 +53,9 @@ export function makeEvaluator(
     }
     const splits = evaluationSplits(task, config);
     if (splits.length === 0) {
-      throw new ConfigError(`eval: task "${task.name}" has only a training split; set task.evalPath or name eval.splits`);
+      throw new ConfigError(
+        `eval: task "${task.name}" has only a training split; set task.evalPath or name eval.splits`,
+      );
     }
     const context = policy.config.maxPositionEmbeddings;
     for (const split of splits) {

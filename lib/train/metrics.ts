@@ -52,9 +52,7 @@ export function rolloutMetrics(samples: readonly ScoredSample[], groups: GroupAd
       'response_length/mean': mean(lengths),
       'response_length/min': Math.min(...lengths),
       'response_length/max': Math.max(...lengths),
-      'response_length/truncated_frac': mean(
-        samples.map(({ finishReason }) => (finishReason === 'length' ? 1 : 0)),
-      ),
+      'response_length/truncated_frac': mean(samples.map(({ finishReason }) => (finishReason === 'length' ? 1 : 0))),
     }),
     ...stageMetrics(samples, 1),
     ...stageMetrics(samples, 2),

@@ -72,7 +72,8 @@ export class Progress {
     if (event.type === 'phase') {
       this.#phase = event.phase;
       this.#detail = '';
-      if (event.phase === 'eval' && this.#bar === null) this.#options.stream.write(`${this.#options.label}evaluating\n`);
+      if (event.phase === 'eval' && this.#bar === null)
+        this.#options.stream.write(`${this.#options.label}evaluating\n`);
     } else {
       this.#detail = ` ${event.tokens} tokens, ${event.running} running`;
     }

@@ -1,10 +1,19 @@
 /** A training run on disk: what it reads, the folder it writes, and the loop between the two. */
-import { appendFileSync, copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, join } from 'node:path';
 import { ConfigError } from '../errors.js';
 import type { PolicyLike } from '../policy.js';
-import type { Tokenizer } from '../tokenizer.js';
 import type { Task } from '../tasks/types.js';
+import type { Tokenizer } from '../tokenizer.js';
 import type { TrainConfig } from './config.js';
 import { configToToml } from './config-file.js';
 import { makeEvaluator } from './evaluation.js';
@@ -168,6 +177,9 @@ export async function trainRun(options: TrainRunOptions): Promise<RunSummary> {
     history,
   };
   const { history: _, path: __, ...rest } = summary;
-  run.write('summary.json', `${JSON.stringify({ ...rest, promptsLeftOut: tooLong, node: process.version }, null, 2)}\n`);
+  run.write(
+    'summary.json',
+    `${JSON.stringify({ ...rest, promptsLeftOut: tooLong, node: process.version }, null, 2)}\n`,
+  );
   return summary;
 }

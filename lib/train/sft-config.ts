@@ -1,5 +1,6 @@
 /** The configuration of supervised fine-tuning (`eepo sft`). */
 import { z } from 'zod';
+import { pathResolver, readConfigText } from './config.js';
 import {
   checkConfig,
   choice,
@@ -11,7 +12,6 @@ import {
   section,
   text,
 } from './config-file.js';
-import { pathResolver, readConfigText } from './config.js';
 
 const run = section(
   {
@@ -27,7 +27,9 @@ const model = section(
     create: optionalPath('', {
       doc: 'Instead of path: a folder with config.json and tokenizer.json, without weights; a new model is made of it.',
     }),
-    device: choice(['auto', 'cpu', 'cuda'], 'auto', { doc: 'Where to compute; "auto" takes a GPU this build can use.' }),
+    device: choice(['auto', 'cpu', 'cuda'], 'auto', {
+      doc: 'Where to compute; "auto" takes a GPU this build can use.',
+    }),
   },
   'The model: exactly one of path and create.',
 );
@@ -53,7 +55,10 @@ const optimizer = section(
     betas: z
       .tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)])
       .default([0.9, 0.999])
-      .meta({ description: 'Decay rates of the two moments.', expected: 'two numbers, each at least 0 and less than 1' }),
+      .meta({
+        description: 'Decay rates of the two moments.',
+        expected: 'two numbers, each at least 0 and less than 1',
+      }),
     eps: number(1e-8, { over: 0 }, { doc: 'Added to the root of the second moment.' }),
     weightDecay: number(0.01, { min: 0 }, { doc: 'Decoupled weight decay.' }),
     maxGradNorm: number(1, { min: 0 }, { doc: 'Clip of the global gradient norm; 0 = off.' }),
@@ -82,7 +87,9 @@ function crossChecks(config: SftConfig): string[] {
     problems.push('data.path is missing; data.name = "jsonl" needs a file of demonstrations');
   }
   if (config.optimizer.warmupSteps > config.run.steps) {
-    problems.push(`optimizer.warmupSteps = ${config.optimizer.warmupSteps} is more than run.steps = ${config.run.steps}`);
+    problems.push(
+      `optimizer.warmupSteps = ${config.optimizer.warmupSteps} is more than run.steps = ${config.run.steps}`,
+    );
   }
   return problems;
 }

@@ -4,9 +4,9 @@ import { normalizerOf } from '../algorithm/batch.js';
 import { nll } from '../algorithm/nll.js';
 import { AbortedError, ConfigError, NonFiniteError } from '../errors.js';
 import type { PolicyLike } from '../policy.js';
+import type { Demonstration } from '../tasks/types.js';
 import { microBatches, sequenceBatch, tokenOffsets } from './batching.js';
 import { type DemonstrationTokenizer, type TokenizedDemonstration, tokenizeDemonstration } from './demonstrations.js';
-import type { Demonstration } from '../tasks/types.js';
 import type { Metrics } from './metrics.js';
 import type { SftConfig } from './sft-config.js';
 
@@ -61,7 +61,8 @@ export class SftTrainer implements AsyncIterable<SftStep> {
   #draw(): TokenizedDemonstration {
     const { demonstrations, tokenizer, config, policy } = this.#options;
     const { value, done } = demonstrations.next();
-    if (done) throw new ConfigError('the demonstrations ended before run.steps * optimizer.batchSize of them were drawn');
+    if (done)
+      throw new ConfigError('the demonstrations ended before run.steps * optimizer.batchSize of them were drawn');
     const tokens = tokenizeDemonstration(value, tokenizer, config.data.appendEos);
     const length = tokens.prompt.length + tokens.response.length;
     const context = policy.config.maxPositionEmbeddings;

@@ -162,7 +162,8 @@ export class Trainer implements AsyncIterable<Iteration> {
     }
     const all = problems.map((problem) => ({ problem, tokens: this.#tokenizer.encodePrompt(problem.prompt) }));
     const empty = all.find(({ tokens }) => tokens.length === 0);
-    if (empty) throw new ConfigError(`task "${this.#task.name}": problem ${empty.problem.id} has a prompt without tokens`);
+    if (empty)
+      throw new ConfigError(`task "${this.#task.name}": problem ${empty.problem.id} has a prompt without tokens`);
     const prompts = all.filter(({ tokens }) => tokens.length <= config.task.maxPromptTokens);
     if (prompts.length === 0) {
       throw new ConfigError(

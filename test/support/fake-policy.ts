@@ -12,8 +12,8 @@ import type {
   ForgetReport,
   GenerateOptions,
   Generation,
-  PolicyLike,
   PolicyConfig,
+  PolicyLike,
   SequenceBatch,
   StepOptions,
   StepReport,
@@ -134,7 +134,11 @@ export class FakePolicy implements PolicyLike {
     const weights = options.weights === 'rollout' ? (this.#rollout ?? this.theta) : this.theta;
     const stop = options.stopTokens ?? this.config.eosTokenIds;
     options.signal?.throwIfAborted();
-    this.calls.push({ method: 'generate', rows: prompts.length * samplesPerPrompt, weights: options.weights ?? 'policy' });
+    this.calls.push({
+      method: 'generate',
+      rows: prompts.length * samplesPerPrompt,
+      weights: options.weights ?? 'policy',
+    });
     return prompts.flatMap((prompt, index) => {
       if (prompt.length + maxNewTokens > this.config.maxPositionEmbeddings) {
         throw new InvalidArgumentError(`prompts[${index}] and maxNewTokens do not fit into the context`);
