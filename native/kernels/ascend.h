@@ -36,7 +36,8 @@ struct AscendReport {
 };
 
 /// The caller passes each storage once (tied embeddings are one tensor). Any mix of the three float dtypes; int64 or a
-/// non-finite eta throws InvalidArgument. `into` may be `param` itself, if of the same dtype, but not overlap otherwise.
+/// non-finite eta throws InvalidArgument. `into` may be `param` itself, if of the same dtype, but not overlap
+/// otherwise.
 AscendReport ascend(const std::vector<AscendTensor>& tensors, double eta, Rounding rounding, uint64_t seed);
 
 }  // namespace eepo

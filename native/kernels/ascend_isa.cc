@@ -17,7 +17,8 @@ struct Piece {
   alignas(64) float stepped[kPiece];
 };
 
-// `count` elements from `begin` as floats: where they lie if they are whole vectors of floats already, else in `buffer`.
+// `count` elements from `begin` as floats: where they lie if they are whole vectors of floats already, else in
+// `buffer`.
 template <class Type>
 const float* widened(const void* data, int64_t begin, int64_t count, float* buffer) {
   const auto* p = static_cast<const typename Type::Stored*>(data) + begin;
@@ -71,7 +72,8 @@ inline UIntVec mix(UIntVec x) {
   return x ^ (x >> 15);
 }
 
-// Values that the narrow type holds: the neighbour below (in magnitude), plus one unit with the remainder's probability.
+// Values that the narrow type holds: the neighbour below (in magnitude), plus one unit with the remainder's
+// probability.
 struct StochasticBFloat16 {
   static Vec round(Vec x, UIntVec random) {
     const UIntVec bits = (UIntVec)x;
@@ -136,9 +138,7 @@ int64_t step(const AscendRun& run, int64_t begin, int64_t count, Piece& piece) {
     values = stepped;
   }
   int64_t changed = 0;
-  with_dtype(t.into_dtype, [&](auto type) {
-    changed = narrow<decltype(type)>(values, param, count, t.into, begin);
-  });
+  with_dtype(t.into_dtype, [&](auto type) { changed = narrow<decltype(type)>(values, param, count, t.into, begin); });
   return changed;
 }
 

@@ -124,9 +124,13 @@ ComplementaryResult complementary_loss(const float* logprob, const float* entrop
 #pragma omp parallel for schedule(static) if (tokens >= 4096)
   for (int64_t k = 0; k < sequences; ++k) {
     const int64_t begin = offsets[k], count = offsets[k + 1] - begin;
-    const double w = weight ? static_cast<double>(weight[k])
-                            : 1.0 / (static_cast<double>(sequences) * static_cast<double>(count));
-    const Sequence seq{logprob + begin, entropy + begin, one_minus_p ? one_minus_p + begin : nullptr, count, w,
+    const double w =
+        weight ? static_cast<double>(weight[k]) : 1.0 / (static_cast<double>(sequences) * static_cast<double>(count));
+    const Sequence seq{logprob + begin,
+                       entropy + begin,
+                       one_minus_p ? one_minus_p + begin : nullptr,
+                       count,
+                       w,
                        carry ? carry + k * (options.window - 1) : nullptr};
     parts[static_cast<size_t>(k)] = run_sequence(seq, options, a + begin, gate ? gate + begin : nullptr);
   }

@@ -7,8 +7,8 @@
 //   a_t    = dL/dl_t = -w_t I_t [eL <= p_t <= 1 - eR] p_t / (1 - p_t)        (zero: autograd of clamp)
 //          = -w_t I_t pc_t / (1 - pc_t),  pc = clip(p)                       (saturate)
 //
-// Where a token is clamped, log(1 - clip(p)) is a constant. 1 - p comes from one_minus_p or -expm1(l), never from 1 - p.
-// Floor: 8 bytes a token read (12 with one_minus_p), 4 written (5 with gate).
+// Where a token is clamped, log(1 - clip(p)) is a constant. 1 - p comes from one_minus_p or -expm1(l), never from 1 -
+// p. Floor: 8 bytes a token read (12 with one_minus_p), 4 written (5 with gate).
 //
 // L is ASCENDED (Eq. 11): a < 0, so ascending lowers l. The gate is an indicator: no gradient through H.
 #pragma once
@@ -20,20 +20,20 @@ namespace eepo {
 enum class ClampGrad : uint8_t { Zero, Saturate };
 
 struct ComplementaryOptions {
-  float alpha = 0.3f;   // gate threshold in nats; +inf opens every token
-  int window = 3;       // m
+  float alpha = 0.3f;  // gate threshold in nats; +inf opens every token
+  int window = 3;      // m
   float eps_low = 1e-6f;
   float eps_high = 1e-5f;
   ClampGrad clamp_grad = ClampGrad::Zero;
 };
 
 struct ComplementaryResult {
-  double loss = 0;           // L
-  int64_t tokens = 0;        // all tokens seen
-  int64_t open_tokens = 0;   // I_t = 1
-  int64_t clamped_low = 0;   // open tokens with p < eL
-  int64_t clamped_high = 0;  // open tokens with p > 1 - eR
-  int64_t active_tokens = 0; // a_t != 0
+  double loss = 0;            // L
+  int64_t tokens = 0;         // all tokens seen
+  int64_t open_tokens = 0;    // I_t = 1
+  int64_t clamped_low = 0;    // open tokens with p < eL
+  int64_t clamped_high = 0;   // open tokens with p > 1 - eR
+  int64_t active_tokens = 0;  // a_t != 0
 };
 
 /// All token arrays have `offsets[sequences]` elements; sequence k owns [offsets[k], offsets[k+1]).

@@ -65,7 +65,9 @@ int64_t draw_full(const Row& row, double uniform) {
   constexpr int64_t kGroup = 64;
   const double goal = uniform * row.stats.others;
   double before = 0;  // mass of the blocks passed
-  const auto mass = [&](int64_t block) { return row.sums[block].sum > 0 ? row.block_weight(block) * row.sums[block].sum : 0; };
+  const auto mass = [&](int64_t block) {
+    return row.sums[block].sum > 0 ? row.block_weight(block) * row.sums[block].sum : 0;
+  };
   int64_t block = 0, last = 0;
   double before_last = 0;
   for (; block < row.blocks(); ++block) {
@@ -178,7 +180,8 @@ void check_sample_options(const SampleOptions& options) {
 }
 
 void fail_sample_row(int64_t row) {
-  fail(ErrorCode::NonFinite, "row ", row, " of the logits cannot be sampled: it holds NaN or Infinity, or no finite logit");
+  fail(ErrorCode::NonFinite, "row ", row,
+       " of the logits cannot be sampled: it holds NaN or Infinity, or no finite logit");
 }
 
 void sample(const LogitsView& logits, const SampleOptions& options, const PhiloxCounter* counters, int64_t* token,

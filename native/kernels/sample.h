@@ -7,9 +7,9 @@
 //
 // temperature 0 is greedy: the first index of the maximum; its log-prob and entropy are those at temperature 1.
 // top_k (0 = off) keeps the k largest logits, ties broken towards the lower index; top_p (1 = off) then keeps the
-// smallest set of most probable of those whose share of their mass reaches top_p (always at least one). `logprob` and `entropy` are always those of the
-// FULL distribution at `temperature`, which is what an importance ratio needs (see docs/decisions.md), and the same bits
-// as token_stats gives for that token. A token of probability 0 is never drawn.
+// smallest set of most probable of those whose share of their mass reaches top_p (always at least one). `logprob` and
+// `entropy` are always those of the FULL distribution at `temperature`, which is what an importance ratio needs (see
+// docs/decisions.md), and the same bits as token_stats gives for that token. A token of probability 0 is never drawn.
 // Floor: every logit read once (a few times with top_k or top_p), 16 bytes a row written.
 #pragma once
 

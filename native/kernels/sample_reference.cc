@@ -1,5 +1,5 @@
-// sample in double precision: the whole distribution, sorted where top_k or top_p ask for it, and the sequential inverse
-// CDF of the same uniform.
+// sample in double precision: the whole distribution, sorted where top_k or top_p ask for it, and the sequential
+// inverse CDF of the same uniform.
 #include <algorithm>
 #include <cmath>
 #include <numeric>

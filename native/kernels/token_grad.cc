@@ -1,4 +1,5 @@
-// CPU form of token_grad: the sums of a row, then its gradient over it while the row is still in the second-level cache.
+// CPU form of token_grad: the sums of a row, then its gradient over it while the row is still in the second-level
+// cache.
 //
 // Floor: rows * cols elements read once and written once; inactive rows are only written.
 #include "kernels/token_grad.h"
@@ -84,7 +85,8 @@ void token_grad(const MutableLogitsView& logits, const int64_t* targets, const f
   };
   const auto row_of = [&](int64_t r) {
     void* data = data_of(r);
-    return Row{data, logits.dtype, logits.cols, temperature, scale, {targets[r], element(data, logits.dtype, targets[r])}};
+    return Row{data,        logits.dtype, logits.cols,
+               temperature, scale,        {targets[r], element(data, logits.dtype, targets[r])}};
   };
   const auto gradient_of = [&](int64_t r, const Row& row, const BlockSums* sums) {
     return row_gradient(merge_blocks(sums, blocks, row.target, temperature), a[r], b_of(r), temperature);

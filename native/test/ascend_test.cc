@@ -1,4 +1,6 @@
 // Tests of ascend.
+#include "kernels/ascend.h"
+
 #include <omp.h>
 
 #include <algorithm>
@@ -8,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "kernels/ascend.h"
 #include "test/fixtures.h"
 #include "test/kernels_test.h"
 
@@ -51,9 +52,11 @@ void test_ascend_dtypes() {
                                            eta, Rounding::Nearest, 0);
         int64_t changed = 0;
         const size_t width = size_of(o);
-        for (int64_t i = 0; i < size; ++i) changed += std::memcmp(&want.bytes[i * width], &cast.bytes[i * width], width) != 0;
+        for (int64_t i = 0; i < size; ++i)
+          changed += std::memcmp(&want.bytes[i * width], &cast.bytes[i * width], width) != 0;
         Array undone(o, size), copied(o, size);
-        ascend({{param.bytes.data(), p, grad.bytes.data(), q, undone.bytes.data(), o, size}}, 0, Rounding::Stochastic, 1);
+        ascend({{param.bytes.data(), p, grad.bytes.data(), q, undone.bytes.data(), o, size}}, 0, Rounding::Stochastic,
+               1);
         ascend({{param.bytes.data(), p, nullptr, q, copied.bytes.data(), o, size}}, eta, Rounding::Stochastic, 1);
         check_true(text("ascend %s + %s -> %s", dtype_name(p), dtype_name(q), dtype_name(o)),
                    into.bytes == want.bytes && report.elements == size && report.changed == changed && changed > 0 &&
@@ -66,14 +69,15 @@ void test_ascend_dtypes() {
 void test_ascend_stochastic() {
   const int64_t size = 1 << 20;
   for (const DType o : {DType::BFloat16, DType::Float16}) {
-    for (const float scale : {0.02f, 2e-5f}) {  // the second is subnormal in float16
+    for (const float scale : {0.02f, 2e-5f}) {               // the second is subnormal in float16
       const Array param(o, random_floats(size, 31, scale));  // representable: remainders come from the step alone
       const double eta = scale * 0.01;
       const Array grad(DType::Float32, std::vector<float>(static_cast<size_t>(size), 0.05f));
       const auto run = [&](uint64_t seed, int threads, Rounding rounding) {
         omp_set_num_threads(threads);
         Array into(o, size);
-        ascend({{param.bytes.data(), o, grad.bytes.data(), DType::Float32, into.bytes.data(), o, size}}, eta, rounding, seed);
+        ascend({{param.bytes.data(), o, grad.bytes.data(), DType::Float32, into.bytes.data(), o, size}}, eta, rounding,
+               seed);
         omp_set_num_threads(2);
         return into;
       };
@@ -96,16 +100,20 @@ void test_ascend_stochastic() {
       check_true(text("ascend stochastic %s (%g): only neighbours", dtype_name(o), scale), strangers == 0);
       check_at_most(text("ascend stochastic %s (%g): mean step, in standard errors", dtype_name(o), scale),
                     std::fabs(moved - expected) / std::sqrt(variance), 4.5);
-      check_true(text("ascend stochastic %s (%g): same bits on 2 threads, others for another seed", dtype_name(o), scale),
-                 into.bytes == run(5, 2, Rounding::Stochastic).bytes && into.bytes != run(6, 2, Rounding::Stochastic).bytes);
+      check_true(
+          text("ascend stochastic %s (%g): same bits on 2 threads, others for another seed", dtype_name(o), scale),
+          into.bytes == run(5, 2, Rounding::Stochastic).bytes && into.bytes != run(6, 2, Rounding::Stochastic).bytes);
     }
   }
   // Halfway between two neighbours: up half of the time, and no two tensors or elements alike.
   std::vector<float> half(1 << 16, 1.0f + 0x1p-8f), tiny(1 << 16, 1e-6f);
-  const Array param(DType::Float32, std::vector<float>(1 << 16, 1.0f)), grad(DType::Float32, std::vector<float>(1 << 16, 0x1p-8f));
+  const Array param(DType::Float32, std::vector<float>(1 << 16, 1.0f)),
+      grad(DType::Float32, std::vector<float>(1 << 16, 0x1p-8f));
   Array first(DType::BFloat16, 1 << 16), second(DType::BFloat16, 1 << 16);
-  ascend({{param.bytes.data(), DType::Float32, grad.bytes.data(), DType::Float32, first.bytes.data(), DType::BFloat16, 1 << 16},
-          {param.bytes.data(), DType::Float32, grad.bytes.data(), DType::Float32, second.bytes.data(), DType::BFloat16, 1 << 16}},
+  ascend({{param.bytes.data(), DType::Float32, grad.bytes.data(), DType::Float32, first.bytes.data(), DType::BFloat16,
+           1 << 16},
+          {param.bytes.data(), DType::Float32, grad.bytes.data(), DType::Float32, second.bytes.data(), DType::BFloat16,
+           1 << 16}},
          1, Rounding::Stochastic, 3);
   int64_t up = 0, runs = 0, both = 0;
   for (size_t i = 0; i < half.size(); ++i) {
@@ -115,7 +123,8 @@ void test_ascend_stochastic() {
   }
   const double spread = 4.5 * std::sqrt(65536.0) / 2;
   check_at_most("ascend stochastic: half go up", std::fabs(static_cast<double>(up) - 32768), spread);
-  check_at_most("ascend stochastic: neighbouring elements are independent", std::fabs(static_cast<double>(runs) - 32768), spread);
+  check_at_most("ascend stochastic: neighbouring elements are independent",
+                std::fabs(static_cast<double>(runs) - 32768), spread);
   check_at_most("ascend stochastic: tensors are independent", std::fabs(static_cast<double>(both) - 32768), spread);
 }
 
@@ -123,14 +132,17 @@ void test_ascend_edges() {
   Array param(DType::Float32, random_floats(3000, 41, 1));
   const Array grad(DType::Float32, random_floats(3000, 42, 1));
   Array out(DType::Float32, 3000);
-  ascend({{param.bytes.data(), DType::Float32, grad.bytes.data(), DType::Float32, out.bytes.data(), DType::Float32, 3000}}, 0.1,
-         Rounding::Nearest, 0);
-  ascend({{param.bytes.data(), DType::Float32, grad.bytes.data(), DType::Float32, param.bytes.data(), DType::Float32, 3000}},
+  ascend(
+      {{param.bytes.data(), DType::Float32, grad.bytes.data(), DType::Float32, out.bytes.data(), DType::Float32, 3000}},
+      0.1, Rounding::Nearest, 0);
+  ascend({{param.bytes.data(), DType::Float32, grad.bytes.data(), DType::Float32, param.bytes.data(), DType::Float32,
+           3000}},
          0.1, Rounding::Nearest, 0);
   check_true("ascend in place", param.bytes == out.bytes);
   Array zero(DType::Float32, std::vector<float>(3000, 0.0f)), into(DType::BFloat16, 3000), cast(DType::BFloat16, 3000);
   const AscendReport still = ascend({{param.bytes.data(), DType::Float32, zero.bytes.data(), DType::Float32,
-                                      into.bytes.data(), DType::BFloat16, 3000}}, 1, Rounding::Stochastic, 9);
+                                      into.bytes.data(), DType::BFloat16, 3000}},
+                                    1, Rounding::Stochastic, 9);
   ascend({{param.bytes.data(), DType::Float32, nullptr, DType::Float32, cast.bytes.data(), DType::BFloat16, 3000}}, 1,
          Rounding::Nearest, 0);
   check_true("ascend: a zero gradient moves nothing, even rounding stochastically",
@@ -153,7 +165,8 @@ void test_ascend_edges() {
                     out.bytes.data() + i * 4, DType::Float32, 1});
   }
   Array joined(DType::Float32, 3000);
-  ascend({{param.bytes.data(), DType::Float32, grad.bytes.data(), DType::Float32, joined.bytes.data(), DType::Float32, 3000}},
+  ascend({{param.bytes.data(), DType::Float32, grad.bytes.data(), DType::Float32, joined.bytes.data(), DType::Float32,
+           3000}},
          0.3, Rounding::Nearest, 0);
   ascend(many, 0.3, Rounding::Nearest, 0);
   check_true("ascend: 3,000 tensors of one element", joined.bytes == out.bytes);

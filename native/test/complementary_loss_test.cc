@@ -1,4 +1,6 @@
 // Tests of complementary_loss.
+#include "kernels/complementary_loss.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -7,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "kernels/complementary_loss.h"
 #include "test/fixtures.h"
 #include "test/kernels_test.h"
 
@@ -152,8 +153,9 @@ void test_loss_options() {
   shuffled.offsets = {0, 30, 20};
   check_true("loss: falling offsets", throws(ErrorCode::InvalidArgument, "offsets", [&] { run_loss(shuffled, {}); }));
   float unused = 0;
-  check_true("loss: no sequences",
-             complementary_loss(nullptr, nullptr, nullptr, nullptr, 0, nullptr, nullptr, {}, &unused, nullptr).tokens == 0);
+  check_true(
+      "loss: no sequences",
+      complementary_loss(nullptr, nullptr, nullptr, nullptr, 0, nullptr, nullptr, {}, &unused, nullptr).tokens == 0);
 }
 
 // Every token of every sequence passes through chunks of the given sizes; the carry joins them.

@@ -49,7 +49,11 @@ struct Logits {
   std::vector<unsigned char> bytes;
 
   Logits(DType type, int64_t r, int64_t c, int64_t gap = 0)
-      : dtype(type), rows(r), cols(c), stride(c + gap), bytes(static_cast<size_t>(r * (c + gap)) * size_of(type), 0x7b) {}
+      : dtype(type),
+        rows(r),
+        cols(c),
+        stride(c + gap),
+        bytes(static_cast<size_t>(r * (c + gap)) * size_of(type), 0x7b) {}
 
   void set(int64_t row, int64_t col, float value) {
     void* p = bytes.data() + static_cast<size_t>(row * stride + col) * size_of(dtype);
@@ -66,7 +70,7 @@ struct Logits {
 };
 
 inline Logits random_logits(DType dtype, int64_t rows, int64_t cols, uint32_t seed, int64_t gap = 0, float shift = 0,
-                     float scale = 3) {
+                            float scale = 3) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal(0.0f, scale);
   Logits logits(dtype, rows, cols, gap);

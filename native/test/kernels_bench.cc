@@ -142,7 +142,8 @@ void bench_ascend() {
   run(all, 15);
   std::printf("ascend of %d M elements\n", static_cast<int>(kSize >> 20));
   for (const Timed& timed : all) {
-    std::printf("  %-20s %8.2f ms  %5.2fx of the read\n", timed.name.c_str(), timed.best_ms, timed.best_ms / all[0].best_ms);
+    std::printf("  %-20s %8.2f ms  %5.2fx of the read\n", timed.name.c_str(), timed.best_ms,
+                timed.best_ms / all[0].best_ms);
   }
 }
 

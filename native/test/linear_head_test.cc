@@ -1,4 +1,6 @@
 // Tests of linear_head.
+#include "kernels/linear_head.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -8,7 +10,6 @@
 
 #include "core/cancel.h"
 #include "kernels/gemm.h"
-#include "kernels/linear_head.h"
 #include "kernels/token_stats.h"
 #include "test/fixtures.h"
 #include "test/kernels_test.h"
@@ -22,8 +23,14 @@ struct HeadProblem {
   std::vector<int64_t> targets;
 
   HeadProblem(int64_t n, int64_t d, int64_t v)
-      : rows(n), dim(d), vocab(v), hidden(random_floats(n * d, 1, 1)), head(random_floats(v * d, 2, 0.3f)),
-        a(random_floats(n, 3, 1)), b(random_floats(n, 4, 1)), targets(random_targets(n, v, 5)) {}
+      : rows(n),
+        dim(d),
+        vocab(v),
+        hidden(random_floats(n * d, 1, 1)),
+        head(random_floats(v * d, 2, 0.3f)),
+        a(random_floats(n, 3, 1)),
+        b(random_floats(n, 4, 1)),
+        targets(random_targets(n, v, 5)) {}
 };
 
 // dz by the reference on logits made in double, then the two products in double.
@@ -82,15 +89,15 @@ void test_head() {
   std::vector<double> dh_want, dw_want;
   head_reference(p, tau, dh_want, dw_want);
   std::vector<float> dh(p.hidden.size(), kNan), dw(p.head.size(), 0.0f);
-  linear_token_grad(p.hidden.data(), p.head.data(), p.rows, p.dim, p.vocab, p.targets.data(), p.a.data(), p.b.data(), tau,
-                    dh.data(), dw.data());
+  linear_token_grad(p.hidden.data(), p.head.data(), p.rows, p.dim, p.vocab, p.targets.data(), p.a.data(), p.b.data(),
+                    tau, dh.data(), dw.data());
   check_at_most("head d_hidden", relative_error(dh, dh_want), 1e-6);
   check_at_most("head d_head", relative_error(dw, dw_want), 1e-6);
   bool zero = true;
   for (int64_t k = 0; k < p.dim; ++k) zero = zero && dh[k] == 0 && dh[50 * p.dim + k] == 0;
   check_true("head: dropped rows get zeros", zero);
-  linear_token_grad(p.hidden.data(), p.head.data(), p.rows, p.dim, p.vocab, p.targets.data(), p.a.data(), p.b.data(), tau,
-                    dh.data(), dw.data());
+  linear_token_grad(p.hidden.data(), p.head.data(), p.rows, p.dim, p.vocab, p.targets.data(), p.a.data(), p.b.data(),
+                    tau, dh.data(), dw.data());
   for (double& x : dw_want) x *= 2;
   check_at_most("head: d_head accumulates", relative_error(dw, dw_want), 1e-6);
 

@@ -1,4 +1,6 @@
 // Tests of sample.
+#include "kernels/sample.h"
+
 #include <omp.h>
 
 #include <algorithm>
@@ -8,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "kernels/sample.h"
 #include "test/fixtures.h"
 #include "test/kernels_test.h"
 
@@ -92,7 +93,11 @@ void test_sample_distribution() {
 
 // The same uniform through both; where they disagree the CDF between the two tokens must be closer than 1e-6.
 void test_sample_reference() {
-  struct Case { const char* name; int64_t cols, rows; SampleOptions options; };
+  struct Case {
+    const char* name;
+    int64_t cols, rows;
+    SampleOptions options;
+  };
   const Case cases[] = {
       {"full", 1000, 4000, {}},
       {"full, V=151936", 151936, 60, {}},
@@ -151,7 +156,8 @@ void test_sample_invariance() {
     for (const int threads : {1, 2, 16, 64}) {
       omp_set_num_threads(threads);
       const Drawn again = run_sample(logits.view(), options, c);
-      same = same && again.token == all.token && same_bits(again.logprob, all.logprob) && same_bits(again.entropy, all.entropy);
+      same = same && again.token == all.token && same_bits(again.logprob, all.logprob) &&
+             same_bits(again.entropy, all.entropy);
       for (int64_t r = 0; r < rows; ++r) {
         const Drawn alone = run_sample({row_at(logits.view(), r), logits.dtype, 1, cols, cols}, options, {c[r]});
         same = same && alone.token[0] == all.token[r] && alone.logprob[0] == all.logprob[r] &&
@@ -203,19 +209,17 @@ void test_sample_edges() {
   Logits broken = random_logits(DType::Float32, 7, 3000, 107);
   broken.set(5, 2999, kNan);
   broken.set(4, 0, kInf);
-  check_true("sample: a broken row is named", throws(ErrorCode::NonFinite, "row 4 ", [&] {
-               run_sample(broken.view(), {}, counters(7));
-             }));
+  check_true("sample: a broken row is named",
+             throws(ErrorCode::NonFinite, "row 4 ", [&] { run_sample(broken.view(), {}, counters(7)); }));
   for (int64_t j = 0; j < 3000; ++j) broken.set(2, j, -kInf);
-  check_true("sample: a row of -inf is named", throws(ErrorCode::NonFinite, "row 2 ", [&] {
-               run_sample(broken.view(), {.top_k = 3}, counters(7));
-             }));
+  check_true("sample: a row of -inf is named",
+             throws(ErrorCode::NonFinite, "row 2 ", [&] { run_sample(broken.view(), {.top_k = 3}, counters(7)); }));
   const auto refuse = [&](const char* word, const SampleOptions& options) {
     return throws(ErrorCode::InvalidArgument, word, [&] { run_sample(ties.view(), options, counters(1)); });
   };
-  check_true("sample: bad options", refuse("temperature", {.temperature = -1}) && refuse("temperature", {.temperature = kNan}) &&
-                                        refuse("topK", {.top_k = -1}) && refuse("topP", {.top_p = 0}) &&
-                                        refuse("topP", {.top_p = 1.5f}));
+  check_true("sample: bad options", refuse("temperature", {.temperature = -1}) &&
+                                        refuse("temperature", {.temperature = kNan}) && refuse("topK", {.top_k = -1}) &&
+                                        refuse("topP", {.top_p = 0}) && refuse("topP", {.top_p = 1.5f}));
   Logits single(DType::Float32, 1, 1);
   single.set(0, 0, -700);
   const Drawn only = run_sample(single.view(), {}, counters(1));

@@ -1,4 +1,6 @@
 // Tests of token_grad.
+#include "kernels/token_grad.h"
+
 #include <omp.h>
 
 #include <algorithm>
@@ -9,7 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "kernels/token_grad.h"
 #include "test/fixtures.h"
 #include "test/kernels_test.h"
 
@@ -17,7 +18,7 @@ namespace eepo::test {
 namespace {
 
 struct GradError {
-  double of_row = 0;      // |error| / largest |dz| of its row
+  double of_row = 0;       // |error| / largest |dz| of its row
   double elementwise = 0;  // |error| / |dz_j| where |dz_j| > 1e-9 of the row's largest
 };
 
@@ -45,7 +46,10 @@ GradError grad_error(const Logits& logits, const std::vector<int64_t>& targets, 
 }
 
 void test_grad_values() {
-  struct Case { DType dtype; double limit; };
+  struct Case {
+    DType dtype;
+    double limit;
+  };
   for (const Case c : {Case{DType::Float32, 1e-6}, Case{DType::BFloat16, 4e-3}, Case{DType::Float16, 1e-3}}) {
     for (const int64_t cols : {int64_t{1}, int64_t{37}, int64_t{1000}, int64_t{4099}, int64_t{151936}}) {
       const int64_t rows = cols > 10000 ? 3 : 12;

@@ -1,4 +1,6 @@
 // Tests of token_stats.
+#include "kernels/token_stats.h"
+
 #include <omp.h>
 
 #include <algorithm>
@@ -8,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "kernels/token_stats.h"
 #include "test/fixtures.h"
 #include "test/kernels_test.h"
 
@@ -88,8 +89,9 @@ void test_stats_infinities() {
   for (const DType dtype : {DType::Float32, DType::BFloat16, DType::Float16}) {
     Logits logits = random_logits(dtype, 6, cols, 43);
     for (int64_t j = 0; j < cols; j += 2) logits.set(0, j, -kInf);
-    for (int64_t j = 0; j < 4096; ++j) logits.set(1, j, -kInf);           // two whole blocks
-    for (int64_t j = 0; j < cols; ++j) if (j != 7) logits.set(2, j, -kInf);  // one token left
+    for (int64_t j = 0; j < 4096; ++j) logits.set(1, j, -kInf);  // two whole blocks
+    for (int64_t j = 0; j < cols; ++j)
+      if (j != 7) logits.set(2, j, -kInf);  // one token left
     const std::vector<int64_t> targets{1, 5000, 7, 3, 3, 3};
     check_stats(text("stats %s with -inf", dtype_name(dtype)), logits.view(), targets);
     const Stats one = run_stats(logits.view(), targets);
