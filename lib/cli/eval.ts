@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
 import { type Evaluation, evaluatePolicy } from '../eval/evaluate.js';
-import { loadTrainConfig, type TrainConfig, trainSchema } from '../train/config.js';
-import { checkConfig } from '../train/config-file.js';
+import { loadTrainConfig, readConfigText, type TrainConfig, trainSchema } from '../train/config.js';
+import { checkConfig, parseTomlText } from '../train/config-file.js';
 import { evaluationSplits } from '../train/evaluation.js';
 import { loadRun } from '../train/load.js';
 import { formatTable, show, wholeNumber, withInterrupt } from './common.js';
@@ -46,7 +46,7 @@ export function register(program: Command): void {
 }
 
 /** The configuration that says which model and task: the run's own, or defaults around a model folder. */
-function configOf(folder: string, options: Options): TrainConfig {
+function configOf(folder: string, options: Options): { config: TrainConfig; trained: boolean } {
   const isRun = existsSync(join(folder, 'model', 'config.json'));
   const model = isRun ? join(folder, 'model') : folder;
   const saved = join(folder, 'config.toml');
@@ -56,22 +56,25 @@ function configOf(folder: string, options: Options): TrainConfig {
     overrides.push(`task.path=${JSON.stringify(options.data)}`, `task.evalPath=${JSON.stringify(options.data)}`);
     if (options.task === undefined) overrides.push('task.name="jsonl"');
   }
-  if (isRun && existsSync(saved)) return loadTrainConfig(saved, overrides);
-  return checkConfig<TrainConfig>({}, overrides, {
+  // A run of `eepo sft` has a configuration too, but no task.
+  if (isRun && existsSync(saved) && 'task' in parseTomlText(readConfigText(saved), saved)) {
+    return { config: loadTrainConfig(saved, overrides), trained: true };
+  }
+  const config = checkConfig<TrainConfig>({}, overrides, {
     schema: trainSchema,
     source: 'eval',
-    crossChecks: (config) =>
-      config.task.name === 'jsonl' && config.task.path === '' ? ['--task jsonl needs --data FILE'] : [],
+    crossChecks: ({ task }) => (task.name === 'jsonl' && task.path === '' ? ['--task jsonl needs --data FILE'] : []),
   });
+  return { config, trained: false };
 }
 
 async function evaluate(folder: string, options: Options): Promise<void> {
   const temperature = Number(options.temperature);
   if (!(temperature > 0))
     throw new InvalidArgumentError(`--temperature ${options.temperature}: expected a number above 0`);
-  const config = configOf(folder, options);
-  const fromRun = existsSync(join(folder, 'config.toml')) ? config.rollout.maxNewTokens : undefined;
-  const maxNewTokens = options.maxNew ?? fromRun ?? (config.task.name === 'countdown' ? 16 : 512);
+  const { config, trained } = configOf(folder, options);
+  const usual = config.task.name === 'countdown' ? 16 : 512;
+  const maxNewTokens = options.maxNew ?? (trained ? config.rollout.maxNewTokens : usual);
   await withInterrupt(async (signal) => {
     const { policy, tokenizer, task } = await loadRun(config, signal);
     try {

@@ -172,7 +172,7 @@ export function nearest(word: string, candidates: readonly string[]): string | n
     const d = distance(word.toLowerCase(), candidate.toLowerCase());
     if (d < bestDistance) [best, bestDistance] = [candidate, d];
   }
-  return best !== null && bestDistance <= Math.max(2, Math.ceil(word.length / 2)) ? best : null;
+  return best !== null && bestDistance <= Math.max(2, Math.floor(word.length / 3)) ? best : null;
 }
 
 /** `a.b=value` with a TOML value; a bare word is taken as a string. */
