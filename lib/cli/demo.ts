@@ -1,6 +1,6 @@
 /** `eepo demo`: EEPO (and GRPO) train the embedded countdown policy before one's eyes. */
 import { existsSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { ConfigError } from '../errors.js';
 import { packageRoot } from '../native.js';
@@ -66,7 +66,7 @@ async function demo(options: Options): Promise<void> {
     const grpo = options.compare ? await run('grpo') : null;
     console.log(`\n${demoReport(eepo, grpo)}\n`);
     const seconds = (performance.now() - start) / 1000;
-    console.log(`${formatSeconds(seconds)} in all; runs: ${relative('.', out) || '.'}`);
+    console.log(`${formatSeconds(seconds)} in all; runs: ${resolve(out)}`);
   });
 }
 
