@@ -115,6 +115,8 @@ describe('configuration', () => {
       assert.ok(message.includes(part), `${part} is not in\n${message}`);
     }
     assert.match(message, /4 problems/);
+    const mixed = problem(minimal, ['rollout.groupSize=7', 'run.iteratons=3', 'optimizer.lr=fast']);
+    assert.match(mixed, /3 problems(.|\n)*iteratons(.|\n)*lr = "fast"(.|\n)*groupSize = 7/);
   });
 
   it('checks fields against each other', () => {

@@ -156,14 +156,15 @@ export function lookAt(eepo: RunSummary, grpo: RunSummary | null): string[] {
   const history = trained(eepo);
   const both = history.filter(({ metrics }) => metrics[H1] !== undefined && metrics[H2] !== undefined);
   const above = both.filter(({ metrics }) => (metrics[H2] as number) > (metrics[H1] as number)).length;
-  const gap = (meanOf(both, H2) ?? Number.NaN) - (meanOf(both, H1) ?? Number.NaN);
+  const means = (name: string): string => show(meanOf(both, name));
   const lines = [
     `Learning: pass@1 on held-out problems ${change(eepo.first, eepo.last, 'eval/test/pass@1')}, ` +
       `on five numbers (none in training) ${change(eepo.first, eepo.last, 'eval/ood/pass@1')}.`,
-    `Sample, then forget: stage 2 has the higher entropy in ${above} of ${both.length} iterations, by ${show(gap)} nats on ` +
-      'average, and is right a little less often: it looks elsewhere.',
+    `Sample, then forget: stage 2 has the higher entropy in ${above} of ${both.length} iterations (mean ${means(H2)} against ` +
+      `${means(H1)} of stage 1). It avoids what stage 1 just said, which costs reward: ${means('rollout/stage2/reward')} ` +
+      `against ${means('rollout/stage1/reward')}.`,
     `The price of sharpening: pass@64 ${change(eepo.first, eepo.last, 'eval/test/pass@64')}, distinct correct solutions ` +
-      `${change(eepo.first, eepo.last, 'eval/test/distinct')}. No method here raises them above the start.`,
+      `${change(eepo.first, eepo.last, 'eval/test/distinct')}. The policy gets surer of what it could do; it finds no new skill.`,
   ];
   if (grpo) {
     const late = (run: RunSummary): number | undefined => meanOf(trained(run).slice(-20), H1);

@@ -287,11 +287,29 @@ export function checkConfig<T>(
   }
   for (const { section: name, key, value } of overrides.map(parseAssignment)) put(name, key, value, true);
   const result = schema.safeParse(merged);
-  if (!result.success) throw configError(source, describeIssues(schema, result.error, merged));
+  if (!result.success) {
+    const problems = describeIssues(schema, result.error, merged);
+    // What is left without the wrong parts may still not fit together: say so now, not at the next attempt.
+    const rest = schema.safeParse(withoutIssues(merged, result.error));
+    if (rest.success) problems.push(...(crossChecks?.(rest.data as T) ?? []));
+    throw configError(source, problems);
+  }
   const config = result.data as T;
   const problems = crossChecks?.(config) ?? [];
   if (problems.length > 0) throw configError(source, problems);
   return config;
+}
+
+/** A copy without the keys that zod complained about, which then take their defaults. */
+function withoutIssues(raw: Record<string, unknown>, error: z.ZodError): Record<string, unknown> {
+  const copy = structuredClone(raw);
+  for (const issue of error.issues) {
+    const keys = issue.code === 'unrecognized_keys' ? issue.keys : [issue.path[issue.path.length > 1 ? 1 : 0]];
+    const owner = issue.code === 'unrecognized_keys' ? issue.path : issue.path.slice(0, issue.path.length > 1 ? 1 : 0);
+    const target = valueAt(copy, owner) as Record<PropertyKey, unknown> | undefined;
+    for (const key of keys) if (target && key !== undefined) delete target[key];
+  }
+  return copy;
 }
 
 /** The configuration as TOML, sections and keys in the schema's order. */
