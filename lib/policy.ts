@@ -153,6 +153,11 @@ export class Policy implements PolicyLike {
     return new Policy(model, config, configJson, options.companions ?? null);
   }
 
+  /** The model folder it was loaded from (or made with, `companions`): where its tokenizer is. null if there is none. */
+  get folder(): string | null {
+    return this.#source;
+  }
+
   get #native(): NativeModel {
     if (!this.#model) throw new DisposedError('the policy was disposed; do not use it after dispose()');
     return this.#model;

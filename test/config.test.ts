@@ -122,6 +122,7 @@ describe('configuration', () => {
   it('checks fields against each other', () => {
     assert.match(problem(minimal, ['rollout.groupSize=7']), /rollout\.groupSize = 7: .*even.*use 8/);
     assert.equal(loadTrainConfig(file(minimal), ['rollout.groupSize=7', 'unlearn.enabled=false']).rollout.groupSize, 7);
+    loadTrainConfig(file(minimal), ['optimizer.miniBatchPrompts=200']);
     assert.match(problem(minimal, ['optimizer.miniBatchPrompts=48']), /miniBatchPrompts = 48 does not divide .* = 128/);
     assert.match(problem(minimal, ['task.name=jsonl']), /task\.path is missing/);
   });

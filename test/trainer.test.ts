@@ -284,6 +284,30 @@ describe('trainer', () => {
   });
 });
 
+describe('trainer, what may be left out', () => {
+  it('completes a partial configuration, and checks it', async () => {
+    const config = { run: { iterations: 1 }, rollout: { promptsPerIteration: 2, groupSize: 2, maxNewTokens: 4 } };
+    const { trainer, policy } = toyTrainer({ config });
+    const [only] = await collect(trainer);
+    assert.equal(only?.samples.length, 4);
+    assert.equal(policy.calls.filter(({ method }) => method === 'step').length, 1);
+    const wrong = { rollout: { groupsize: 2 } } as unknown as TrainerOptions['config'];
+    assert.throws(() => toyTrainer({ config: wrong }), /groupsize is not a key/);
+  });
+
+  it("takes the caller's reward where the task has none, and asks for one where there is none", async () => {
+    const { reward: _, ...task } = toyTask();
+    const [first] = await collect(toyTrainer({ task, reward: constant(1) }).trainer);
+    assert.equal(first?.metrics['reward/mean'], 1);
+    assert.throws(() => toyTrainer({ task }), /task "toy" has no reward/);
+  });
+
+  it('asks for a tokenizer where the policy comes from no folder', async () => {
+    const trainer = new Trainer({ policy: new FakePolicy(), task: toyTask(), config: toyConfig() });
+    await assert.rejects(trainer.prepare(), /give its tokenizer/);
+  });
+});
+
 describe('trainer, bad input', () => {
   /** The error, which must come before anything was computed. */
   async function early(options: Partial<TrainerOptions>): Promise<Error> {

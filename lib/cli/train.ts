@@ -75,7 +75,7 @@ function sizes(config: TrainConfig, { policy, task }: LoadedRun): string[] {
       .map(([split, problems]) => `${split} ${problems.length}`)
       .join(', ')})`,
     `${rollout.promptsPerIteration} prompts x ${rollout.groupSize} = ${samples} samples of at most ${rollout.maxNewTokens} tokens`,
-    `${(rollout.promptsPerIteration / optimizer.miniBatchPrompts) * optimizer.epochs} updates an iteration`,
+    `${Math.ceil(rollout.promptsPerIteration / optimizer.miniBatchPrompts) * optimizer.epochs} updates an iteration`,
     `${config.run.iterations} iterations`,
   ];
 }

@@ -210,7 +210,10 @@ const optimizer = section(
     miniBatchPrompts: integer(
       64,
       { min: 1 },
-      { doc: 'Prompts per optimizer step; must divide rollout.promptsPerIteration.', paper: '64' },
+      {
+        doc: 'Prompts per optimizer step; must divide rollout.promptsPerIteration, or be larger: then all of them in one step.',
+        paper: '64',
+      },
     ),
     epochs: integer(1, { min: 1 }, { doc: "Passes over an iteration's samples.", paper: '1' }),
     microBatchTokens: integer(
@@ -281,7 +284,7 @@ export function crossChecks(config: TrainConfig): string[] {
         `use ${r.groupSize + 1} or set unlearn.enabled = false`,
     );
   }
-  if (r.promptsPerIteration % o.miniBatchPrompts !== 0) {
+  if (o.miniBatchPrompts < r.promptsPerIteration && r.promptsPerIteration % o.miniBatchPrompts !== 0) {
     problems.push(
       `optimizer.miniBatchPrompts = ${o.miniBatchPrompts} does not divide rollout.promptsPerIteration = ${r.promptsPerIteration}`,
     );

@@ -9,8 +9,9 @@ import { AbortedError, ConfigError, NonFiniteError } from '../errors.js';
 import type { PolicyLike, StepReport } from '../policy.js';
 import { type Rollout, type RolloutPhase, type RolloutPrompt, twoStageRollout } from '../rollout.js';
 import type { ChatMessage, Problem, RewardFunction, RewardInput, Task } from '../tasks/types.js';
+import { Tokenizer } from '../tokenizer.js';
 import { chunk, type LossSample, microBatches, sequenceBatch, splitTokens, tokenBatch } from './batching.js';
-import { checkContext, type TrainConfig } from './config.js';
+import { checkContext, defineConfig, type TrainConfig, type TrainConfigInput } from './config.js';
 import { type Metrics, peakMemoryMiB, rolloutMetrics, type ScoredSample, unlearnMetrics } from './metrics.js';
 import { PromptStream } from './prompt-stream.js';
 import { callReward, tryReward } from './rewards.js';
@@ -19,7 +20,10 @@ import { callReward, tryReward } from './rewards.js';
 export type TrainablePolicy = Pick<
   PolicyLike,
   'config' | 'generate' | 'forget' | 'syncRollout' | 'forward' | 'backward' | 'step' | 'zeroGrad' | 'clone'
->;
+> & {
+  /** Where the tokenizer is, if the trainer is not given one. */
+  readonly folder?: string | null;
+};
 
 /** What the KL penalty needs of the reference model. */
 export type ReferencePolicy = Pick<PolicyLike, 'forward'>;
@@ -47,13 +51,16 @@ export type Evaluator = (iteration: number) => Promise<Metrics>;
 
 export interface TrainerOptions {
   policy: TrainablePolicy;
-  tokenizer: TrainerTokenizer;
-  task: Task;
+  /** Default: the tokenizer of the folder the policy was loaded from. */
+  tokenizer?: TrainerTokenizer;
+  /** What is asked. Its reward may be left out where `reward` is given. */
+  task: Omit<Task, 'reward'> & Partial<Pick<Task, 'reward'>>;
   /** Default: the task's own. */
   reward?: RewardFunction;
   /** Of the KL penalty. Default: a copy of the policy as it is when the trainer starts; none where klCoef is 0. */
   reference?: ReferencePolicy;
-  config: TrainConfig;
+  /** Checked, and completed by the defaults, as by {@link defineConfig}. Default: all defaults. */
+  config?: Partial<TrainConfigInput>;
   /** Another loss than GRPO's: anything on the (a, b) interface. */
   objective?: Objective;
   evaluate?: Evaluator;
@@ -95,7 +102,7 @@ export interface Preparation {
 /**
  * Trains a policy:
  *
- *     for await (const { iteration, metrics } of new Trainer({ policy, tokenizer, task, config })) {
+ *     for await (const { iteration, metrics } of new Trainer({ policy, task, config })) {
  *       console.log(iteration, metrics['reward/mean']);
  *     }
  *
@@ -107,8 +114,7 @@ export interface Preparation {
 export class Trainer implements AsyncIterable<Iteration> {
   readonly config: TrainConfig;
   readonly #policy: TrainablePolicy;
-  readonly #tokenizer: TrainerTokenizer;
-  readonly #task: Task;
+  readonly #task: TrainerOptions['task'];
   readonly #reward: RewardFunction;
   readonly #objective: Objective;
   readonly #evaluate: Evaluator | undefined;
@@ -116,23 +122,28 @@ export class Trainer implements AsyncIterable<Iteration> {
   readonly #signal: AbortSignal | undefined;
   readonly #onEvent: ((event: TrainerEvent) => void) | undefined;
   readonly #gate: EntropyGate;
+  #tokenizer: TrainerTokenizer | null;
   #reference: ReferencePolicy | null;
   #prompts: TrainPrompt[] = [];
   #preparation: Preparation | null = null;
   #stream: PromptStream | null = null;
   #iteration = 0;
 
+  /** @throws ConfigError for a wrong configuration, and where neither the task nor `reward` rewards */
   constructor(options: TrainerOptions) {
-    const { config } = options;
+    const config = defineConfig(options.config);
+    const reward = options.reward ?? options.task.reward;
+    if (typeof reward !== 'function') {
+      throw new ConfigError(`task "${options.task.name}" has no reward; give one: new Trainer({ reward, ... })`);
+    }
     this.config = config;
     this.#policy = options.policy;
-    this.#tokenizer = options.tokenizer;
+    this.#tokenizer = options.tokenizer ?? null;
     this.#task = options.task;
-    this.#reward = options.reward ?? options.task.reward;
+    this.#reward = reward;
     this.#reference = options.reference ?? null;
     this.#evaluate = options.evaluate;
-    const stopTokens = config.rollout.stopTokens.length > 0 ? config.rollout.stopTokens : options.tokenizer.eosTokenIds;
-    this.#stopTokens = options.stopTokens ?? (stopTokens?.length ? stopTokens : undefined);
+    this.#stopTokens = options.stopTokens;
     this.#signal = options.signal;
     this.#onEvent = options.onEvent;
     const { alpha, window, gate } = config.unlearn;
@@ -156,11 +167,13 @@ export class Trainer implements AsyncIterable<Iteration> {
   async prepare(): Promise<Preparation> {
     if (this.#preparation !== null) return this.#preparation;
     const { config } = this;
+    this.#tokenizer ??= await this.#ownTokenizer();
+    const tokenizer = this.#tokenizer;
     const problems = this.#task.splits.train ?? [];
     if (problems.length === 0) {
       throw new ConfigError(`task "${this.#task.name}" has no training prompts; its split "train" is empty`);
     }
-    const all = problems.map((problem) => ({ problem, tokens: this.#tokenizer.encodePrompt(problem.prompt) }));
+    const all = problems.map((problem) => ({ problem, tokens: tokenizer.encodePrompt(problem.prompt) }));
     const empty = all.find(({ tokens }) => tokens.length === 0);
     if (empty)
       throw new ConfigError(`task "${this.#task.name}": problem ${empty.problem.id} has a prompt without tokens`);
@@ -177,6 +190,14 @@ export class Trainer implements AsyncIterable<Iteration> {
     this.#stream = new PromptStream(prompts.length, config.run.seed);
     this.#preparation = { prompts: prompts.length, tooLong: all.length - prompts.length, longestPrompt };
     return this.#preparation;
+  }
+
+  async #ownTokenizer(): Promise<TrainerTokenizer> {
+    const { folder } = this.#policy;
+    if (folder == null) {
+      throw new ConfigError('this policy comes from no folder; give its tokenizer: new Trainer({ tokenizer, ... })');
+    }
+    return Tokenizer.load(folder);
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Iteration> {
@@ -228,7 +249,8 @@ export class Trainer implements AsyncIterable<Iteration> {
     const drawn = (this.#stream as PromptStream).next(this.config.rollout.promptsPerIteration);
     const prompts = drawn.map(({ index, id }) => ({ id, ...(this.#prompts[index] as TrainPrompt) }));
     const rollout = await this.#rollout(prompts, iteration);
-    const responses = rollout.samples.map(({ tokens }) => this.#tokenizer.decode(tokens));
+    const tokenizer = this.#tokenizer as TrainerTokenizer;
+    const responses = rollout.samples.map(({ tokens }) => tokenizer.decode(tokens));
     const rewards = await timed('reward', () =>
       callReward(
         this.#reward,
@@ -284,6 +306,8 @@ export class Trainer implements AsyncIterable<Iteration> {
 
   #rollout(prompts: readonly RolloutPrompt[], iteration: number): Promise<Rollout> {
     const { rollout, unlearn, optimizer, run } = this.config;
+    const own = rollout.stopTokens.length > 0 ? rollout.stopTokens : this.#tokenizer?.eosTokenIds;
+    const stopTokens = this.#stopTokens ?? (own?.length ? own : undefined);
     return twoStageRollout(this.#policy, prompts, {
       groupSize: rollout.groupSize,
       maxNewTokens: rollout.maxNewTokens,
@@ -302,7 +326,7 @@ export class Trainer implements AsyncIterable<Iteration> {
             microBatchTokens: optimizer.microBatchTokens,
           }
         : null,
-      ...(this.#stopTokens === undefined ? {} : { stopTokens: this.#stopTokens }),
+      ...(stopTokens === undefined ? {} : { stopTokens }),
       ...(this.#signal === undefined ? {} : { signal: this.#signal }),
       onPhase: (phase) => this.#emit({ type: 'phase', iteration, phase }),
       onProgress: ({ tokens, running }) => this.#emit({ type: 'progress', iteration, tokens, running }),
