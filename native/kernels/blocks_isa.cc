@@ -42,19 +42,6 @@ void for_vectors(int64_t n, Body body) {
   for (; i + kLanes <= n; i += kLanes) body(i, kLanes);
   if (i < n) body(i, static_cast<int>(n - i));
 }
-Vec load_part(const float* p, int count) {
-  if (count == kLanes) return load(p);
-  float buffer[kLanes] = {};
-  for (int i = 0; i < count; ++i) buffer[i] = p[i];
-  return load(buffer);
-}
-void store_part(float* p, Vec v, int count) {
-  if (count == kLanes) return store(p, v);
-  float buffer[kLanes];
-  store(buffer, v);
-  for (int i = 0; i < count; ++i) p[i] = buffer[i];
-}
-
 }  // namespace
 
 void rms_norm_rows(const float* x, const float* weight, float eps, const NormShape& shape, int64_t begin, int64_t end,

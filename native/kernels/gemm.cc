@@ -14,32 +14,32 @@ namespace eepo {
 namespace {
 
 struct Kernel {
-  int (*panel_floats)();
+  int (*scratch_floats)();
   void (*tile)(const GemmTile&, float*);
 };
 
 const Kernel& kernel() {
   static const Kernel chosen = [] {
 #ifdef EEPO_X86_64
-    if (isa() == Isa::Avx512) return Kernel{isa_avx512::gemm_panel_floats, isa_avx512::gemm_tile};
-    if (isa() == Isa::Avx2) return Kernel{isa_avx2::gemm_panel_floats, isa_avx2::gemm_tile};
+    if (isa() == Isa::Avx512) return Kernel{isa_avx512::gemm_scratch_floats, isa_avx512::gemm_tile};
+    if (isa() == Isa::Avx2) return Kernel{isa_avx2::gemm_scratch_floats, isa_avx2::gemm_tile};
 #endif
-    return Kernel{isa_base::gemm_panel_floats, isa_base::gemm_tile};
+    return Kernel{isa_base::gemm_scratch_floats, isa_base::gemm_tile};
   }();
   return chosen;
 }
 
-// The packed panel of op(B): one per thread, kept for the thread's life.
-float* thread_panel() {
+// Packed parts of A and B: one buffer per thread, kept for the thread's life.
+float* thread_scratch() {
   struct Free {
     void operator()(float* p) const { std::free(p); }
   };
-  thread_local std::unique_ptr<float, Free> panel;
-  if (!panel) {
-    panel.reset(static_cast<float*>(std::aligned_alloc(64, kernel().panel_floats() * sizeof(float))));
-    if (!panel) throw std::bad_alloc();
+  thread_local std::unique_ptr<float, Free> scratch;
+  if (!scratch) {
+    scratch.reset(static_cast<float*>(std::aligned_alloc(64, kernel().scratch_floats() * sizeof(float))));
+    if (!scratch) throw std::bad_alloc();
   }
-  return panel.get();
+  return scratch.get();
 }
 
 GemmTile whole(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
@@ -50,14 +50,19 @@ GemmTile whole(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, c
 
 // Below this many multiply-adds waking the team costs more than it saves.
 constexpr int64_t kSerialWork = 1 << 16;
-constexpr int64_t kTileRows = 384, kTileCols = 128;
+constexpr int64_t kTileCols = 128;
 
 }  // namespace
 
 void gemm_serial(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
                  const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
   if (m <= 0 || n <= 0) return;
-  kernel().tile(whole(op_a, op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc), thread_panel());
+  GemmTile tile = whole(op_a, op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  for (int64_t row = 0; row < m; row += kGemmTileRows) {
+    tile.row_begin = row;
+    tile.row_end = std::min(m, row + kGemmTileRows);
+    kernel().tile(tile, thread_scratch());
+  }
 }
 
 void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda, const float* b,
@@ -70,7 +75,7 @@ void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const 
   }
   const GemmTile all = whole(op_a, op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   // Tiles only decide who computes an element, never how: shrink them until every thread has several.
-  int64_t rows = kTileRows, cols = kTileCols;
+  int64_t rows = kGemmTileRows, cols = std::min(kTileCols, (n + 31) / 32 * 32);
   const auto tiles = [&] { return ((m + rows - 1) / rows) * ((n + cols - 1) / cols); };
   while (tiles() < 3 * threads && (rows > 48 || cols > 32)) {
     if (rows > 48 && (rows >= 3 * cols || cols <= 32))
@@ -86,7 +91,7 @@ void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const 
     tile.row_end = std::min(m, tile.row_begin + rows);
     tile.col_begin = t % across * cols;
     tile.col_end = std::min(n, tile.col_begin + cols);
-    kernel().tile(tile, thread_panel());
+    kernel().tile(tile, thread_scratch());
   }
 }
 

@@ -17,10 +17,13 @@ struct GemmTile {
   float alpha, beta;
 };
 
+/// Rows of the tallest tile that gemm_tile takes.
+inline constexpr int64_t kGemmTileRows = 384;
+
 #define EEPO_DECLARE_GEMM(ns)                      \
   namespace ns {                                   \
-  int gemm_panel_floats();                         \
-  void gemm_tile(const GemmTile& t, float* panel); \
+  int gemm_scratch_floats();                         \
+  void gemm_tile(const GemmTile& t, float* scratch); \
   }
 EEPO_DECLARE_GEMM(isa_base)
 EEPO_DECLARE_GEMM(isa_avx2)

@@ -6,6 +6,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #ifndef EEPO_ISA_NAMESPACE
 #define EEPO_ISA_NAMESPACE isa_base
 #endif
@@ -31,19 +35,61 @@ inline Vec load(const float* p) {
 inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
 inline Vec splat(float x) { return Vec{} + x; }
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
-inline float sum(Vec v) {  // pairwise, so the order does not depend on anything but the width
-  float lane[kLanes];
-  std::memcpy(lane, &v, sizeof v);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
-  return lane[0];
+
+// Halves are folded onto each other, so the order of a sum depends on the width alone.
+typedef float QuarterVec __attribute__((vector_size(16)));
+#if defined(__AVX2__)
+typedef float EightVec __attribute__((vector_size(32)));
+inline QuarterVec low(EightVec v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3); }
+inline QuarterVec high(EightVec v) { return __builtin_shufflevector(v, v, 4, 5, 6, 7); }
+#endif
+#if defined(__AVX512F__)
+inline EightVec low(Vec v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7); }
+inline EightVec high(Vec v) { return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15); }
+#endif
+
+/// Folds a vector with `op` (sum, max) down to one number.
+template <class Op>
+inline float fold(Vec v, Op op) {
+#if defined(__AVX512F__)
+  const EightVec half = op(low(v), high(v));
+  const QuarterVec four = op(low(half), high(half));
+#elif defined(__AVX2__)
+  const QuarterVec four = op(low(v), high(v));
+#else
+  const QuarterVec four = v;
+#endif
+  const QuarterVec two = op(four, __builtin_shufflevector(four, four, 2, 3, 2, 3));
+  const QuarterVec one = op(two, __builtin_shufflevector(two, two, 1, 1, 1, 1));
+  return one[0];
+}
+inline float sum(Vec v) {
+  return fold(v, [](auto a, auto b) { return a + b; });
 }
 inline float max(Vec v) {
-  float lane[kLanes];
-  std::memcpy(lane, &v, sizeof v);
-  float m = lane[0];
-  for (int i = 1; i < kLanes; ++i) m = lane[i] > m ? lane[i] : m;
-  return m;
+  return fold(v, [](auto a, auto b) { return a > b ? a : b; });
+}
+
+/// The first `count` (1 ... kLanes) floats, zeros behind them; and only those back.
+inline Vec load_part(const float* p, int count) {
+  if (count == kLanes) return load(p);
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vec>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p));
+#else
+  float buffer[kLanes] = {};
+  for (int i = 0; i < count; ++i) buffer[i] = p[i];
+  return load(buffer);
+#endif
+}
+inline void store_part(float* p, Vec v, int count) {
+  if (count == kLanes) return store(p, v);
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), reinterpret_cast<__m512>(v));
+#else
+  float buffer[kLanes];
+  store(buffer, v);
+  for (int i = 0; i < count; ++i) p[i] = buffer[i];
+#endif
 }
 
 /// e^x to about 2.5e-7 relative, for x <= 88; anything below -87.3 gives 0. The integer part is taken by adding

@@ -25,7 +25,7 @@ void linear_weight_grad(const float* dy, const float* x, int64_t rows, int64_t i
 }  // namespace
 
 void Decoder::qkv_projection(const float* weights, const LayerOffsets& at, const float* normed, int64_t tokens,
-                             const int32_t* positions, float* qkv, LayerActivations* keep) {
+                             const int32_t* positions, float* qkv, LayerActivations* keep) const {
   const int64_t width = config_.qkv_width(), hd = config_.head_dim;
   linear(normed, weights + at.qkv, tokens, config_.hidden_size, width, qkv);
   if (config_.qkv_bias) add_bias(qkv, weights + at.qkv_bias, tokens, width);
@@ -161,23 +161,21 @@ void Decoder::backward(const float* weights, Activations& acts, const float* d_h
   embed_backward(dx, acts.batch.ids.data(), n, dim, grad + layout_.embed);
 }
 
-void Decoder::decode(const float* weights, const std::vector<int32_t>& ids, const std::vector<int32_t>& positions,
-                     float* hidden, const CacheStep& append) {
-  const auto n = static_cast<int64_t>(ids.size());
+void Decoder::decode(const float* weights, const int32_t* ids, const int32_t* positions, int64_t n, float* hidden,
+                     DecodeScratch& scratch, const CacheStep& append) const {
   const int64_t dim = config_.hidden_size, q_width = config_.q_width(), ffn = config_.intermediate_size;
   const NormShape norm{1, dim, dim, dim};
-  rope_.extend(*std::max_element(positions.begin(), positions.end()) + 1);
-  float* normed = normed_.reserve(n * std::max(dim, q_width));
-  float* x = narrow_.reserve(n * dim);
-  float* branch = d_narrow_.reserve(n * dim);
-  float* qkv = d_qkv_.reserve(n * config_.qkv_width());
-  float* gate_up = d_wide_.reserve(n * 2 * ffn);
-  float* product = wide_.reserve(n * ffn);
-  embed(weights + layout_.embed, ids.data(), n, dim, x);
+  float* normed = scratch.normed.reserve(n * std::max(dim, q_width));
+  float* x = scratch.x.reserve(n * dim);
+  float* branch = scratch.branch.reserve(n * dim);
+  float* qkv = scratch.qkv.reserve(n * config_.qkv_width());
+  float* gate_up = scratch.gate_up.reserve(n * 2 * ffn);
+  float* product = scratch.product.reserve(n * ffn);
+  embed(weights + layout_.embed, ids, n, dim, x);
   for (int64_t l = 0; l < config_.layers; ++l) {
     const LayerOffsets& at = layout_.layers[l];
     rms_norm(x, weights + at.norm1, config_.norm_eps, norm, n, normed, nullptr);
-    qkv_projection(weights, at, normed, n, positions.data(), qkv, nullptr);
+    qkv_projection(weights, at, normed, n, positions, qkv, nullptr);
     float* mixed = normed;
     attention_decode(qkv, attention_shape(), append(l, qkv), mixed);
     linear(mixed, weights + at.o, n, q_width, dim, branch);

@@ -54,6 +54,11 @@ struct Activations {
   bool valid = false;
 };
 
+/// The buffers of one thread's decode().
+struct DecodeScratch {
+  FloatBuffer x, normed, branch, qkv, gate_up, product;
+};
+
 class Decoder {
  public:
   explicit Decoder(const ModelConfig& config) : config_(config), layout_(config), rope_(config) {}
@@ -73,11 +78,15 @@ class Decoder {
   void backward(const float* weights, Activations& acts, const float* d_hidden, float* grad,
                 const CancelToken& cancel);
 
-  /// One token per row at `positions`: the layers on a cache. x: [rows, hidden] embeddings in, final hidden out.
-  /// `append(layer, qkv)` stores the new keys and values and returns the cache view of every row.
-  using CacheStep = std::function<const std::vector<DecodeRow>&(int64_t layer, const float* qkv)>;
-  void decode(const float* weights, const std::vector<int32_t>& ids, const std::vector<int32_t>& positions,
-              float* hidden, const CacheStep& append);
+  /// Makes rope ready for positions [0, count); decode() needs it done.
+  void extend_positions(int64_t count) { rope_.extend(count); }
+
+  /// One token per row at `positions`, all layers, on a cache; hidden: [count, hidden_size], final hidden states.
+  /// `append(layer, qkv)` stores the new keys and values and returns the cache views of the rows. Touches nothing of the
+  /// decoder but constants, so several threads may each run their own rows with a scratch of their own.
+  using CacheStep = std::function<std::vector<DecodeRow>(int64_t layer, const float* qkv)>;
+  void decode(const float* weights, const int32_t* ids, const int32_t* positions, int64_t count, float* hidden,
+              DecodeScratch& scratch, const CacheStep& append) const;
 
   AttentionShape attention_shape() const {
     return {config_.heads, config_.kv_heads, config_.head_dim, config_.qkv_width()};
@@ -85,7 +94,7 @@ class Decoder {
 
  private:
   void qkv_projection(const float* weights, const LayerOffsets& at, const float* normed, int64_t tokens,
-                      const int32_t* positions, float* qkv, LayerActivations* keep);
+                      const int32_t* positions, float* qkv, LayerActivations* keep) const;
 
   ModelConfig config_;
   Layout layout_;

@@ -1,6 +1,9 @@
 #include "model/generate.h"
 
+#include <omp.h>
+
 #include <algorithm>
+#include <exception>
 
 #include "kernels/blocks.h"
 #include "kernels/gemm.h"
@@ -12,6 +15,8 @@ namespace {
 constexpr int64_t kPrefillTokens = 8192;      // tokens of one prefill pass
 constexpr int64_t kLogitFloats = 16 << 20;    // logits held at a time
 constexpr int64_t kFirstCapacity = 32;        // positions a row's own cache starts with
+
+constexpr int64_t kCachedLayerFloats = 1 << 19;  // a layer that fits a core's own cache (2 MB)
 
 int64_t round_up(int64_t n) { return (n + 15) / 16 * 16; }
 
@@ -71,6 +76,12 @@ class Cache {
   FloatBuffer prompt_, own_;
 };
 
+// What one thread needs for its rows of a step.
+struct RowScratch {
+  DecodeScratch decode;
+  std::vector<float> hidden, logits;
+};
+
 class Generator {
  public:
   Generator(Decoder& decoder, const float* weights, const Packed& prompts, const GenerateOptions& options,
@@ -102,6 +113,8 @@ class Generator {
   // The prompts' hidden states at their last token, each sampled once per sample: the first token of every row.
   void prefill() {
     const int64_t dim = config_.hidden_size;
+    for (size_t p = 0; p < prompt_count_; ++p)
+      longest_prompt_ = std::max(longest_prompt_, prompts_.offsets[p + 1] - prompts_.offsets[p]);
     for (size_t first = 0; first < prompt_count_;) {
       Packed chunk;
       chunk.offsets.push_back(0);
@@ -115,63 +128,88 @@ class Generator {
         last.push_back(chunk.tokens() - 1);
         ++end;
       }
-      hidden_.resize(last.size() * dim);
-      decoder_.forward(weights_, chunk, last, scratch_, false, hidden_.data(), cancel_,
+      std::vector<float> hidden(last.size() * dim), logits;
+      decoder_.forward(weights_, chunk, last, scratch_, false, hidden.data(), cancel_,
                        [&](int64_t layer, const float* qkv) { cache_.fill_prompts(layer, first, chunk.offsets, qkv); });
-      for_logits(static_cast<int64_t>(last.size()), [&](int64_t begin, int64_t count) {
+      for_logits(hidden.data(), static_cast<int64_t>(last.size()), logits, [&](int64_t begin, int64_t count) {
         std::vector<int64_t> rows(options_.samples_per_prompt);
         for (int64_t i = 0; i < count; ++i) {
           const auto p = static_cast<int64_t>(first) + begin + i;
           for (int64_t s = 0; s < options_.samples_per_prompt; ++s) rows[s] = p * options_.samples_per_prompt + s;
           // stride 0: every sample of the prompt draws from the same row of logits
-          draw(rows, 0, logits_.data() + i * config_.vocab_size, 0);
+          draw(rows, 0, logits.data() + i * config_.vocab_size, 0);
         }
       });
       first = end;
     }
+    drawn_ = static_cast<int64_t>(samples_.size());
     for (size_t row = 0; row < samples_.size(); ++row)
       if (!samples_[row].stopped) active_.push_back(static_cast<int64_t>(row));
   }
 
+  // One token for every active row. A layer's weights that fit a core's cache are walked by every thread for rows of its
+  // own: one parallel region a step. Larger ones are walked together, each product in parallel, so that they stream
+  // from memory once.
   void step(int64_t t) {
     const auto count = static_cast<int64_t>(active_.size());
-    const int64_t dim = config_.hidden_size;
+    cache_.ensure(t);
+    decoder_.extend_positions(longest_prompt_ + t);
+    const int64_t layer_floats = decoder_.layout().flat_size() / config_.layers;
+    const int64_t threads = omp_get_max_threads();
+    const int64_t parts = layer_floats <= kCachedLayerFloats ? std::min(threads, count) : 1;
+    scratch_rows_.resize(std::max<size_t>(scratch_rows_.size(), parts));
+    std::vector<std::exception_ptr> failures(parts);
+#pragma omp parallel for schedule(static, 1) num_threads(parts) if (parts > 1)
+    for (int64_t part = 0; part < parts; ++part) {
+      try {
+        step_rows(t, count * part / parts, count * (part + 1) / parts, scratch_rows_[part]);
+      } catch (...) {  // must not leave the parallel region
+        failures[part] = std::current_exception();
+      }
+    }
+    for (const auto& failure : failures)
+      if (failure) std::rethrow_exception(failure);
+    drawn_ += count;
+    std::erase_if(active_, [&](int64_t row) { return samples_[row].stopped; });
+  }
+
+  void step_rows(int64_t t, int64_t begin, int64_t end, RowScratch& scratch) {
+    const int64_t count = end - begin;
     std::vector<int32_t> ids(count), positions(count);
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t row = active_[i];
+      const int64_t row = active_[begin + i];
       const size_t p = prompt_of(row);
       ids[i] = samples_[row].tokens.back();
       positions[i] = static_cast<int32_t>(prompts_.offsets[p + 1] - prompts_.offsets[p] + t - 1);
     }
-    cache_.ensure(t);
-    hidden_.resize(count * dim);
+    scratch.hidden.resize(std::max<size_t>(scratch.hidden.size(), count * config_.hidden_size));
     const AttentionShape shape = decoder_.attention_shape();
-    std::vector<DecodeRow> views(count);
-    decoder_.decode(weights_, ids, positions, hidden_.data(),
-                    [&](int64_t layer, const float* qkv) -> const std::vector<DecodeRow>& {
+    decoder_.decode(weights_, ids.data(), positions.data(), count, scratch.hidden.data(), scratch.decode,
+                    [&](int64_t layer, const float* qkv) {
+                      std::vector<DecodeRow> views(count);
                       for (int64_t i = 0; i < count; ++i) {
-                        const int64_t row = active_[i];
+                        const int64_t row = active_[begin + i];
                         cache_append(qkv + i * shape.ld, shape, cache_.own_slot(layer, row), cache_.capacity(), t - 1);
                         views[i] = cache_.view(layer, prompt_of(row), row, t);
                       }
                       return views;
                     });
-    for_logits(count, [&](int64_t begin, int64_t rows) {
-      draw({active_.begin() + begin, active_.begin() + begin + rows}, t, logits_.data(), config_.vocab_size);
+    for_logits(scratch.hidden.data(), count, scratch.logits, [&](int64_t first, int64_t rows) {
+      const auto at = active_.begin() + begin + first;
+      draw({at, at + rows}, t, scratch.logits.data(), config_.vocab_size);
     });
-    std::erase_if(active_, [&](int64_t row) { return samples_[row].stopped; });
   }
 
-  // Forms the logits of hidden_[0, count) a bounded number of rows at a time and hands each range to `use`.
+  // Forms the logits of `count` hidden states a bounded number of rows at a time and hands each range to `use`.
   template <class Use>
-  void for_logits(int64_t count, Use use) {
+  void for_logits(const float* hidden, int64_t count, std::vector<float>& logits, Use use) {
     const int64_t dim = config_.hidden_size, vocab = config_.vocab_size;
     const int64_t chunk = std::max<int64_t>(1, kLogitFloats / vocab);
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t rows = std::min(chunk, count - begin);
-      logits_.resize(std::max<size_t>(logits_.size(), rows * vocab));
-      gemm(Op::None, Op::Transpose, rows, vocab, dim, 1, hidden_.data() + begin * dim, dim,
-           weights_ + decoder_.layout().head, dim, 0, logits_.data(), vocab);
+      logits.resize(std::max<size_t>(logits.size(), rows * vocab));
+      gemm(Op::None, Op::Transpose, rows, vocab, dim, 1, hidden + begin * dim, dim,
+           weights_ + decoder_.layout().head, dim, 0, logits.data(), vocab);
       use(begin, rows);
     }
   }
@@ -195,7 +233,6 @@ class Generator {
       s.entropy.push_back(entropy[i]);
       s.stopped = std::ranges::find(options_.stop_tokens, s.tokens.back()) != options_.stop_tokens.end();
     }
-    drawn_ += count;
   }
 
   Decoder& decoder_;
@@ -210,8 +247,8 @@ class Generator {
   Cache cache_;
   Activations scratch_;
   std::vector<int64_t> active_;
-  std::vector<float> hidden_, logits_;
-  int64_t drawn_ = 0;
+  std::vector<RowScratch> scratch_rows_;
+  int64_t drawn_ = 0, longest_prompt_ = 0;
 };
 
 }  // namespace
