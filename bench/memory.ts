@@ -1,6 +1,6 @@
 /**
  * Memory over many iterations: EEPO with a KL penalty and two updates per iteration on the embedded policy, the resident
- * set after every tenth part. Fails when the second half grew by more than 2 % or 8 MiB.
+ * set after every tenth part. Fails when its maximum in the second half is above that in the first by 2 % and 8 MiB.
  *
  *     node --expose-gc dist/bench/memory.js [iterations=500]
  */
@@ -29,7 +29,8 @@ for await (const { iteration } of new Trainer({ policy, tokenizer, task: countdo
 }
 policy.dispose();
 
-const half = resident[Math.floor((resident.length - 1) / 2)] ?? 0;
-const last = resident.at(-1) ?? 0;
-console.log(`second half: ${(last - half).toFixed(1)} MiB`);
-if (last - half > Math.max(8, 0.02 * half)) process.exitCode = 1;
+// The resident set swings by some MiB as the allocator keeps and returns pages: compare its maxima.
+const middle = Math.floor(resident.length / 2);
+const [first, second] = [Math.max(...resident.slice(0, middle)), Math.max(...resident.slice(middle))];
+console.log(`highest in the first half ${first.toFixed(1)} MiB, in the second ${second.toFixed(1)} MiB`);
+if (second - first > Math.max(8, 0.02 * first)) process.exitCode = 1;
