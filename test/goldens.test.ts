@@ -92,7 +92,10 @@ for (const name of ['stories260K', 'tiny-random-llama32', 'tiny-random-qwen2', '
           difference += ((got[i] as number) - (data[i] as number)) ** 2;
           norm += (data[i] as number) ** 2;
         }
-        assert.ok(Math.sqrt(difference) <= 1e-4 * Math.sqrt(norm), `${key}: relative error ${Math.sqrt(difference / norm)}`);
+        assert.ok(
+          Math.sqrt(difference) <= 1e-4 * Math.sqrt(norm),
+          `${key}: relative error ${Math.sqrt(difference / norm)}`,
+        );
         checked++;
       }
       assert.equal(checked, gradients.size);
