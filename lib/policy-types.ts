@@ -97,7 +97,7 @@ export interface ForgetOptions {
   temperature?: number;
   /** Response tokens whose log-prob is measured again under theta' for `stage1LogpDelta`. Default 1024, 0 = none. */
   probeTokens?: number;
-  /** Upper bound of tokens (prompt + response) in one micro-batch. Default 16384. */
+  /** Upper bound of tokens (prompt + response) in one micro-batch. Default 2048. */
   microBatchTokens?: number;
   signal?: AbortSignal;
 }

@@ -86,7 +86,7 @@ const companionFiles = [
 ];
 
 /** Tokens (prompt + response) that one `score` pass holds at a time. */
-const scoreMicroBatchTokens = 16384;
+const scoreMicroBatchTokens = 2048;
 
 /**
  * A causal language model (`qwen2`, `qwen3` or `llama`) on its device, with its gradients, optimizer state and the
@@ -344,7 +344,7 @@ export class Policy implements PolicyLike {
           normalize: options.normalize === 'gradNorm',
           temperature: temperatureOf(options.temperature, false),
           probeTokens: wholeNumber(options.probeTokens ?? 1024, 'probeTokens', 0),
-          microBatchTokens: wholeNumber(options.microBatchTokens ?? 16384, 'microBatchTokens', 1),
+          microBatchTokens: wholeNumber(options.microBatchTokens ?? 2048, 'microBatchTokens', 1),
         },
         options.signal,
       ),

@@ -188,7 +188,7 @@ export function register(program: Command): void {
     .option('--iterations <n>', 'timed iterations', whole('iterations', 1), 10)
     .option('--warmup <n>', 'iterations before the timed ones', whole('warmup', 0), 2)
     .option('--threads <n>', 'CPU threads (default: all)', whole('threads', 1))
-    .option('--micro-batch-tokens <n>', 'most tokens in one forward pass', whole('micro-batch-tokens', 1), 16384)
+    .option('--micro-batch-tokens <n>', 'most tokens in one forward pass', whole('micro-batch-tokens', 1), 2048)
     .option('--seed <n>', 'of prompts, samples and rewards', whole('seed', 0), 0)
     .option('--device <name>', 'auto, cpu or cuda', 'auto')
     .option('--json', 'print JSON')

@@ -64,7 +64,7 @@ const optimizer = section(
     maxGradNorm: number(1, { min: 0 }, { doc: 'Clip of the global gradient norm; 0 = off.' }),
     batchSize: integer(64, { min: 1 }, { doc: 'Demonstrations per step.' }),
     microBatchTokens: integer(
-      16384,
+      2048,
       { min: 1 },
       { doc: 'Most tokens in one forward and backward pass. Changes memory and speed, not results.' },
     ),

@@ -43,7 +43,7 @@ struct ForgetOptions {
   bool normalize = false;  // divide the gradient by its global norm first
   float temperature = 1;
   int64_t probe_tokens = 1024;
-  int64_t micro_batch_tokens = 16384;
+  int64_t micro_batch_tokens = 2048;
 };
 struct ForgetReport {
   ComplementaryResult loss;
