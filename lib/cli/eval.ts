@@ -2,12 +2,13 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
+import { readConfig } from '../config-json.js';
 import { InvalidArgumentError } from '../errors.js';
 import { type Evaluation, evaluatePolicy } from '../eval/evaluate.js';
 import { loadTrainConfig, readConfigText, type TrainConfig, trainSchema } from '../train/config.js';
 import { checkConfig, parseTomlText } from '../train/config-file.js';
 import { evaluationSplits } from '../train/evaluation.js';
-import { loadRun } from '../train/load.js';
+import { checkModelFolder, loadRun } from '../train/load.js';
 import { formatTable, show, wholeNumber, withInterrupt } from './common.js';
 
 interface Options {
@@ -36,7 +37,7 @@ export function register(program: Command): void {
     .option('--sample-problems <n>', 'of these, problems that are sampled', wholeNumber('sample-problems', 1), 100)
     .option(
       '--max-new <n>',
-      "most tokens of a response (default: the run's, else 16 or 512)",
+      "most tokens of a response (default: the run's, else 16 for countdown, 512 for jsonl)",
       wholeNumber('max-new', 1),
     )
     .option('--temperature <t>', 'of the samples', '1')
@@ -68,16 +69,29 @@ function configOf(folder: string, options: Options): { config: TrainConfig; trai
   return { config, trained: false };
 }
 
+/** How many new tokens, and for a bare model folder how long a prompt, so that both fit into the context. */
+async function fitted(
+  { config, trained }: { config: TrainConfig; trained: boolean },
+  { maxNew }: Options,
+): Promise<{ config: TrainConfig; maxNewTokens: number }> {
+  if (trained) return { config, maxNewTokens: maxNew ?? config.rollout.maxNewTokens };
+  checkModelFolder(config.model.path);
+  const context = (await readConfig(config.model.path)).config.maxPositionEmbeddings;
+  const usual = config.task.name === 'countdown' ? 16 : Math.min(512, Math.floor(context / 2));
+  const maxNewTokens = maxNew ?? usual;
+  const maxPromptTokens = Math.max(1, Math.min(config.task.maxPromptTokens, context - maxNewTokens));
+  return { config: { ...config, task: { ...config.task, maxPromptTokens } }, maxNewTokens };
+}
+
 async function evaluate(folder: string, options: Options): Promise<void> {
   const temperature = Number(options.temperature);
   if (!(temperature > 0))
     throw new InvalidArgumentError(`--temperature ${options.temperature}: expected a number above 0`);
-  const { config, trained } = configOf(folder, options);
-  const usual = config.task.name === 'countdown' ? 16 : 512;
-  const maxNewTokens = options.maxNew ?? (trained ? config.rollout.maxNewTokens : usual);
+  const { config, maxNewTokens } = await fitted(configOf(folder, options), options);
   await withInterrupt(async (signal) => {
     const { policy, tokenizer, task } = await loadRun(config, signal);
     try {
+      for (const note of new Set(task.notes)) console.error(`note: ${note}`);
       const splits =
         options.split.length > 0
           ? options.split
