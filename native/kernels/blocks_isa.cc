@@ -33,7 +33,8 @@ float dot3(const float* a, const float* b, const float* c, int64_t n) {
   return sum(s) + tail;
 }
 
-Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp(-x)); }
+// Bounded, because exp() is good to 88 only: beyond, the sigmoid is below 1e-38 all the same.
+Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp(-x > 88.0f ? splat(88.0f) : -x)); }
 
 // Applies `body(offset, count)` to a row in vectors; the last, short one through a padded buffer.
 template <class Body>
@@ -132,8 +133,7 @@ void softmax_columns(float* scores, int64_t keys, int64_t diagonal, int64_t ld, 
 // The same probabilities again from the saved log-sum-exp.
 void probability_columns(float* scores, int64_t keys, int64_t diagonal, int64_t ld, const float* lse) {
   for (int64_t j = 0; j < keys; ++j)
-    for (int64_t i = 0; i < ld; i += kLanes)
-      store(scores + j * ld + i, exp(load(scores + j * ld + i) - load(lse + i)));
+    for (int64_t i = 0; i < ld; i += kLanes) store(scores + j * ld + i, exp(load(scores + j * ld + i) - load(lse + i)));
   for (int64_t j = diagonal + 1; j < keys; ++j)
     for (int64_t i = 0; i < std::min(j - diagonal, ld); ++i) scores[j * ld + i] = 0.0f;
 }
