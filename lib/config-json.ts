@@ -2,7 +2,7 @@
  * Reads a model folder's config.json, in the old style (`rope_theta`, `rope_scaling`) and the new one
  * (`rope_parameters`), and normalises it. Everything the decoder cannot do exactly is refused by name.
  */
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { InvalidFileError, UnsupportedError } from './errors.js';
@@ -109,7 +109,8 @@ export function normalizeConfig(json: unknown, source = 'config.json'): PolicyCo
   const raw = parsed.data;
   const modelType = raw.model_type as PolicyConfig['modelType'];
   refuse(raw, modelType, source);
-  const headDim = raw.head_dim ?? raw.hidden_size / raw.num_attention_heads;
+  // Qwen 3's heads are 128 wide whatever the hidden size, where config.json leaves it out
+  const headDim = raw.head_dim ?? (modelType === 'qwen3' ? 128 : raw.hidden_size / raw.num_attention_heads);
   if (!Number.isInteger(headDim) || headDim % 2 !== 0) {
     throw new InvalidFileError(
       `${source}: head_dim must be an even integer; hidden_size ${raw.hidden_size} over num_attention_heads ` +
@@ -204,6 +205,8 @@ export async function readConfig(dir: string): Promise<LoadedConfig> {
 export async function readJson(path: string, requiredIn: string | null): Promise<Record<string, unknown> | null> {
   let text: string;
   try {
+    // a pipe or device would be read for ever
+    if (!(await stat(path)).isFile()) throw new Error('it is not a regular file');
     text = await readFile(path, 'utf8');
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;

@@ -9,6 +9,8 @@ namespace eepo {
 namespace {
 
 constexpr int kMaxDepth = 32;
+// A parsed value takes far more memory than its text; the largest real headers hold some hundred thousand.
+constexpr int kMaxValues = 4'000'000;
 
 class Parser {
  public:
@@ -37,6 +39,7 @@ class Parser {
 
   Json parse(int depth) {
     if (depth > kMaxDepth) error("nesting too deep");
+    if (++values_ > kMaxValues) error("too many values");
     space();
     Json value;
     switch (peek()) {
@@ -141,7 +144,9 @@ class Parser {
       }
       if (at_ >= text_.size()) error("unterminated escape");
       switch (const char e = text_[at_++]; e) {
-        case '"': case '\\': case '/': out += e; break;
+        case '"':
+        case '\\':
+        case '/': out += e; break;
         case 'b': out += '\b'; break;
         case 'f': out += '\f'; break;
         case 'n': out += '\n'; break;
@@ -174,7 +179,10 @@ class Parser {
       if (at_ == first) error("invalid value");
     };
     if (peek() == '-') ++at_;
-    if (peek() == '0') ++at_; else digits();
+    if (peek() == '0')
+      ++at_;
+    else
+      digits();
     bool integral = true;
     if (peek() == '.') {
       integral = false;
@@ -202,6 +210,7 @@ class Parser {
   std::string_view text_;
   const std::string& source_;
   size_t at_ = 0;
+  int values_ = 0;
 };
 
 }  // namespace

@@ -44,6 +44,15 @@ struct ModelConfig {
           ") must be a multiple of num_key_value_heads (", kv_heads, ")");
     check(head_dim % 2 == 0, ErrorCode::InvalidFile, "config.json: head_dim must be even for rotary embeddings, got ",
           head_dim);
+    // Before anything grows with these numbers: sizes and offsets must stay far from overflow.
+    check(layers <= 10'000, ErrorCode::InvalidFile, "config.json: num_hidden_layers must be at most 10000, got ",
+          layers);
+    const auto wide = [](int64_t value) { return static_cast<double>(value); };
+    const double attention = wide(hidden_size) * wide(head_dim) * 2 * (wide(heads) + wide(kv_heads));
+    const double layer = attention + 3 * wide(hidden_size) * wide(intermediate_size);
+    const double total = 2 * wide(vocab_size) * wide(hidden_size) + wide(layers) * layer;
+    check(total < 1e14, ErrorCode::InvalidFile, "config.json: its sizes make a model of ", total,
+          " parameters; at most 1e14 can be addressed");
   }
 };
 

@@ -82,10 +82,12 @@ FileTensor parse_entry(const Json& entry, const std::string& where, uint64_t dat
 }  // namespace
 
 SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
-  File fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // a pipe without a writer must not block the device's thread: it is refused below
+  File fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   check(fd.get() >= 0, ErrorCode::InvalidFile, path, ": cannot be opened (", std::strerror(errno), ")");
-  struct stat info {};
-  check(::fstat(fd.get(), &info) == 0 && S_ISREG(info.st_mode), ErrorCode::InvalidFile, path, ": is not a regular file");
+  struct stat info{};
+  check(::fstat(fd.get(), &info) == 0 && S_ISREG(info.st_mode), ErrorCode::InvalidFile, path,
+        ": is not a regular file");
   size_ = static_cast<size_t>(info.st_size);
   check(size_ >= 8, ErrorCode::InvalidFile, path, ": is too short for a safetensors file (", size_, " bytes)");
   void* map = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd.get(), 0);
@@ -102,9 +104,8 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
 void SafetensorsFile::parse() {
   uint64_t header_size = 0;
   std::memcpy(&header_size, map_, 8);
-  check(header_size <= kMaxHeader && header_size <= size_ - 8, ErrorCode::InvalidFile, path_,
-        ": header length ", header_size, " does not fit the file of ", size_,
-        " bytes (not a safetensors file, or truncated)");
+  check(header_size <= kMaxHeader && header_size <= size_ - 8, ErrorCode::InvalidFile, path_, ": header length ",
+        header_size, " does not fit the file of ", size_, " bytes (not a safetensors file, or truncated)");
   const Json header = parse_json({reinterpret_cast<const char*>(map_) + 8, header_size}, path_);
   check(header.kind == Json::Kind::Object, ErrorCode::InvalidFile, path_, ": its header is not a JSON object");
   const uint64_t data_size = size_ - 8 - header_size;

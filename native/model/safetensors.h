@@ -44,6 +44,11 @@ class SafetensorsFile {
   std::unordered_map<std::string, FileTensor> tensors_;
 };
 
+/// Whether convert_to_float takes it.
+inline bool is_float(FileDType dtype) {
+  return dtype == FileDType::F64 || dtype == FileDType::F32 || dtype == FileDType::F16 || dtype == FileDType::BF16;
+}
+
 /// Copies a tensor of F32, F16, BF16 or F64 into float32.
 void convert_to_float(const FileTensor& tensor, float* out);
 
