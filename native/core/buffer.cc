@@ -15,6 +15,7 @@ void FloatBuffer::zero() {
 float* FloatBuffer::reserve(int64_t size) {
   if (size > size_) {
     tensor_ = at::Tensor();  // free the old one first
+    size_ = 0;               // if the next line throws
     tensor_ = at::empty({size}, at::kFloat);
     size_ = size;
   }

@@ -28,7 +28,10 @@ RopeTable::RopeTable(const ModelConfig& c) {
 
 void RopeTable::extend(int64_t count) {
   const auto half = static_cast<int64_t>(frequencies_.size());
-  for (int64_t p = static_cast<int64_t>(cosine_.size()) / half; p < count; ++p)
+  const int64_t known = static_cast<int64_t>(sine_.size()) / half;
+  cosine_.resize(known * half);  // both end at a whole position, also after a failed allocation
+  sine_.resize(known * half);
+  for (int64_t p = known; p < count; ++p)
     for (const float frequency : frequencies_) {
       const double angle = static_cast<float>(p) * frequency;
       cosine_.push_back(static_cast<float>(std::cos(angle)));

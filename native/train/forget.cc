@@ -61,7 +61,10 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
 
   struct ClearGradient {  // also when aborted half-way: the next forget or backward must find it empty
     Model& model;
-    ~ClearGradient() { model.zero_grad(); }
+    ~ClearGradient() {
+      model.zero_grad();
+      model.kept_.valid = false;
+    }
   } clear{*this};
 
   int64_t done = 0;  // response tokens before this micro-batch
@@ -93,7 +96,6 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
         probe_a.push_back(a[t]);
       }
     if (loss.active_tokens > 0) accumulate(weights(), a, {}, cancel);
-    kept_.valid = false;
     done += offsets.back();
     first = end;
   }
@@ -111,16 +113,16 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
   }
   const double eta = options.normalize && report.grad_norm > 0 ? options.eta / report.grad_norm : options.eta;
   rollout_.reserve(n);
-  const AscendReport step = ascend({{master_.data(), DType::Float32, gradient_.data(), DType::Float32, rollout_.data(),
-                                     DType::Float32, n}},
-                                   eta, Rounding::Nearest, 0);
+  const AscendReport step =
+      ascend({{master_.data(), DType::Float32, gradient_.data(), DType::Float32, rollout_.data(), DType::Float32, n}},
+             eta, Rounding::Nearest, 0);
   report.relative_step = std::abs(eta) * report.grad_norm / std::sqrt(square_sum(master_.data(), n));
   report.changed_frac = static_cast<double>(step.changed) / static_cast<double>(layout().parameter_count());
-  rollout_active_ = true;
   if (probe_end > 0) {
     const std::vector<float> after = probe(slice(batch, 0, probe_end), rollout_.data(), options.temperature, cancel);
     report.stage1_logp_delta = mean_change(probe_before, after, probe_a);
   }
+  rollout_active_ = true;  // last: of a forget that was aborted nothing remains
   return report;
 }
 

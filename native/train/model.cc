@@ -31,13 +31,13 @@ bool is_ignored_buffer(const std::string& name) {
 
 }  // namespace
 
-Model::Model(const ModelConfig& config) : decoder_(config), master_(decoder_.layout().flat_size()) {}
-
 void Model::load(const std::vector<std::string>& paths, const CancelToken& cancel) {
+  std::vector<std::unique_ptr<SafetensorsFile>> files;
+  std::vector<std::pair<const FileTensor*, int64_t>> copies;  // to which offset
   std::unordered_set<std::string> seen;
   for (const std::string& path : paths) {
-    const SafetensorsFile file(path);
-    for (const auto& [name, tensor] : file.tensors()) {
+    files.push_back(std::make_unique<SafetensorsFile>(path));
+    for (const auto& [name, tensor] : files.back()->tensors()) {
       cancel.check();
       if (is_ignored_buffer(name)) continue;
       // a tied head that was saved as well is the embedding again
@@ -50,15 +50,23 @@ void Model::load(const std::vector<std::string>& paths, const CancelToken& cance
       check(tensor.shape == parameter->shape, ErrorCode::InvalidFile, path, ": tensor ", name,
             " has a shape that config.json does not give it (", tensor.elements, " elements, expected ",
             parameter->size(), ")");
-      if (!tied_head) convert_to_float(tensor, master_.data() + parameter->offset);
+      check(is_float(tensor.dtype), ErrorCode::Unsupported, path, ": tensor ", name, " has dtype ", tensor.dtype_name,
+            ", which is not supported; use float32, bfloat16 or float16");
+      if (!tied_head) copies.emplace_back(&tensor, parameter->offset);
     }
   }
   for (const Parameter& parameter : layout().parameters())
     check(seen.contains(parameter.name), ErrorCode::InvalidFile, paths.empty() ? std::string("model") : paths[0],
           ": tensor ", parameter.name, " is missing from the weights");
+  master_ = FloatBuffer(layout().flat_size());
+  for (const auto& [tensor, offset] : copies) {
+    cancel.check();
+    convert_to_float(*tensor, master_.data() + offset);
+  }
 }
 
 void Model::initialize(uint64_t seed) {
+  master_ = FloatBuffer(layout().flat_size());
   uint32_t index = 0;
   for (const Parameter& p : layout().parameters()) {
     float* w = master_.data() + p.offset;
@@ -85,6 +93,7 @@ void Model::save(const std::string& path, const CancelToken& cancel) const {
 
 std::shared_ptr<Model> Model::clone() const {
   auto copy = std::make_shared<Model>(config());
+  copy->master_ = FloatBuffer(master_.size());
   std::memcpy(copy->master_.data(), master_.data(), master_.size() * sizeof(float));
   return copy;
 }
@@ -100,8 +109,7 @@ TokenStats Model::score(const Packed& batch, int64_t micro_batch_tokens, const C
   TokenStats out;
   for (size_t first = 0; first < sequences;) {
     size_t end = first;
-    while (end < sequences &&
-           (end == first || batch.offsets[end + 1] - batch.offsets[first] <= micro_batch_tokens))
+    while (end < sequences && (end == first || batch.offsets[end + 1] - batch.offsets[first] <= micro_batch_tokens))
       ++end;
     Packed chunk;
     const int64_t base = batch.offsets[first];
@@ -142,6 +150,10 @@ std::vector<Sample> Model::generate(const Packed& prompts, const GenerateOptions
 
 TokenStats Model::forward(const TrainBatch& batch, float temperature, bool keep, const CancelToken& cancel) {
   const int64_t dim = config().hidden_size;
+  if (keep) {  // whatever stops this forward, no backward may mix the last one's activations with its targets
+    kept_.valid = false;
+    temperature_ = temperature;
+  }
   std::vector<int64_t> rows, own_targets;
   std::vector<int64_t>& targets = keep ? targets_ : own_targets;
   response_rows(batch, rows, targets);
@@ -151,7 +163,6 @@ TokenStats Model::forward(const TrainBatch& batch, float temperature, bool keep,
   decoder_.forward(weights(), batch.packed, rows, keep ? kept_ : scratch_, keep, hidden, cancel);
   linear_token_stats(hidden, weights() + layout().head, n, dim, config().vocab_size, targets.data(), temperature,
                      out.logprob.data(), out.entropy.data(), nullptr, &cancel);
-  if (keep) temperature_ = temperature;
   return out;
 }
 
@@ -162,10 +173,16 @@ void Model::accumulate(const float* weights, const std::vector<float>& a, const 
   if (gradient_.empty()) gradient_ = FloatBuffer(layout().flat_size());
   kept_.valid = false;  // consumed, whatever happens
   has_gradient_ = true;
-  float* d_hidden = d_hidden_.reserve(n * dim);
-  linear_token_grad(hidden_.data(), weights + layout().head, n, dim, config().vocab_size, targets_.data(), a.data(),
-                    b.empty() ? nullptr : b.data(), temperature_, d_hidden, gradient_.data() + layout().head, &cancel);
-  decoder_.backward(weights, kept_, d_hidden, gradient_.data(), cancel);
+  try {
+    float* d_hidden = d_hidden_.reserve(n * dim);
+    linear_token_grad(hidden_.data(), weights + layout().head, n, dim, config().vocab_size, targets_.data(), a.data(),
+                      b.empty() ? nullptr : b.data(), temperature_, d_hidden, gradient_.data() + layout().head,
+                      &cancel);
+    decoder_.backward(weights, kept_, d_hidden, gradient_.data(), cancel);
+  } catch (...) {
+    zero_grad();
+    throw;
+  }
 }
 
 void Model::backward(const std::vector<float>& a, const std::vector<float>& b, const CancelToken& cancel) {

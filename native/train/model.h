@@ -53,13 +53,15 @@ struct ForgetReport {
 
 class Model {
  public:
-  explicit Model(const ModelConfig& config);
+  /// Without weights yet: load(), initialize() or clone() allocates them.
+  explicit Model(const ModelConfig& config) : decoder_(config) {}
 
   const ModelConfig& config() const { return decoder_.config(); }
   const Layout& layout() const { return decoder_.layout(); }
 
   /// Fills the weights from safetensors files (each path a shard). Every parameter must be found once with its
-  /// shape; unknown tensors other than known buffers are an error.
+  /// shape; unknown tensors other than known buffers are an error. Memory is allocated once all of that is known, so a
+  /// config.json that asks for far more than the files hold costs nothing.
   void load(const std::vector<std::string>& paths, const CancelToken& cancel);
   /// N(0, 0.02) matrices, ones for norms, zeros for biases; projections into the residual stream scaled by
   /// 1/sqrt(2 layers), as in GPT-2.
@@ -78,7 +80,8 @@ class Model {
 
   /// Statistics of the response tokens. With `keep`, backward() may follow.
   TokenStats forward(const TrainBatch& batch, float temperature, bool keep, const CancelToken& cancel);
-  /// Adds the gradient of sum a_t l_t + b_t H_t of the last kept forward; b may be empty.
+  /// Adds the gradient of sum a_t l_t + b_t H_t of the last kept forward; b may be empty. If it throws half-way, all
+  /// gradients are cleared: step() must not apply half of one.
   void backward(const std::vector<float>& a, const std::vector<float>& b, const CancelToken& cancel);
   StepReport step(const StepOptions& options);
   void zero_grad();
@@ -93,8 +96,7 @@ class Model {
 
  private:
   const float* weights_of(WeightSet set) const;
-  std::vector<float> probe(const TrainBatch& batch, const float* weights, float temperature,
-                           const CancelToken& cancel);
+  std::vector<float> probe(const TrainBatch& batch, const float* weights, float temperature, const CancelToken& cancel);
   void accumulate(const float* weights, const std::vector<float>& a, const std::vector<float>& b,
                   const CancelToken& cancel);
 
