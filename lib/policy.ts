@@ -308,6 +308,11 @@ export class Policy implements PolicyLike {
         throw new InvalidArgumentError(`${name} must be a finite number >= 0, got ${value}`);
       }
     }
+    // What float32 makes of them counts: with beta 1 or eps 0 a gradient of 0 turns a weight into 0 / 0.
+    for (const [name, beta] of [['betas[0]', beta1] as const, ['betas[1]', beta2] as const]) {
+      if (Math.fround(beta) >= 1) throw new InvalidArgumentError(`${name} must be below 1, got ${beta}`);
+    }
+    if (Math.fround(values.eps) === 0) throw new InvalidArgumentError(`eps must be above 0, got ${values.eps}`);
     return callNative(() => native.step(values));
   }
 
