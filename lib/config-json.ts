@@ -77,6 +77,7 @@ const schema = z.looseObject({
   mlp_bias: z.boolean().nullish(),
   hidden_act: z.string().nullish(),
   use_sliding_window: z.boolean().nullish(),
+  layer_types: z.array(z.string()).nullish(),
   eos_token_id: tokenId,
   bos_token_id: tokenId,
   pad_token_id: tokenId,
@@ -146,6 +147,8 @@ function refuse(raw: RawConfig, modelType: string, source: string): void {
   };
   if ((raw.hidden_act ?? 'silu') !== 'silu') no(`hidden_act "${raw.hidden_act}" (only "silu")`);
   if (raw.use_sliding_window) no('use_sliding_window = true');
+  const layer = raw.layer_types?.find((name) => name !== 'full_attention');
+  if (layer !== undefined) no(`a layer of type "${layer}"`);
   if (raw.mlp_bias) no('mlp_bias = true');
   if (modelType !== 'qwen2' && raw.attention_bias) no('attention_bias = true');
 }

@@ -334,12 +334,11 @@ describe('after a failure', () => {
 
   it('an aborted forward cannot be gone back through', async () => {
     using policy = await Policy.load(embeddedModel);
-    const signal = AbortSignal.abort();
     await policy.forward(batch);
-    await policy.backward(a);
-    await policy.zeroGrad();
-    await assert.rejects(policy.forward(batch, { signal }), { code: 'EEPO_ABORTED' });
+    const large = { prompts: Array(400).fill([1]), responses: Array(400).fill(sequence(60, 106, 60)) };
+    await assert.rejects(policy.forward(large, { signal: AbortSignal.timeout(10) }), { code: 'EEPO_ABORTED' });
     await assert.rejects(policy.backward(a), { code: 'EEPO_BUSY' });
+    await assert.rejects(policy.backward(new Float32Array(400 * 60)), { code: 'EEPO_BUSY' });
   });
 
   it('refuses options of AdamW that would turn weights into NaN', async () => {
@@ -397,6 +396,23 @@ describe('hostile model folders', () => {
       assert.ok(process.memoryUsage().rss - before < 100e6, 'it costs no memory');
     });
   }
+
+  it('a model that no machine can hold', async () => {
+    // more than the address space, so that no lenient allocator promises it
+    await assert.rejects(
+      Policy.create({ ...config, vocab_size: 2 ** 23, hidden_size: 2 ** 22, tie_word_embeddings: false }),
+      {
+        code: 'EEPO_OUT_OF_MEMORY',
+      },
+    );
+  });
+
+  it('layers with attention of another kind', async () => {
+    const { dir } = await randomModel(config);
+    const layer_types = ['full_attention', 'sliding_attention'];
+    await writeFile(join(dir, 'config.json'), JSON.stringify({ ...config, layer_types }));
+    await refused(dir, /a layer of type "sliding_attention" is not supported/, 'EEPO_UNSUPPORTED');
+  });
 
   it('a named pipe or a folder in place of a file', async () => {
     for (const file of ['model.safetensors', 'config.json']) {
