@@ -95,7 +95,7 @@ export interface ForgetOptions {
   clampGrad: 'zero' | 'saturate';
   normalize: 'none' | 'gradNorm';
   temperature?: number;
-  /** Response tokens whose log-prob is measured again under theta' for `stage1LogpDelta`. Default 1024, 0 = none. */
+  /** Response tokens whose log-prob is measured again under theta' for `stage1LogpDelta`. Default 256, 0 = none. */
   probeTokens?: number;
   /** Upper bound of tokens (prompt + response) in one micro-batch. Default 2048. */
   microBatchTokens?: number;

@@ -348,7 +348,7 @@ export class Policy implements PolicyLike {
           saturate: options.clampGrad === 'saturate',
           normalize: options.normalize === 'gradNorm',
           temperature: temperatureOf(options.temperature, false),
-          probeTokens: wholeNumber(options.probeTokens ?? 1024, 'probeTokens', 0),
+          probeTokens: wholeNumber(options.probeTokens ?? 256, 'probeTokens', 0),
           microBatchTokens: wholeNumber(options.microBatchTokens ?? 2048, 'microBatchTokens', 1),
         },
         options.signal,

@@ -27,7 +27,7 @@ export interface UnlearnOptions {
   clampGrad?: 'zero' | 'saturate';
   /** Default 'none'. */
   normalize?: 'none' | 'gradNorm';
-  /** Default 1024. */
+  /** Default 256. */
   probeTokens?: number;
   microBatchTokens?: number;
 }
@@ -230,7 +230,7 @@ export async function twoStageRollout(
               clampGrad: unlearn.clampGrad ?? 'zero',
               normalize: unlearn.normalize ?? 'none',
               temperature,
-              probeTokens: unlearn.probeTokens ?? 1024,
+              probeTokens: unlearn.probeTokens ?? 256,
               ...(unlearn.microBatchTokens === undefined ? {} : { microBatchTokens: unlearn.microBatchTokens }),
               ...(signal === undefined ? {} : { signal }),
             },

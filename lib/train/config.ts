@@ -147,7 +147,7 @@ const unlearn = section(
       paper: 'none',
     }),
     probeTokens: integer(
-      1024,
+      256,
       { min: 0 },
       { doc: 'Stage-1 tokens whose log-prob is measured again after the step (unlearn/stage1_logp_delta); 0 = none.' },
     ),

@@ -27,9 +27,10 @@ struct Scratch {
 // The scratch of every thread, allocated before the parallel region: an exception must not leave one.
 class ThreadScratch {
  public:
-  ThreadScratch(const std::vector<int64_t>& offsets, int64_t head_dim, bool backward) {
+  ThreadScratch(const Segments& segments, int64_t head_dim, bool backward) {
     int64_t longest = 0;
-    for (size_t s = 0; s + 1 < offsets.size(); ++s) longest = std::max(longest, offsets[s + 1] - offsets[s]);
+    for (int64_t s = 0; s < segments.count(); ++s)
+      longest = std::max(longest, segments.prefix_length(s) + segments.length(s));
     scores_ = kQueries * longest;
     block_ = kQueries * head_dim;
     stride_ = (backward ? 2 : 1) * scores_ + 3 * block_;
@@ -54,34 +55,56 @@ void gather(const float* source, int64_t ld, int64_t count, int64_t head_dim, fl
   std::memset(out + count * head_dim, 0, (kQueries - count) * head_dim * sizeof(float));
 }
 
+// Where the keys of a segment lie: its prefix's tokens, then its own.
+struct Parts {
+  int64_t prefix_token, before;  // the prefix: first token, length
+  int64_t own_token;
+
+  /// body(row of the scores, first token, keys) for the prefix and for the first `own` keys of the segment itself.
+  template <class Body>
+  void each(int64_t own, Body body) const {
+    if (before > 0) body(0, prefix_token, before);
+    body(before, own_token, own);
+  }
+};
+
+Parts parts_of(const Segments& segments, int64_t s) {
+  const int64_t prefix = segments.prefix_of(s);
+  return {prefix < 0 ? 0 : segments.offsets[prefix], segments.prefix_length(s), segments.offsets[s]};
+}
+
 }  // namespace
 
-void attention(const float* qkv, const AttentionShape& shape, const std::vector<int64_t>& offsets, float* out,
-               float* lse) {
-  const int64_t sequences = static_cast<int64_t>(offsets.size()) - 1, hd = shape.head_dim;
+void attention(const float* qkv, const AttentionShape& shape, const Segments& segments, float* out, float* lse) {
+  const int64_t count_segments = segments.count(), hd = shape.head_dim;
   const int64_t group = shape.heads / shape.kv_heads, ld = shape.ld, ld_out = shape.heads * hd;
   const float scale = scale_of(shape);
   const auto softmax = EEPO_ISA_DISPATCH(softmax_columns);
-  const ThreadScratch scratch(offsets, hd, false);
+  const ThreadScratch scratch(segments, hd, false);
 #pragma omp parallel
   {
     Scratch work = scratch.mine();
 #pragma omp for schedule(dynamic, 1) collapse(2)
-    for (int64_t s = 0; s < sequences; ++s)
+    for (int64_t s = 0; s < count_segments; ++s)
       for (int64_t h = 0; h < shape.heads; ++h) {
-        const int64_t begin = offsets[s], length = offsets[s + 1] - begin;
-        const float* q = qkv + begin * ld + h * hd;
-        const float* k = qkv + begin * ld + (shape.heads + h / group) * hd;
+        const Parts parts = parts_of(segments, s);
+        const int64_t begin = segments.offsets[s], length = segments.length(s);
+        const float* k = qkv + (shape.heads + h / group) * hd;
         const float* v = k + shape.kv_heads * hd;
         for (int64_t q0 = 0; q0 < length; q0 += kQueries) {
-          const int64_t count = std::min(kQueries, length - q0), keys = q0 + count;
-          gather(q + q0 * ld, ld, count, hd, work.queries);
+          const int64_t count = std::min(kQueries, length - q0);
+          gather(qkv + (begin + q0) * ld + h * hd, ld, count, hd, work.queries);
           float* scores = work.scores;
-          gemm_serial(Op::None, Op::Transpose, keys, kQueries, hd, scale, k, ld, work.queries, hd, 0, scores, kQueries);
-          softmax(scores, keys, q0, kQueries, work.lse);
+          parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
+            gemm_serial(Op::None, Op::Transpose, keys, kQueries, hd, scale, k + token * ld, ld, work.queries,
+                        hd, 0, scores + at * kQueries, kQueries);
+          });
+          softmax(scores, parts.before + q0 + count, parts.before + q0, kQueries, work.lse);
           // O^T = V^T P^T
-          gemm_serial(Op::Transpose, Op::None, hd, kQueries, keys, 1, v, ld, scores, kQueries, 0, work.transposed,
-                      kQueries);
+          parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
+            gemm_serial(Op::Transpose, Op::None, hd, kQueries, keys, 1, v + token * ld, ld, scores + at * kQueries,
+                        kQueries, at == 0 ? 0 : 1, work.transposed, kQueries);
+          });
           for (int64_t i = 0; i < count; ++i) {
             float* row = out + (begin + q0 + i) * ld_out + h * hd;
             for (int64_t d = 0; d < hd; ++d) row[d] = work.transposed[d * kQueries + i];
@@ -92,61 +115,96 @@ void attention(const float* qkv, const AttentionShape& shape, const std::vector<
   }
 }
 
+namespace {
+
+// Segments that share keys: one without a prefix and those that have it as theirs. Their gradients meet in its dK and
+// dV, so a group is one thread's.
+std::vector<std::vector<int64_t>> groups_of(const Segments& segments) {
+  std::vector<std::vector<int64_t>> groups;
+  std::vector<int64_t> group_of(segments.count());
+  for (int64_t s = 0; s < segments.count(); ++s) {
+    const int64_t prefix = segments.prefix_of(s);
+    if (prefix < 0) groups.emplace_back();
+    group_of[s] = prefix < 0 ? static_cast<int64_t>(groups.size()) - 1 : group_of[prefix];
+    groups[group_of[s]].push_back(s);
+  }
+  return groups;
+}
+
+}  // namespace
+
 void attention_backward(const float* d_out, const float* qkv, const float* out, const float* lse,
-                        const AttentionShape& shape, const std::vector<int64_t>& offsets, float* d_qkv) {
-  const int64_t sequences = static_cast<int64_t>(offsets.size()) - 1, hd = shape.head_dim;
+                        const AttentionShape& shape, const Segments& segments, float* d_qkv) {
+  const int64_t hd = shape.head_dim;
   const int64_t group = shape.heads / shape.kv_heads, ld = shape.ld, ld_out = shape.heads * hd;
   const float scale = scale_of(shape);
   const auto probability = EEPO_ISA_DISPATCH(probability_columns);
   const auto softmax_backward = EEPO_ISA_DISPATCH(softmax_backward_columns);
-  const ThreadScratch scratch(offsets, hd, true);
+  const auto groups = groups_of(segments);
+  const auto count_groups = static_cast<int64_t>(groups.size());
+  const ThreadScratch scratch(segments, hd, true);
 #pragma omp parallel
   {
     Scratch work = scratch.mine();
-    // one key-value head per task: its query heads add to dK and dV in order
+    // one key-value head of one group per task: its query heads and segments add to dK and dV in order
 #pragma omp for schedule(dynamic, 1) collapse(2)
-    for (int64_t s = 0; s < sequences; ++s)
+    for (int64_t r = 0; r < count_groups; ++r)
       for (int64_t g = 0; g < shape.kv_heads; ++g) {
-        const int64_t begin = offsets[s], length = offsets[s + 1] - begin;
-        const float* k = qkv + begin * ld + (shape.heads + g) * hd;
+        const float* k = qkv + (shape.heads + g) * hd;
         const float* v = k + shape.kv_heads * hd;
-        float* dk = d_qkv + begin * ld + (shape.heads + g) * hd;
+        float* dk = d_qkv + (shape.heads + g) * hd;
         float* dv = dk + shape.kv_heads * hd;
-        for (int64_t t = 0; t < length; ++t) {
-          std::memset(dk + t * ld, 0, hd * sizeof(float));
-          std::memset(dv + t * ld, 0, hd * sizeof(float));
-        }
-        for (int64_t h = g * group; h < (g + 1) * group; ++h)
-          for (int64_t q0 = 0; q0 < length; q0 += kQueries) {
-            const int64_t count = std::min(kQueries, length - q0), keys = q0 + count;
-            const float* o = out + (begin + q0) * ld_out + h * hd;
-            gather(qkv + (begin + q0) * ld + h * hd, ld, count, hd, work.queries);
-            gather(d_out + (begin + q0) * ld_out + h * hd, ld_out, count, hd, work.d_outputs);
-            for (int64_t i = 0; i < kQueries; ++i) {
-              float delta = 0;
-              if (i < count)
-                for (int64_t d = 0; d < hd; ++d) delta += work.d_outputs[i * hd + d] * o[i * ld_out + d];
-              work.delta[i] = delta;
-              // padding queries see probability 0: exp(x - inf)
-              work.lse[i] = i < count ? lse[(begin + q0 + i) * shape.heads + h] : INFINITY;
-            }
-            float* p = work.scores;
-            float* dp = work.d_scores;
-            gemm_serial(Op::None, Op::Transpose, keys, kQueries, hd, scale, k, ld, work.queries, hd, 0, p, kQueries);
-            probability(p, keys, q0, kQueries, work.lse);
-            // dV += P^T dO,  dP^T = V dO^T
-            gemm_serial(Op::None, Op::None, keys, hd, kQueries, 1, p, kQueries, work.d_outputs, hd, 1, dv, ld);
-            gemm_serial(Op::None, Op::Transpose, keys, kQueries, hd, 1, v, ld, work.d_outputs, hd, 0, dp, kQueries);
-            softmax_backward(p, dp, work.delta, keys, kQueries);
-            // dK += scale dS^T Q,  dQ^T = scale K^T dS^T
-            gemm_serial(Op::None, Op::None, keys, hd, kQueries, scale, dp, kQueries, work.queries, hd, 1, dk, ld);
-            gemm_serial(Op::Transpose, Op::None, hd, kQueries, keys, scale, k, ld, dp, kQueries, 0, work.transposed,
-                        kQueries);
-            for (int64_t i = 0; i < count; ++i) {
-              float* row = d_qkv + (begin + q0 + i) * ld + h * hd;
-              for (int64_t d = 0; d < hd; ++d) row[d] = work.transposed[d * kQueries + i];
-            }
+        for (const int64_t s : groups[r])
+          for (int64_t t = segments.offsets[s]; t < segments.offsets[s + 1]; ++t) {
+            std::memset(dk + t * ld, 0, hd * sizeof(float));
+            std::memset(dv + t * ld, 0, hd * sizeof(float));
           }
+        for (const int64_t s : groups[r]) {
+          const Parts parts = parts_of(segments, s);
+          const int64_t begin = segments.offsets[s], length = segments.length(s);
+          for (int64_t h = g * group; h < (g + 1) * group; ++h)
+            for (int64_t q0 = 0; q0 < length; q0 += kQueries) {
+              const int64_t count = std::min(kQueries, length - q0), all_keys = parts.before + q0 + count;
+              const float* o = out + (begin + q0) * ld_out + h * hd;
+              gather(qkv + (begin + q0) * ld + h * hd, ld, count, hd, work.queries);
+              gather(d_out + (begin + q0) * ld_out + h * hd, ld_out, count, hd, work.d_outputs);
+              for (int64_t i = 0; i < kQueries; ++i) {
+                float delta = 0;
+                if (i < count)
+                  for (int64_t d = 0; d < hd; ++d) delta += work.d_outputs[i * hd + d] * o[i * ld_out + d];
+                work.delta[i] = delta;
+                // padding queries see probability 0: exp(x - inf)
+                work.lse[i] = i < count ? lse[(begin + q0 + i) * shape.heads + h] : INFINITY;
+              }
+              float* p = work.scores;
+              float* dp = work.d_scores;
+              const float *q = work.queries, *d_o = work.d_outputs;
+              parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
+                gemm_serial(Op::None, Op::Transpose, keys, kQueries, hd, scale, k + token * ld, ld, q, hd, 0,
+                            p + at * kQueries, kQueries);
+              });
+              probability(p, all_keys, parts.before + q0, kQueries, work.lse);
+              // dV += P^T dO,  dP^T = V dO^T
+              parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
+                gemm_serial(Op::None, Op::None, keys, hd, kQueries, 1, p + at * kQueries, kQueries, d_o, hd, 1,
+                            dv + token * ld, ld);
+                gemm_serial(Op::None, Op::Transpose, keys, kQueries, hd, 1, v + token * ld, ld, d_o, hd, 0,
+                            dp + at * kQueries, kQueries);
+              });
+              softmax_backward(p, dp, work.delta, all_keys, kQueries);
+              // dK += scale dS^T Q,  dQ^T = scale K^T dS^T
+              parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
+                gemm_serial(Op::None, Op::None, keys, hd, kQueries, scale, dp + at * kQueries, kQueries, q, hd, 1,
+                            dk + token * ld, ld);
+                gemm_serial(Op::Transpose, Op::None, hd, kQueries, keys, scale, k + token * ld, ld,
+                            dp + at * kQueries, kQueries, at == 0 ? 0 : 1, work.transposed, kQueries);
+              });
+              for (int64_t i = 0; i < count; ++i) {
+                float* row = d_qkv + (begin + q0 + i) * ld + h * hd;
+                for (int64_t d = 0; d < hd; ++d) row[d] = work.transposed[d * kQueries + i];
+              }
+            }
+        }
       }
   }
 }

@@ -5,6 +5,9 @@
 // Scores of a block of queries are formed transposed ([keys, 64]): the softmax of 64 queries then runs down the
 // columns in vector lanes, and both products are matrix products with full register tiles even for heads as narrow
 // as 8. Backward forms P again from lse, so nothing of size [T, T] is ever kept.
+//
+// A segment may have a prefix: another segment whose keys and values it sees before its own. So a prompt is computed
+// once for all its responses, forward and backward.
 #pragma once
 
 #include <cstdint>
@@ -17,13 +20,24 @@ struct AttentionShape {
   int64_t ld;  // distance between tokens in qkv rows [q heads | k heads | v heads]
 };
 
-/// offsets: [sequences + 1] token offsets. out: [tokens, heads * head_dim]. lse: [tokens, heads], may be null.
-void attention(const float* qkv, const AttentionShape& shape, const std::vector<int64_t>& offsets, float* out,
-               float* lse);
+/// Token offsets of packed segments, [segments + 1], and each one's prefix: the index of an earlier segment without a
+/// prefix of its own, or -1. An empty `prefix` means none anywhere.
+struct Segments {
+  std::vector<int64_t> offsets;
+  std::vector<int64_t> prefix;
+
+  int64_t count() const { return static_cast<int64_t>(offsets.size()) - 1; }
+  int64_t length(int64_t s) const { return offsets[s + 1] - offsets[s]; }
+  int64_t prefix_of(int64_t s) const { return prefix.empty() ? -1 : prefix[s]; }
+  int64_t prefix_length(int64_t s) const { return prefix_of(s) < 0 ? 0 : length(prefix_of(s)); }
+};
+
+/// out: [tokens, heads * head_dim]. lse: [tokens, heads], may be null.
+void attention(const float* qkv, const AttentionShape& shape, const Segments& segments, float* out, float* lse);
 
 /// d_qkv is overwritten (same layout as qkv).
 void attention_backward(const float* d_out, const float* qkv, const float* out, const float* lse,
-                        const AttentionShape& shape, const std::vector<int64_t>& offsets, float* d_qkv);
+                        const AttentionShape& shape, const Segments& segments, float* d_qkv);
 
 /// The cache of one layer: for every slot `kv_heads` pairs of transposed [head_dim, capacity] keys and values.
 /// Capacities are multiples of 16, memory starts zeroed.

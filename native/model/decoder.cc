@@ -58,10 +58,11 @@ void Decoder::forward(const float* weights, const Packed& batch, const std::vect
   acts.layers.resize(keep ? config_.layers : 1);
   acts.positions.resize(n);
   int64_t longest = 0;
-  for (size_t s = 0; s + 1 < batch.offsets.size(); ++s) {
+  for (int64_t s = 0; s < batch.count(); ++s) {
+    const int64_t before = batch.prefix_length(s);
     for (int64_t t = batch.offsets[s]; t < batch.offsets[s + 1]; ++t)
-      acts.positions[t] = static_cast<int32_t>(t - batch.offsets[s]);
-    longest = std::max(longest, batch.offsets[s + 1] - batch.offsets[s]);
+      acts.positions[t] = static_cast<int32_t>(before + t - batch.offsets[s]);
+    longest = std::max(longest, before + batch.length(s));
   }
   rope_.extend(longest);
 
@@ -79,7 +80,7 @@ void Decoder::forward(const float* weights, const Packed& batch, const std::vect
     qkv_projection(weights, at, normed, n, acts.positions.data(), qkv, keep ? &a : nullptr);
     if (sink) sink(l, qkv);
     float* mixed = a.attention.reserve(n * q_width);
-    attention(qkv, attention_shape(), batch.offsets, mixed, keep ? a.lse.reserve(n * config_.heads) : nullptr);
+    attention(qkv, attention_shape(), batch, mixed, keep ? a.lse.reserve(n * config_.heads) : nullptr);
     linear(mixed, weights + at.o, n, q_width, dim, branch);
     add(branch, n * dim, x);
 
@@ -140,7 +141,7 @@ void Decoder::backward(const float* weights, Activations& acts, const float* d_h
     linear_input_grad(dx, weights + at.o, n, q_width, dim, 0, d_branch);
     float* d_qkv = d_product;
     attention_backward(d_branch, a.qkv.data(), a.attention.data(), a.lse.data(), attention_shape(),
-                       acts.batch.offsets, d_qkv);
+                       acts.batch, d_qkv);
     rope(d_qkv, width, config_.heads + config_.kv_heads, hd, acts.positions.data(), n, rope_.cosine(), rope_.sine(),
          true);
     if (config_.qk_norm) {

@@ -20,10 +20,9 @@
 
 namespace eepo {
 
-/// Token ids of packed sequences; offsets: [sequences + 1].
-struct Packed {
+/// Token ids of packed segments (whole sequences, or prompts and their responses; see Segments).
+struct Packed : Segments {
   std::vector<int32_t> ids;
-  std::vector<int64_t> offsets;
   int64_t tokens() const { return static_cast<int64_t>(ids.size()); }
 };
 

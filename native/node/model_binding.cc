@@ -94,12 +94,13 @@ Packed packed_argument(Napi::Value ids, Napi::Value lengths, int64_t vocab) {
 }
 
 TrainBatch batch_argument(Napi::Value ids, Napi::Value lengths, Napi::Value prompt_lengths, int64_t vocab) {
-  TrainBatch batch{packed_argument(ids, lengths, vocab), {}};
+  Packed packed = packed_argument(ids, lengths, vocab);
+  TrainBatch batch{std::move(packed.ids), std::move(packed.offsets), {}};
   const std::vector<int32_t> starts = int_array(prompt_lengths, "promptLengths");
-  check(starts.size() + 1 == batch.packed.offsets.size(), ErrorCode::InvalidArgument,
+  check(starts.size() + 1 == batch.offsets.size(), ErrorCode::InvalidArgument,
         "promptLengths needs one entry per sequence");
   for (size_t s = 0; s < starts.size(); ++s) {
-    check(starts[s] >= 1 && starts[s] <= batch.packed.offsets[s + 1] - batch.packed.offsets[s],
+    check(starts[s] >= 1 && starts[s] <= batch.offsets[s + 1] - batch.offsets[s],
           ErrorCode::InvalidArgument, "promptLengths[", s, "] must be from 1 to the sequence's length");
     batch.response_starts.push_back(starts[s]);
   }
@@ -277,7 +278,8 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   // logits(ids, signal)
   Napi::Value logits(const Napi::CallbackInfo& info) {
     return with_model(info, [&](ModelPtr model) {
-      Packed packed{int_array(info[0], "ids"), {}};
+      Packed packed;
+      packed.ids = int_array(info[0], "ids");
       const int64_t vocab = model->config().vocab_size;
       check(packed.tokens() > 0, ErrorCode::InvalidArgument, "ids must not be empty");
       for (const int32_t id : packed.ids)
@@ -391,7 +393,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
     return with_model(info, [&](ModelPtr model) {
       TrainBatch batch = batch_argument(info[0], info[1], info[2], model->config().vocab_size);
       std::vector<float> entropy = float_array(info[3], "entropy");
-      int64_t responses = batch.packed.tokens();
+      auto responses = static_cast<int64_t>(batch.ids.size());
       for (const int64_t start : batch.response_starts) responses -= start;
       check(static_cast<int64_t>(entropy.size()) == responses, ErrorCode::InvalidArgument, "entropy has ",
             entropy.size(), " entries, expected one per response token (", responses, ")");

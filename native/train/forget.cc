@@ -10,29 +10,6 @@
 namespace eepo {
 namespace {
 
-// Sequences [first, end) of a batch.
-TrainBatch slice(const TrainBatch& batch, size_t first, size_t end) {
-  TrainBatch part;
-  const int64_t base = batch.packed.offsets[first];
-  part.packed.ids.assign(batch.packed.ids.begin() + base, batch.packed.ids.begin() + batch.packed.offsets[end]);
-  for (size_t s = first; s <= end; ++s) part.packed.offsets.push_back(batch.packed.offsets[s] - base);
-  part.response_starts.assign(batch.response_starts.begin() + static_cast<int64_t>(first),
-                              batch.response_starts.begin() + static_cast<int64_t>(end));
-  return part;
-}
-
-// End of the micro-batch that starts at `first`: at least one sequence, else up to `budget` tokens.
-size_t micro_batch_end(const TrainBatch& batch, size_t first, int64_t budget) {
-  const size_t sequences = batch.response_starts.size();
-  size_t end = first + 1;
-  while (end < sequences && batch.packed.offsets[end + 1] - batch.packed.offsets[first] <= budget) ++end;
-  return end;
-}
-
-int64_t response_length(const TrainBatch& batch, size_t s) {
-  return batch.packed.offsets[s + 1] - batch.packed.offsets[s] - batch.response_starts[s];
-}
-
 double mean_change(const std::vector<float>& before, const std::vector<float>& after, const std::vector<float>& a) {
   double total = 0;
   int64_t active = 0;
@@ -50,14 +27,14 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
                            const CancelToken& cancel) {
   check(!has_gradient_, ErrorCode::Busy,
         "forget needs empty gradient buffers: call step() or zeroGrad() after backward() first");
-  const size_t sequences = batch.response_starts.size();
+  const size_t sequences = batch.sequences();
   rollout_active_ = false;
 
   ForgetReport report;
   std::vector<float> probe_before, probe_a;
   size_t probe_end = 0;  // the first sequences, up to probe_tokens response tokens, are measured again under theta'
   for (int64_t tokens = 0; probe_end < sequences && tokens < options.probe_tokens; ++probe_end)
-    tokens += response_length(batch, probe_end);
+    tokens += batch.response_length(probe_end);
 
   struct ClearGradient {  // also when aborted half-way: the next forget or backward must find it empty
     Model& model;
@@ -75,7 +52,7 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
     std::vector<int64_t> offsets{0};
     std::vector<float> weight;
     for (size_t s = first; s < end; ++s) {
-      const int64_t length = response_length(batch, s);
+      const int64_t length = batch.response_length(s);
       offsets.push_back(offsets.back() + length);
       // 1 / (|O1| T_k): known without the other micro-batches, so their size cannot matter
       weight.push_back(length ? 1.0f / (static_cast<float>(sequences) * static_cast<float>(length)) : 0.0f);
@@ -119,29 +96,12 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
   report.relative_step = std::abs(eta) * report.grad_norm / std::sqrt(square_sum(master_.data(), n));
   report.changed_frac = static_cast<double>(step.changed) / static_cast<double>(layout().parameter_count());
   if (probe_end > 0) {
-    const std::vector<float> after = probe(slice(batch, 0, probe_end), rollout_.data(), options.temperature, cancel);
-    report.stage1_logp_delta = mean_change(probe_before, after, probe_a);
+    const TokenStats after =
+        inspect(share_prompts(slice(batch, 0, probe_end)), rollout_.data(), options.temperature, cancel);
+    report.stage1_logp_delta = mean_change(probe_before, after.logprob, probe_a);
   }
   rollout_active_ = true;  // last: of a forget that was aborted nothing remains
   return report;
-}
-
-std::vector<float> Model::probe(const TrainBatch& batch, const float* weights, float temperature,
-                                const CancelToken& cancel) {
-  const int64_t dim = config().hidden_size;
-  std::vector<int64_t> rows, targets;
-  for (size_t s = 0; s < batch.response_starts.size(); ++s)
-    for (int64_t t = batch.packed.offsets[s] + batch.response_starts[s]; t < batch.packed.offsets[s + 1]; ++t) {
-      rows.push_back(t - 1);
-      targets.push_back(batch.packed.ids[t]);
-    }
-  std::vector<float> logprob(rows.size());
-  const auto n = static_cast<int64_t>(rows.size());
-  float* hidden = scratch_hidden_.reserve(n * dim);
-  decoder_.forward(weights, batch.packed, rows, scratch_, false, hidden, cancel);
-  linear_token_stats(hidden, weights + layout().head, n, dim, config().vocab_size, targets.data(), temperature,
-                     logprob.data(), nullptr, nullptr, &cancel);
-  return logprob;
 }
 
 }  // namespace eepo

@@ -14,17 +14,6 @@
 namespace eepo {
 namespace {
 
-// Response token t of a sequence is predicted by the hidden state one before it.
-void response_rows(const TrainBatch& batch, std::vector<int64_t>& rows, std::vector<int64_t>& targets) {
-  rows.clear();
-  targets.clear();
-  for (size_t s = 0; s < batch.response_starts.size(); ++s)
-    for (int64_t t = batch.packed.offsets[s] + batch.response_starts[s]; t < batch.packed.offsets[s + 1]; ++t) {
-      rows.push_back(t - 1);
-      targets.push_back(batch.packed.ids[t]);
-    }
-}
-
 bool is_ignored_buffer(const std::string& name) {
   return name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".masked_bias");
 }
@@ -149,19 +138,29 @@ std::vector<Sample> Model::generate(const Packed& prompts, const GenerateOptions
 }
 
 TokenStats Model::forward(const TrainBatch& batch, float temperature, bool keep, const CancelToken& cancel) {
+  const SharedBatch shared = share_prompts(batch);
+  if (!keep) return inspect(shared, weights(), temperature, cancel);
   const int64_t dim = config().hidden_size;
-  if (keep) {  // whatever stops this forward, no backward may mix the last one's activations with its targets
-    kept_.valid = false;
-    temperature_ = temperature;
-  }
-  std::vector<int64_t> rows, own_targets;
-  std::vector<int64_t>& targets = keep ? targets_ : own_targets;
-  response_rows(batch, rows, targets);
-  const auto n = static_cast<int64_t>(rows.size());
+  const auto n = static_cast<int64_t>(shared.rows.size());
   TokenStats out{std::vector<float>(n), std::vector<float>(n)};
-  float* hidden = (keep ? hidden_ : scratch_hidden_).reserve(n * dim);
-  decoder_.forward(weights(), batch.packed, rows, keep ? kept_ : scratch_, keep, hidden, cancel);
-  linear_token_stats(hidden, weights() + layout().head, n, dim, config().vocab_size, targets.data(), temperature,
+  kept_.valid = false;  // whatever stops this forward, no backward may mix the last one's activations with its targets
+  targets_ = shared.targets;
+  temperature_ = temperature;
+  float* hidden = hidden_.reserve(n * dim);
+  decoder_.forward(weights(), shared.packed, shared.rows, kept_, true, hidden, cancel);
+  linear_token_stats(hidden, weights() + layout().head, n, dim, config().vocab_size, targets_.data(), temperature,
+                     out.logprob.data(), out.entropy.data(), nullptr, &cancel);
+  return out;
+}
+
+TokenStats Model::inspect(const SharedBatch& shared, const float* weights, float temperature,
+                          const CancelToken& cancel) {
+  const int64_t dim = config().hidden_size;
+  const auto n = static_cast<int64_t>(shared.rows.size());
+  TokenStats out{std::vector<float>(n), std::vector<float>(n)};
+  float* hidden = scratch_hidden_.reserve(n * dim);
+  decoder_.forward(weights, shared.packed, shared.rows, scratch_, false, hidden, cancel);
+  linear_token_stats(hidden, weights + layout().head, n, dim, config().vocab_size, shared.targets.data(), temperature,
                      out.logprob.data(), out.entropy.data(), nullptr, &cancel);
   return out;
 }

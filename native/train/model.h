@@ -13,16 +13,11 @@
 #include "kernels/complementary_loss.h"
 #include "model/decoder.h"
 #include "model/generate.h"
+#include "train/batch.h"
 
 namespace eepo {
 
 enum class WeightSet : uint8_t { Policy, Rollout };
-
-/// Packed prompt + response sequences; response_starts[s] counts the prompt tokens of sequence s (>= 1).
-struct TrainBatch {
-  Packed packed;
-  std::vector<int64_t> response_starts;
-};
 
 struct TokenStats {
   std::vector<float> logprob, entropy;
@@ -42,7 +37,7 @@ struct ForgetOptions {
   double eta = 0;
   bool normalize = false;  // divide the gradient by its global norm first
   float temperature = 1;
-  int64_t probe_tokens = 1024;
+  int64_t probe_tokens = 256;
   int64_t micro_batch_tokens = 2048;
 };
 struct ForgetReport {
@@ -96,7 +91,8 @@ class Model {
 
  private:
   const float* weights_of(WeightSet set) const;
-  std::vector<float> probe(const TrainBatch& batch, const float* weights, float temperature, const CancelToken& cancel);
+  /// Statistics of the response tokens under any weights, nothing kept.
+  TokenStats inspect(const SharedBatch& shared, const float* weights, float temperature, const CancelToken& cancel);
   void accumulate(const float* weights, const std::vector<float>& a, const std::vector<float>& b,
                   const CancelToken& cancel);
 
