@@ -1,10 +1,9 @@
 // A zeroed array of floats from libtorch's allocator (so it is aligned, and counted where tensors are counted).
 #pragma once
 
-#include <cstdint>
-
-
 #include <ATen/core/Tensor.h>
+
+#include <cstdint>
 
 namespace eepo {
 

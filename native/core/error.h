@@ -48,7 +48,8 @@ template <class... Parts>
 // check(n >= 0, ErrorCode::InvalidArgument, "rows must not be negative, got ", n)
 template <class... Parts>
 inline void check(bool condition, ErrorCode code, const Parts&... parts) {
-  if (!condition) [[unlikely]] fail(code, parts...);
+  if (!condition) [[unlikely]]
+    fail(code, parts...);
 }
 
 }  // namespace eepo

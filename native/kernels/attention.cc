@@ -96,8 +96,8 @@ void attention(const float* qkv, const AttentionShape& shape, const Segments& se
           gather(qkv + (begin + q0) * ld + h * hd, ld, count, hd, work.queries);
           float* scores = work.scores;
           parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
-            gemm_serial(Op::None, Op::Transpose, keys, kQueries, hd, scale, k + token * ld, ld, work.queries,
-                        hd, 0, scores + at * kQueries, kQueries);
+            gemm_serial(Op::None, Op::Transpose, keys, kQueries, hd, scale, k + token * ld, ld, work.queries, hd, 0,
+                        scores + at * kQueries, kQueries);
           });
           softmax(scores, parts.before + q0 + count, parts.before + q0, kQueries, work.lse);
           // O^T = V^T P^T
@@ -196,8 +196,8 @@ void attention_backward(const float* d_out, const float* qkv, const float* out, 
               parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
                 gemm_serial(Op::None, Op::None, keys, hd, kQueries, scale, dp + at * kQueries, kQueries, q, hd, 1,
                             dk + token * ld, ld);
-                gemm_serial(Op::Transpose, Op::None, hd, kQueries, keys, scale, k + token * ld, ld,
-                            dp + at * kQueries, kQueries, at == 0 ? 0 : 1, work.transposed, kQueries);
+                gemm_serial(Op::Transpose, Op::None, hd, kQueries, keys, scale, k + token * ld, ld, dp + at * kQueries,
+                            kQueries, at == 0 ? 0 : 1, work.transposed, kQueries);
               });
               for (int64_t i = 0; i < count; ++i) {
                 float* row = d_qkv + (begin + q0 + i) * ld + h * hd;

@@ -9,7 +9,7 @@
 namespace eepo {
 namespace {
 
-constexpr int64_t kRowBlock = 64;      // rows of one partial sum
+constexpr int64_t kRowBlock = 64;           // rows of one partial sum
 constexpr int64_t kElementBlock = 1 << 15;  // elements of one flat range
 constexpr int64_t kParallelWork = 1 << 14;  // floats below which the team is not woken
 

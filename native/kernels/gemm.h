@@ -14,8 +14,8 @@ enum class Op : uint8_t { None, Transpose };
 
 /// lda, ldb, ldc are the row strides (in elements) of A, B and C as stored.
 /// beta = 0 never reads C. Threads: all of the caller's OpenMP team.
-void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
-          const float* b, int64_t ldb, float beta, float* c, int64_t ldc);
+void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda, const float* b,
+          int64_t ldb, float beta, float* c, int64_t ldc);
 
 /// The same, on the calling thread alone: for callers that are parallel already.
 void gemm_serial(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,

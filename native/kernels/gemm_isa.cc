@@ -3,13 +3,14 @@
 // A tile of C is one thread's and walks the whole of k, kBlockK at a time: a [kBlockK, NR] panel of op(B) is packed
 // (zero-padded at the edge), then for every MR rows of A the MR x NR products live in registers over the block. A is
 // read by broadcasts, in place where its rows are contiguous.
+#include "kernels/gemm_isa.h"
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
 #include <utility>
 
-#include "kernels/gemm_isa.h"
 #include "kernels/vec.h"
 
 namespace eepo::EEPO_ISA_NAMESPACE {

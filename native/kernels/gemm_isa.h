@@ -20,8 +20,8 @@ struct GemmTile {
 /// Rows of the tallest tile that gemm_tile takes.
 inline constexpr int64_t kGemmTileRows = 384;
 
-#define EEPO_DECLARE_GEMM(ns)                      \
-  namespace ns {                                   \
+#define EEPO_DECLARE_GEMM(ns)                        \
+  namespace ns {                                     \
   int gemm_scratch_floats();                         \
   void gemm_tile(const GemmTile& t, float* scratch); \
   }

@@ -108,8 +108,8 @@ void Decoder::backward(const float* weights, Activations& acts, const float* d_h
   const auto asked = static_cast<int64_t>(acts.rows.size());
 
   float* d_last = d_narrow_.reserve(std::max(asked, n) * dim);
-  rms_norm_backward(d_hidden, acts.last.data(), weights + layout_.final_norm, acts.inv_final.data(), norm, asked,
-                    false, d_last, grad + layout_.final_norm);
+  rms_norm_backward(d_hidden, acts.last.data(), weights + layout_.final_norm, acts.inv_final.data(), norm, asked, false,
+                    d_last, grad + layout_.final_norm);
   float* dx = d_x_.reserve(n * dim);
   std::memset(dx, 0, n * dim * sizeof(float));
   for (int64_t r = 0; r < asked; ++r)
@@ -133,15 +133,13 @@ void Decoder::backward(const float* weights, Activations& acts, const float* d_h
     rms_norm(a.middle.data(), weights + at.norm2, config_.norm_eps, norm, n, normed, nullptr);
     linear_weight_grad(d_wide, normed, n, dim, 2 * ffn, grad + at.gate_up);
     linear_input_grad(d_wide, weights + at.gate_up, n, dim, 2 * ffn, 0, d_branch);
-    rms_norm_backward(d_branch, a.middle.data(), weights + at.norm2, a.inv2.data(), norm, n, true, dx,
-                      grad + at.norm2);
+    rms_norm_backward(d_branch, a.middle.data(), weights + at.norm2, a.inv2.data(), norm, n, true, dx, grad + at.norm2);
 
     // middle = input + Wo attention(...)
     linear_weight_grad(dx, a.attention.data(), n, q_width, dim, grad + at.o);
     linear_input_grad(dx, weights + at.o, n, q_width, dim, 0, d_branch);
     float* d_qkv = d_product;
-    attention_backward(d_branch, a.qkv.data(), a.attention.data(), a.lse.data(), attention_shape(),
-                       acts.batch, d_qkv);
+    attention_backward(d_branch, a.qkv.data(), a.attention.data(), a.lse.data(), attention_shape(), acts.batch, d_qkv);
     rope(d_qkv, width, config_.heads + config_.kv_heads, hd, acts.positions.data(), n, rope_.cosine(), rope_.sine(),
          true);
     if (config_.qk_norm) {
@@ -156,8 +154,7 @@ void Decoder::backward(const float* weights, Activations& acts, const float* d_h
     rms_norm(a.input.data(), weights + at.norm1, config_.norm_eps, norm, n, normed, nullptr);
     linear_weight_grad(d_qkv, normed, n, dim, width, grad + at.qkv);
     linear_input_grad(d_qkv, weights + at.qkv, n, dim, width, 0, d_branch);
-    rms_norm_backward(d_branch, a.input.data(), weights + at.norm1, a.inv1.data(), norm, n, true, dx,
-                      grad + at.norm1);
+    rms_norm_backward(d_branch, a.input.data(), weights + at.norm1, a.inv1.data(), norm, n, true, dx, grad + at.norm1);
   }
   embed_backward(dx, acts.batch.ids.data(), n, dim, grad + layout_.embed);
 }

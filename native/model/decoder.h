@@ -48,8 +48,8 @@ struct Activations {
   Packed batch;
   std::vector<int32_t> positions;
   std::vector<LayerActivations> layers;
-  FloatBuffer last, inv_final;   // input of the final norm (rows asked for only), its 1/rms
-  std::vector<int64_t> rows;     // the token rows whose hidden state was asked for
+  FloatBuffer last, inv_final;  // input of the final norm (rows asked for only), its 1/rms
+  std::vector<int64_t> rows;    // the token rows whose hidden state was asked for
   bool valid = false;
 };
 
@@ -74,15 +74,14 @@ class Decoder {
                bool keep, float* hidden, const CancelToken& cancel, const KeyValueSink& sink = nullptr);
 
   /// From d_hidden of the same rows: adds every parameter's gradient but the head's into `grad` (flat).
-  void backward(const float* weights, Activations& acts, const float* d_hidden, float* grad,
-                const CancelToken& cancel);
+  void backward(const float* weights, Activations& acts, const float* d_hidden, float* grad, const CancelToken& cancel);
 
   /// Makes rope ready for positions [0, count); decode() needs it done.
   void extend_positions(int64_t count) { rope_.extend(count); }
 
   /// One token per row at `positions`, all layers, on a cache; hidden: [count, hidden_size], final hidden states.
-  /// `append(layer, qkv)` stores the new keys and values and returns the cache views of the rows. Touches nothing of the
-  /// decoder but constants, so several threads may each run their own rows with a scratch of their own.
+  /// `append(layer, qkv)` stores the new keys and values and returns the cache views of the rows. Touches nothing of
+  /// the decoder but constants, so several threads may each run their own rows with a scratch of their own.
   using CacheStep = std::function<std::vector<DecodeRow>(int64_t layer, const float* qkv)>;
   void decode(const float* weights, const int32_t* ids, const int32_t* positions, int64_t count, float* hidden,
               DecodeScratch& scratch, const CacheStep& append) const;

@@ -12,9 +12,9 @@
 namespace eepo {
 namespace {
 
-constexpr int64_t kPrefillTokens = 8192;      // tokens of one prefill pass
-constexpr int64_t kLogitFloats = 16 << 20;    // logits held at a time
-constexpr int64_t kFirstCapacity = 32;        // positions a row's own cache starts with
+constexpr int64_t kPrefillTokens = 8192;    // tokens of one prefill pass
+constexpr int64_t kLogitFloats = 16 << 20;  // logits held at a time
+constexpr int64_t kFirstCapacity = 32;      // positions a row's own cache starts with
 
 constexpr int64_t kCachedLayerFloats = 1 << 19;  // a layer that fits a core's own cache (2 MB)
 
@@ -120,8 +120,8 @@ class Generator {
       chunk.offsets.push_back(0);
       std::vector<int64_t> last;
       size_t end = first;
-      while (end < prompt_count_ && (end == first || chunk.tokens() + prompts_.offsets[end + 1] -
-                                                             prompts_.offsets[end] <= kPrefillTokens)) {
+      while (end < prompt_count_ &&
+             (end == first || chunk.tokens() + prompts_.offsets[end + 1] - prompts_.offsets[end] <= kPrefillTokens)) {
         chunk.ids.insert(chunk.ids.end(), prompts_.ids.begin() + prompts_.offsets[end],
                          prompts_.ids.begin() + prompts_.offsets[end + 1]);
         chunk.offsets.push_back(chunk.tokens());
@@ -147,8 +147,8 @@ class Generator {
       if (!samples_[row].stopped) active_.push_back(static_cast<int64_t>(row));
   }
 
-  // One token for every active row. A layer's weights that fit a core's cache are walked by every thread for rows of its
-  // own: one parallel region a step. Larger ones are walked together, each product in parallel, so that they stream
+  // One token for every active row. A layer's weights that fit a core's cache are walked by every thread for rows of
+  // its own: one parallel region a step. Larger ones are walked together, each product in parallel, so that they stream
   // from memory once.
   void step(int64_t t) {
     const auto count = static_cast<int64_t>(active_.size());
@@ -208,8 +208,8 @@ class Generator {
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t rows = std::min(chunk, count - begin);
       logits.resize(std::max<size_t>(logits.size(), rows * vocab));
-      gemm(Op::None, Op::Transpose, rows, vocab, dim, 1, hidden + begin * dim, dim,
-           weights_ + decoder_.layout().head, dim, 0, logits.data(), vocab);
+      gemm(Op::None, Op::Transpose, rows, vocab, dim, 1, hidden + begin * dim, dim, weights_ + decoder_.layout().head,
+           dim, 0, logits.data(), vocab);
       use(begin, rows);
     }
   }

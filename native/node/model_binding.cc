@@ -24,7 +24,8 @@ using ModelPtr = std::shared_ptr<Model>;
 
 Napi::Value wrap_model(Napi::Env env, ModelPtr model);
 
-// ---- arguments -------------------------------------------------------------------------------------------------------
+// ---- arguments
+// -------------------------------------------------------------------------------------------------------
 
 Napi::Object object_argument(Napi::Value value, const char* name) {
   check(value.IsObject(), ErrorCode::InvalidArgument, name, " must be an object");
@@ -100,14 +101,15 @@ TrainBatch batch_argument(Napi::Value ids, Napi::Value lengths, Napi::Value prom
   check(starts.size() + 1 == batch.offsets.size(), ErrorCode::InvalidArgument,
         "promptLengths needs one entry per sequence");
   for (size_t s = 0; s < starts.size(); ++s) {
-    check(starts[s] >= 1 && starts[s] <= batch.offsets[s + 1] - batch.offsets[s],
-          ErrorCode::InvalidArgument, "promptLengths[", s, "] must be from 1 to the sequence's length");
+    check(starts[s] >= 1 && starts[s] <= batch.offsets[s + 1] - batch.offsets[s], ErrorCode::InvalidArgument,
+          "promptLengths[", s, "] must be from 1 to the sequence's length");
     batch.response_starts.push_back(starts[s]);
   }
   return batch;
 }
 
-// ---- results ---------------------------------------------------------------------------------------------------------
+// ---- results
+// ---------------------------------------------------------------------------------------------------------
 
 Napi::Value to_float_array(Napi::Env env, const std::vector<float>& values) {
   auto array = Napi::Float32Array::New(env, values.size());
@@ -195,27 +197,22 @@ Napi::Value to_named_tensors(Napi::Env env, NamedTensors tensors) {
   return list;
 }
 
-// ---- the handle ------------------------------------------------------------------------------------------------------
+// ---- the handle
+// ------------------------------------------------------------------------------------------------------
 
 class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
  public:
   static Napi::Function define(Napi::Env env) {
-    return DefineClass(env, class_name,
-                       {InstanceAccessor<&ModelHandle::num_parameters>("numParameters"),
-                        InstanceMethod<&ModelHandle::score>("score"),
-                        InstanceMethod<&ModelHandle::logits>("logits"),
-                        InstanceMethod<&ModelHandle::generate>("generate"),
-                        InstanceMethod<&ModelHandle::forward>("forward"),
-                        InstanceMethod<&ModelHandle::backward>("backward"),
-                        InstanceMethod<&ModelHandle::step>("step"),
-                        InstanceMethod<&ModelHandle::zero_grad>("zeroGrad"),
-                        InstanceMethod<&ModelHandle::forget>("forget"),
-                        InstanceMethod<&ModelHandle::sync_rollout>("syncRollout"),
-                        InstanceMethod<&ModelHandle::gradients>("gradients"),
-                        InstanceMethod<&ModelHandle::parameters>("parameters"),
-                        InstanceMethod<&ModelHandle::clone>("clone"),
-                        InstanceMethod<&ModelHandle::save>("save"),
-                        InstanceMethod<&ModelHandle::dispose>("dispose")});
+    return DefineClass(
+        env, class_name,
+        {InstanceAccessor<&ModelHandle::num_parameters>("numParameters"), InstanceMethod<&ModelHandle::score>("score"),
+         InstanceMethod<&ModelHandle::logits>("logits"), InstanceMethod<&ModelHandle::generate>("generate"),
+         InstanceMethod<&ModelHandle::forward>("forward"), InstanceMethod<&ModelHandle::backward>("backward"),
+         InstanceMethod<&ModelHandle::step>("step"), InstanceMethod<&ModelHandle::zero_grad>("zeroGrad"),
+         InstanceMethod<&ModelHandle::forget>("forget"), InstanceMethod<&ModelHandle::sync_rollout>("syncRollout"),
+         InstanceMethod<&ModelHandle::gradients>("gradients"), InstanceMethod<&ModelHandle::parameters>("parameters"),
+         InstanceMethod<&ModelHandle::clone>("clone"), InstanceMethod<&ModelHandle::save>("save"),
+         InstanceMethod<&ModelHandle::dispose>("dispose")});
   }
 
   explicit ModelHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ModelHandle>(info) {
@@ -330,10 +327,8 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
       }
       return run(
           env, Device::Cpu, info[3],
-          [model, packed = std::move(packed), options = std::move(options), set,
-           progress = std::move(progress)](const CancelToken& c) {
-            return model->generate(packed, options, set, c, progress);
-          },
+          [model, packed = std::move(packed), options = std::move(options), set, progress = std::move(progress)](
+              const CancelToken& c) { return model->generate(packed, options, set, c, progress); },
           to_samples);
     });
   }
@@ -357,7 +352,8 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   Napi::Value backward(const Napi::CallbackInfo& info) {
     return with_model(info, [&](ModelPtr model) {
       std::vector<float> a = float_array(info[0], "a");
-      std::vector<float> b = info[1].IsNull() || info[1].IsUndefined() ? std::vector<float>() : float_array(info[1], "b");
+      std::vector<float> b =
+          info[1].IsNull() || info[1].IsUndefined() ? std::vector<float>() : float_array(info[1], "b");
       return run_void(info.Env(), info[2],
                       [model, a = std::move(a), b = std::move(b)](const CancelToken& c) { model->backward(a, b, c); });
     });
@@ -452,8 +448,9 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   Napi::Value save(const Napi::CallbackInfo& info) {
     return with_model(info, [&](ModelPtr model) {
       check(info[0].IsString(), ErrorCode::InvalidArgument, "path must be a string");
-      return run_void(info.Env(), info[1], [model, path = info[0].As<Napi::String>().Utf8Value()](
-                                               const CancelToken& c) { model->save(path, c); });
+      return run_void(
+          info.Env(), info[1],
+          [model, path = info[0].As<Napi::String>().Utf8Value()](const CancelToken& c) { model->save(path, c); });
     });
   }
 

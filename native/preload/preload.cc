@@ -23,10 +23,10 @@ Napi::Value load(const Napi::CallbackInfo& info) {
   return env.Undefined();
 }
 
-// libgomp's idle threads spin for milliseconds before they sleep. Where anything else wants the cores, a spinning thread
-// keeps its partner from running, and the many short parallel regions of a small model become ten times slower (measured:
-// 11 s instead of 0.7 s an iteration beside one busy process). libgomp reads this when it is loaded, so it is set here,
-// unless the user has an opinion.
+// libgomp's idle threads spin for milliseconds before they sleep. Where anything else wants the cores, a spinning
+// thread keeps its partner from running, and the many short parallel regions of a small model become ten times slower
+// (measured: 11 s instead of 0.7 s an iteration beside one busy process). libgomp reads this when it is loaded, so it
+// is set here, unless the user has an opinion.
 void shorten_openmp_spinning() {
   if (std::getenv("OMP_WAIT_POLICY") == nullptr) setenv("GOMP_SPINCOUNT", "1000", /*overwrite=*/0);
 }
