@@ -209,27 +209,32 @@ void attention_backward(const float* d_out, const float* qkv, const float* out, 
   }
 }
 
-void cache_append(const float* qkv_row, const AttentionShape& shape, float* slot, int64_t capacity, int64_t position) {
+void cache_append(const float* qkv, const AttentionShape& shape, const CacheSlot* slots, int64_t tokens, float* cache) {
   const int64_t hd = shape.head_dim;
-  const float* k = qkv_row + shape.heads * hd;
-  const float* v = k + shape.kv_heads * hd;
-  for (int64_t g = 0; g < shape.kv_heads; ++g) {
-    float* keys = slot + 2 * g * hd * capacity;
-    float* values = keys + hd * capacity;
-    for (int64_t d = 0; d < hd; ++d) {
-      keys[d * capacity + position] = k[g * hd + d];
-      values[d * capacity + position] = v[g * hd + d];
+#pragma omp parallel for schedule(static) if (tokens > 1)
+  for (int64_t t = 0; t < tokens; ++t) {
+    const float* k = qkv + t * shape.ld + shape.heads * hd;
+    const float* v = k + shape.kv_heads * hd;
+    const int64_t capacity = slots[t].capacity, position = slots[t].position;
+    for (int64_t g = 0; g < shape.kv_heads; ++g) {
+      float* keys = cache + slots[t].at + 2 * g * hd * capacity;
+      float* values = keys + hd * capacity;
+      for (int64_t d = 0; d < hd; ++d) {
+        keys[d * capacity + position] = k[g * hd + d];
+        values[d * capacity + position] = v[g * hd + d];
+      }
     }
   }
 }
 
-void attention_decode(const float* qkv, const AttentionShape& shape, const std::vector<DecodeRow>& rows, float* out) {
+void attention_decode(const float* qkv, const AttentionShape& shape, const DecodeRow* rows, int64_t count,
+                      const float* prompts, const float* own, float* out) {
   const int64_t hd = shape.head_dim, group = shape.heads / shape.kv_heads;
   const float scale = scale_of(shape);
   const auto decode = EEPO_ISA_DISPATCH(decode_head);
-  const int64_t count = static_cast<int64_t>(rows.size());
   int64_t longest = 0;
-  for (const DecodeRow& row : rows) longest = std::max(longest, row.prompt_length + row.own_length);
+  for (int64_t r = 0; r < count; ++r)
+    longest = std::max(longest, int64_t{rows[r].prompt_length} + int64_t{rows[r].own_length});
   const int64_t stride = longest + 32;  // each slice is rounded up to 16
   // allocated here: an exception must not leave the parallel region
   const auto scratch = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(omp_get_max_threads() * stride));
@@ -241,11 +246,11 @@ void attention_decode(const float* qkv, const AttentionShape& shape, const std::
       const DecodeRow& row = rows[r];
       for (int64_t h = 0; h < shape.heads; ++h) {
         const int64_t at = 2 * (h / group) * hd;
-        const CacheSlice slices[2] = {
-            {row.prompt + at * row.prompt_capacity, row.prompt + (at + hd) * row.prompt_capacity, row.prompt_length,
-             row.prompt_capacity},
-            {row.own + at * row.own_capacity, row.own + (at + hd) * row.own_capacity, row.own_length,
-             row.own_capacity}};
+        const auto slice = [&](const float* slot, int64_t length, int64_t capacity) {
+          return CacheSlice{slot + at * capacity, slot + (at + hd) * capacity, length, capacity};
+        };
+        const CacheSlice slices[2] = {slice(prompts + row.prompt_at, row.prompt_length, row.prompt_capacity),
+                                      slice(own + row.own_at, row.own_length, row.own_capacity)};
         decode(qkv + r * shape.ld + h * hd, hd, scale, slices, 2, mine, out + (r * shape.heads + h) * hd);
       }
     }

@@ -39,27 +39,29 @@ void attention(const float* qkv, const AttentionShape& shape, const Segments& se
 void attention_backward(const float* d_out, const float* qkv, const float* out, const float* lse,
                         const AttentionShape& shape, const Segments& segments, float* d_qkv);
 
-/// The cache of one layer: for every slot `kv_heads` pairs of transposed [head_dim, capacity] keys and values.
-/// Capacities are multiples of 16, memory starts zeroed.
-struct LayerCache {
-  float* data;
-  int64_t capacity;
-};
+/// The cache: slots of `kv_heads` pairs of transposed [head_dim, capacity] keys and values. Capacities are multiples of
+/// 16, memory starts zeroed. Slots are named by where they start, in floats, so that one table serves every layer.
 inline int64_t cache_slot_floats(const AttentionShape& s, int64_t capacity) {
   return 2 * s.kv_heads * s.head_dim * capacity;
 }
 
-/// Writes the keys and values of one token's qkv row at `position` of a slot.
-void cache_append(const float* qkv_row, const AttentionShape& shape, float* slot, int64_t capacity, int64_t position);
-
-struct DecodeRow {
-  const float* prompt;  // slot of the shared prompt
-  int64_t prompt_length, prompt_capacity;
-  const float* own;  // slot of this row's own tokens
-  int64_t own_length, own_capacity;
+/// Where one token's keys and values go.
+struct CacheSlot {
+  int64_t at;  // start of the slot in the layer's cache
+  int32_t capacity, position;
 };
 
-/// One query token per row against its prompt's and its own cache. qkv: [rows, ld]; out: [rows, heads * head_dim].
-void attention_decode(const float* qkv, const AttentionShape& shape, const std::vector<DecodeRow>& rows, float* out);
+/// Writes the keys and values of qkv row t to slots[t], for every token.
+void cache_append(const float* qkv, const AttentionShape& shape, const CacheSlot* slots, int64_t tokens, float* cache);
+
+/// What one row sees when it decodes: the prompt it shares with others, and its own tokens so far (this one included).
+struct DecodeRow {
+  int64_t prompt_at, own_at;  // start of the slots in the layer's two caches
+  int32_t prompt_length, prompt_capacity, own_length, own_capacity;
+};
+
+/// One query token per row against its prompt's and its own cache. qkv: [count, ld]; out: [count, heads * head_dim].
+void attention_decode(const float* qkv, const AttentionShape& shape, const DecodeRow* rows, int64_t count,
+                      const float* prompts, const float* own, float* out);
 
 }  // namespace eepo
