@@ -7,6 +7,9 @@ import { LoadError } from '../errors.js';
 /** The libtorch release this version of the package is built and tested with. */
 export const LIBTORCH_VERSION = '2.13.0';
 
+/** The minor versions that the package can also be built against; a binary still belongs to the one it was built with. */
+export const LIBTORCH_MINORS: readonly string[] = ['2.11', '2.12', '2.13', '2.14'];
+
 /** Where a libtorch was found: an option, the LIBTORCH variable, the package's cache, or a Python that has torch. */
 export type LibtorchSource = 'option' | 'LIBTORCH' | 'cache' | 'python';
 
@@ -33,6 +36,23 @@ export function cacheDirectory(env: NodeJS.ProcessEnv = process.env): string {
 /** The folder in the cache that holds the CPU build of a libtorch version. */
 export function cachedLibtorch(version: string, env: NodeJS.ProcessEnv = process.env): string {
   return join(cacheDirectory(env), 'libtorch', `${version}-cpu`);
+}
+
+/** The folders of libtorch builds with CUDA in the cache, as scripts/setup-cuda.mjs makes them; the newest first. */
+export function cachedCudaLibtorchs(env: NodeJS.ProcessEnv = process.env): string[] {
+  const parent = join(cacheDirectory(env), 'cuda');
+  try {
+    const versions = readdirSync(parent).filter((name) => /^\d+\.\d+\.\d+$/.test(name));
+    versions.sort((a, b) => b.localeCompare(a, 'en', { numeric: true }));
+    return versions.map((name) => join(parent, name, 'torch'));
+  } catch {
+    return []; // No cache yet.
+  }
+}
+
+/** Whether a libtorch was built with CUDA. */
+export function hasCuda(libtorch: Libtorch): boolean {
+  return existsSync(join(libtorch.path, 'lib', 'libtorch_cuda.so'));
 }
 
 /** `2.13.0` -> `2.13`: libtorch's C++ interface changes between minor versions, so a binary belongs to one. */
@@ -80,8 +100,19 @@ function versionOf(path: string): string | undefined {
 /** Options of {@link findLibtorch}; all default to the machine as it is. */
 export interface FindOptions {
   env?: NodeJS.ProcessEnv;
-  /** Only a libtorch of this minor version serves. Default: that of {@link LIBTORCH_VERSION}. */
+  /**
+   * Only a libtorch of this minor version serves; `any`: one of {@link LIBTORCH_MINORS}. Default: that of
+   * {@link LIBTORCH_VERSION}.
+   */
   version?: string;
+  /** `required`: only one built with CUDA serves; `preferred`: one without serves if there is no other. */
+  cuda?: 'required' | 'preferred';
+}
+
+/** What {@link attempt} asks of a libtorch. */
+interface Wanted {
+  minors: readonly string[];
+  cuda: boolean;
 }
 
 /**
@@ -94,8 +125,18 @@ export interface FindOptions {
  * @throws LoadError that lists every place looked at, with the reason each was refused.
  */
 export function findLibtorch(options: FindOptions = {}): Libtorch {
-  const env = options.env ?? process.env;
-  const wanted = minorOf(options.version ?? LIBTORCH_VERSION);
+  const { env = process.env, version = LIBTORCH_VERSION, cuda } = options;
+  if (cuda === 'preferred' && !env.LIBTORCH) {
+    try {
+      return findLibtorch({ env, version, cuda: 'required' });
+    } catch {
+      return findLibtorch({ env, version });
+    }
+  }
+  const wanted = {
+    minors: version === 'any' ? LIBTORCH_MINORS : [minorOf(version)],
+    cuda: cuda === 'required',
+  };
   const misses: Miss[] = [];
 
   if (env.LIBTORCH) {
@@ -103,8 +144,9 @@ export function findLibtorch(options: FindOptions = {}): Libtorch {
     if (found) return found;
     throw notFound(wanted, misses);
   }
-  const candidates = cacheCandidates(options.version ?? LIBTORCH_VERSION, env);
-  for (const folder of candidates) {
+  const plain = cacheCandidates(version === 'any' ? LIBTORCH_VERSION : version, env);
+  const withCuda = cachedCudaLibtorchs(env);
+  for (const folder of wanted.cuda ? withCuda : [...plain, ...withCuda]) {
     const found = attempt(`cache ${folder}`, folder, 'cache', wanted, misses);
     if (found) return found;
   }
@@ -141,13 +183,18 @@ function attempt(
   where: string,
   folder: string,
   source: LibtorchSource,
-  wanted: string,
+  wanted: Wanted,
   misses: Miss[],
 ): Libtorch | undefined {
   try {
     const found = inspectLibtorch(folder, source);
-    if (minorOf(found.version) === wanted) return found;
-    misses.push({ where, reason: `it is libtorch ${found.version}; ${wanted} is needed` });
+    if (!wanted.minors.includes(minorOf(found.version))) {
+      misses.push({ where, reason: `it is libtorch ${found.version}; ${wanted.minors.join(' or ')} is needed` });
+    } else if (wanted.cuda && !hasCuda(found)) {
+      misses.push({ where, reason: `it is libtorch ${found.version} without CUDA (no lib/libtorch_cuda.so)` });
+    } else {
+      return found;
+    }
   } catch (error) {
     misses.push({ where, reason: (error as Error).message });
   }
@@ -172,15 +219,19 @@ function torchOfPython(python: string, env: NodeJS.ProcessEnv): { path: string }
   }
 }
 
-function notFound(wanted: string, misses: Miss[]): LoadError {
+function notFound(wanted: Wanted, misses: Miss[]): LoadError {
   const lines = misses.map(({ where, reason }) => `  - ${where}: ${reason}`);
+  const what = `libtorch ${wanted.minors.join(' or ')}${wanted.cuda ? ' with CUDA' : ''}`;
+  const install = wanted.cuda
+    ? ['  - install PyTorch with CUDA for the python3 on the PATH (or set EEPO_PYTHON): pip install torch']
+    : ['  - npx eepo libtorch install'];
   return new LoadError(
     [
-      `libtorch ${wanted} was not found. Looked at:`,
+      `${what} was not found. Looked at:`,
       ...lines,
       'Possible solutions:',
-      '  - npx eepo libtorch install',
-      `  - set LIBTORCH to a folder that holds libtorch ${wanted} (lib/, include/, share/cmake/)`,
+      ...install,
+      `  - set LIBTORCH to a folder that holds ${what} (lib/, include/, share/cmake/)`,
     ].join('\n'),
   );
 }

@@ -53,8 +53,8 @@ inline int multiprocessors() {
 }
 #else
 inline void* allocate(size_t bytes) {
-  void* p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-  if (p == nullptr) std::abort();
+  void* p = nullptr;
+  if (posix_memalign(&p, 256, bytes) != 0) std::abort();
   return p;
 }
 inline void release(void* p) { std::free(p); }

@@ -1,0 +1,97 @@
+# The CUDA half: build/cuda/eepo_cuda.so, which the addon loads where a GPU is. Included by CMakeLists.txt.
+#
+# nvcc is called as a plain command, not as CMake's CUDA language. So any CMake does (older ones do not know C++20 for
+# newer compilers, and try them with architectures they have dropped), and nvcc may come from a wheel, whose folders
+# CMake's search does not expect. The kernels include nothing of libtorch, which keeps nvcc out of its headers.
+
+set(EEPO_NVCC "" CACHE FILEPATH "nvcc")
+set(EEPO_CUDA_INCLUDE "" CACHE STRING "Folders with cuda_runtime_api.h, crt/host_defines.h and cublas_v2.h")
+set(EEPO_CUDA_LIBRARIES "" CACHE STRING "The libcudart and libcublas that this libtorch uses, by path")
+set(EEPO_CUDA_ARCHITECTURES "80;86;89;90;100;120" CACHE STRING
+  "Compute capabilities: machine code for each, and PTX of the last for GPUs to come")
+set(EEPO_NVCC_FLAGS "" CACHE STRING "More flags for nvcc")
+foreach(name EEPO_NVCC EEPO_CUDA_INCLUDE EEPO_CUDA_LIBRARIES EEPO_CUDA_ARCHITECTURES)
+  if(NOT ${name})
+    message(FATAL_ERROR "EEPO_CUDA needs ${name}; scripts/build-native.cjs --cuda finds and passes it")
+  endif()
+endforeach()
+
+set(EEPO_CUDA_SOURCES
+  native/cuda/built_against.cc
+  native/cuda/ops.cc
+  native/cuda/runtime_torch.cc
+)
+# TODO an explicit list when all are written
+file(GLOB EEPO_CUDA_KERNELS RELATIVE "${CMAKE_SOURCE_DIR}" "${CMAKE_SOURCE_DIR}/native/kernels/*.cu")
+foreach(file IN LISTS EEPO_CUDA_SOURCES)
+  if(NOT EXISTS "${CMAKE_SOURCE_DIR}/${file}")
+    message(WARNING "${file} does not exist yet")
+    list(REMOVE_ITEM EEPO_CUDA_SOURCES "${file}")
+  endif()
+endforeach()
+
+# ---- the kernels: one object each, by nvcc -----------------------------------------------------------------------------
+set(EEPO_GENCODE)
+foreach(arch IN LISTS EEPO_CUDA_ARCHITECTURES)
+  list(APPEND EEPO_GENCODE "--generate-code=arch=compute_${arch},code=sm_${arch}")
+endforeach()
+list(GET EEPO_CUDA_ARCHITECTURES -1 arch)
+list(APPEND EEPO_GENCODE "--generate-code=arch=compute_${arch},code=compute_${arch}")
+string(REPLACE ";" " " EEPO_ARCHITECTURES "${EEPO_CUDA_ARCHITECTURES}")
+separate_arguments(EEPO_MORE_NVCC_FLAGS UNIX_COMMAND "${EEPO_NVCC_FLAGS}")
+
+if(POLICY CMP0116)
+  cmake_policy(SET CMP0116 NEW) # dependency files of custom commands under Ninja
+endif()
+set(EEPO_CUDA_OBJECTS)
+foreach(kernel IN LISTS EEPO_CUDA_KERNELS)
+  get_filename_component(name "${kernel}" NAME_WE)
+  set(object "${CMAKE_BINARY_DIR}/cuda/${name}.o")
+  if(CMAKE_VERSION VERSION_LESS 3.20)
+    file(GLOB_RECURSE dependencies "${CMAKE_SOURCE_DIR}/native/*.h" "${CMAKE_SOURCE_DIR}/native/*.cuh")
+    set(dependencies DEPENDS ${dependencies})
+  else()
+    set(dependencies DEPFILE "${object}.d")
+  endif()
+  add_custom_command(
+    OUTPUT "${object}"
+    COMMAND "${CMAKE_COMMAND}" -E make_directory "${CMAKE_BINARY_DIR}/cuda"
+    COMMAND "${EEPO_NVCC}" -c "${CMAKE_SOURCE_DIR}/${kernel}" -o "${object}" -MD -MF "${object}.d" -MT "${object}"
+      -ccbin "${CMAKE_CXX_COMPILER}" -std=c++20 -O3 -DNDEBUG -lineinfo --expt-relaxed-constexpr
+      "-I${CMAKE_SOURCE_DIR}/native" -Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra
+      ${EEPO_GENCODE} ${EEPO_MORE_NVCC_FLAGS}
+    MAIN_DEPENDENCY "${CMAKE_SOURCE_DIR}/${kernel}"
+    ${dependencies}
+    COMMENT "Compiling CUDA kernels ${kernel}"
+    VERBATIM
+  )
+  list(APPEND EEPO_CUDA_OBJECTS "${object}")
+endforeach()
+
+# ---- the half ----------------------------------------------------------------------------------------------------------
+add_library(eepo_cuda MODULE native/device/interface.cc ${EEPO_CUDA_SOURCES} ${EEPO_CUDA_OBJECTS})
+set_source_files_properties(${EEPO_CUDA_OBJECTS} PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
+target_include_directories(eepo_cuda PRIVATE native)
+target_include_directories(eepo_cuda SYSTEM PRIVATE ${EEPO_TORCH_INCLUDE} ${EEPO_CUDA_INCLUDE})
+target_compile_definitions(eepo_cuda PRIVATE
+  EEPO_VERSION="${EEPO_VERSION}" EEPO_ARCHITECTURES="${EEPO_ARCHITECTURES}")
+target_compile_options(eepo_cuda PRIVATE ${EEPO_WARNINGS})
+
+# cuBLAS and the CUDA runtime are those that libtorch itself links: two of either in one process would be two sets of
+# streams and handles. Libraries that those need in turn are looked up beside them.
+set(EEPO_CUDA_LINK_PATHS)
+foreach(library IN LISTS EEPO_CUDA_LIBRARIES)
+  get_filename_component(folder "${library}" DIRECTORY)
+  list(APPEND EEPO_CUDA_LINK_PATHS "-Wl,-rpath-link,${folder}")
+endforeach()
+list(REMOVE_DUPLICATES EEPO_CUDA_LINK_PATHS)
+target_link_libraries(eepo_cuda PRIVATE
+  "${EEPO_TORCH_LIB}/libtorch_cuda.so" "${EEPO_TORCH_LIB}/libc10_cuda.so"
+  "${EEPO_TORCH_LIB}/libtorch_cpu.so" "${EEPO_TORCH_LIB}/libc10.so" ${EEPO_CUDA_LIBRARIES})
+# Every symbol is resolved here and not by the first user. libtorch_cuda is needed even if only its registrations are.
+target_link_options(eepo_cuda PRIVATE -Wl,--no-undefined -Wl,--no-as-needed ${EEPO_CUDA_LINK_PATHS})
+set_target_properties(eepo_cuda PROPERTIES
+  PREFIX "" SUFFIX ".so"
+  BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH ""
+  LIBRARY_OUTPUT_DIRECTORY "${EEPO_OUTPUT}/cuda"
+)
