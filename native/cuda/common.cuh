@@ -107,6 +107,17 @@ void with_dtype(DType dtype, Body body) {
   }
 }
 
+/// 2^x in one instruction of the special-function unit: within 2^-22 of it, 0 below 2^-126; NaN stays NaN.
+__device__ __forceinline__ float exp2_approx(float x) {
+#ifdef __CUDACC__
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return x < -126.0f ? 0.0f : exp2f(x);
+#endif
+}
+
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace eepo::cuda
