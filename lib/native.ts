@@ -1,9 +1,8 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { join, resolve } from 'node:path';
 import { arch, platform } from 'node:process';
-import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { readdirSync } from 'node:fs';
 import {
   AbortedError,
   BusyError,
@@ -17,6 +16,7 @@ import {
   OutOfMemoryError,
   UnsupportedError,
 } from './errors.js';
+import { cudaDriver, cudaLibraryFolders } from './libtorch/cuda.js';
 import { findLibtorch, type Libtorch, minorOf } from './libtorch/find.js';
 
 /** What `native/addon.cc` itself exports. */
@@ -67,8 +67,13 @@ export function loadNativeDetails(): LoadedNative {
   return loaded;
 }
 
-/** Where the addon is, by node-gyp-build's rules (build/Release, then prebuilds/). */
+/** Where the addon is, by node-gyp-build's rules (build/Release, then prebuilds/), or in the folder `EEPO_BUILD`. */
 export function locateAddon(root: string = packageRoot): string {
+  if (process.env.EEPO_BUILD) {
+    const path = resolve(process.env.EEPO_BUILD, 'Release', 'eepo.node');
+    if (existsSync(path)) return path;
+    throw loadFailure([`EEPO_BUILD=${process.env.EEPO_BUILD}: ${path} does not exist`], ['build']);
+  }
   const nodeGypBuild = require('node-gyp-build') as { resolve(dir: string): string };
   try {
     return nodeGypBuild.resolve(root);
@@ -77,15 +82,53 @@ export function locateAddon(root: string = packageRoot): string {
   }
 }
 
+/** Where the CUDA half may be; the first that exists is used. */
+export function cudaHalfCandidates(): string[] {
+  if (process.env.EEPO_CUDA_LIBRARY) return [resolve(process.env.EEPO_CUDA_LIBRARY)];
+  if (process.env.EEPO_BUILD) return [resolve(process.env.EEPO_BUILD, 'cuda', 'eepo_cuda.so')];
+  return [
+    join(packageRoot, 'build', 'cuda', 'eepo_cuda.so'),
+    join(packageRoot, 'prebuilds', `${platform}-${arch}`, 'cuda', 'eepo_cuda.so'),
+  ];
+}
+
+/** What a CUDA half says of itself, read without loading it. */
+export interface CudaHalf {
+  path: string;
+  eepo: string;
+  libtorch: string;
+  /** Compute capabilities with machine code of their own, such as `80 90`. */
+  architectures: string;
+}
+
+/** The CUDA half, or undefined if there is none that says what it is. */
+export function locateCudaHalf(): CudaHalf | undefined {
+  const path = cudaHalfCandidates().find((candidate) => existsSync(candidate));
+  if (path === undefined) return undefined;
+  const text = markerIn(path, 'eepo cuda half built against libtorch ');
+  const match = /^(\d+\.\d+\.\d+), eepo ([^,]+), architectures ([^;]*);/.exec(text ?? '');
+  if (match === null) return undefined;
+  const [, libtorch = '', eepo = '', architectures = ''] = match;
+  return { path, eepo, libtorch, architectures };
+}
+
+/** From which headers a binary was built; both halves must agree. */
+export function interfaceOf(path: string): string | undefined {
+  return /^[0-9a-f]+/.exec(markerIn(path, 'eepo device interface ') ?? '')?.[0];
+}
+
 /** The libtorch version that an addon file says it was built against, read without loading it. */
 export function builtAgainst(addonPath: string): string | undefined {
-  const marker = Buffer.from('eepo built against libtorch ');
-  const bytes = readFileSync(addonPath);
-  // The marker is also in this comparison's own string table if the compiler keeps it apart; only a version counts.
+  return /^\d+\.\d+\.\d+/.exec(markerIn(addonPath, 'eepo built against libtorch ') ?? '')?.[0];
+}
+
+/** The text after a marker in a binary file, of those places where something follows that begins like a version. */
+function markerIn(path: string, marker: string): string | undefined {
+  const bytes = readFileSync(path);
+  // The marker alone can also be in a table of strings.
   for (let at = bytes.indexOf(marker); at >= 0; at = bytes.indexOf(marker, at + 1)) {
-    const text = bytes.toString('latin1', at + marker.length, at + marker.length + 32);
-    const version = /^(\d+\.\d+\.\d+)/.exec(text)?.[1];
-    if (version) return version;
+    const text = bytes.toString('latin1', at + marker.length, at + marker.length + 160);
+    if (/^[0-9a-f]/.test(text)) return text;
   }
   return undefined;
 }
@@ -96,7 +139,10 @@ function load(): LoadedNative {
   if (version === undefined) {
     throw loadFailure([`${addonPath} does not say which libtorch it was built against`], ['build']);
   }
-  const libtorch = findLibtorch({ version });
+  // Where a GPU can be used, a libtorch with CUDA goes before the one in the cache, which has none.
+  const half = locateCudaHalf();
+  const gpu = half !== undefined && minorOf(half.libtorch) === minorOf(version) && cudaDriver().driver;
+  const libtorch = findLibtorch({ version, cuda: gpu ? 'preferred' : undefined });
   // findLibtorch only returns that minor version; kept as the last guard before dlopen.
   if (minorOf(libtorch.version) !== minorOf(version)) {
     throw loadFailure([`the addon was built against libtorch ${version}, found ${libtorch.version}`], ['build']);
@@ -111,28 +157,60 @@ function load(): LoadedNative {
 
 /** Loads libtorch and its OpenMP runtime by absolute path, so that the addon needs no library search path. */
 function preload(libtorch: Libtorch): void {
-  const preloader = join(packageRoot, 'build', 'preload', 'preload.node');
-  const prebuilt = join(packageRoot, 'prebuilds', `${platform}-${arch}`, 'preload', 'preload.node');
-  let load: ((path: string) => void) | undefined;
+  const folder = join(libtorch.path, 'lib');
+  const openmp = readdirSync(folder).filter((name) => /^libgomp.*\.so(\.\d+)*$/.test(name));
+  for (const name of [...openmp, 'libc10.so', 'libtorch_cpu.so']) {
+    loadLibrary(join(folder, name), cudaLibraryFolders(libtorch));
+  }
+}
+
+let dlopen: ((path: string) => void) | undefined;
+
+/** The preloader's `load(path)`: dlopen with all symbols resolved and visible to what is loaded later. */
+function preloader(): (path: string) => void {
+  if (dlopen !== undefined) return dlopen;
+  const build = process.env.EEPO_BUILD ? resolve(process.env.EEPO_BUILD) : join(packageRoot, 'build');
+  const prebuilt = join(packageRoot, 'prebuilds', `${platform}-${arch}`);
   const reasons: string[] = [];
-  for (const path of [preloader, prebuilt]) {
+  for (const folder of [build, prebuilt]) {
+    const path = join(folder, 'preload', 'preload.node');
     try {
-      load = (require(path) as { load(path: string): void }).load;
-      break;
+      dlopen = (require(path) as { load(path: string): void }).load;
+      return dlopen;
     } catch (error) {
       reasons.push(`${path}: ${messageOf(error)}`);
     }
   }
-  if (load === undefined) throw loadFailure(reasons, ['build']);
+  throw loadFailure(reasons, ['build']);
+}
 
-  const folder = join(libtorch.path, 'lib');
-  const openmp = readdirSync(folder).filter((name) => /^libgomp.*\.so(\.\d+)*$/.test(name));
-  for (const name of [...openmp, 'libc10.so', 'libtorch_cpu.so']) {
-    try {
-      load(join(folder, name));
-    } catch (error) {
-      throw loadFailure([`${join(folder, name)}: ${messageOf(error)}`], fixesFor(error), error);
+/**
+ * Loads a shared library by absolute path. What it needs in turn and the loader does not find is looked up in `folders`
+ * and loaded first: PyTorch's wheels know where their neighbours are, other distributions of libtorch need not.
+ *
+ * @throws LoadError with what the loader said.
+ */
+export function loadLibrary(path: string, folders: readonly string[]): void {
+  const load = preloader();
+  const tried = new Set<string>();
+  const attempt = (library: string): void => {
+    for (;;) {
+      try {
+        load(library);
+        return;
+      } catch (error) {
+        const missing = /^(\S+): cannot open shared object file/.exec(messageOf(error))?.[1];
+        const found = missing && folders.map((folder) => join(folder, missing)).find((file) => existsSync(file));
+        if (!found || found === library || tried.has(found)) throw error;
+        tried.add(found);
+        attempt(found);
+      }
     }
+  };
+  try {
+    attempt(path);
+  } catch (error) {
+    throw loadFailure([`${path}: ${messageOf(error)}`], fixesFor(error), error);
   }
 }
 

@@ -101,7 +101,18 @@ function definitions(options, libtorch, toolkit) {
 
 function cmakeJs(command, cmakeDir, jobs, values) {
   const cli = require.resolve('cmake-js/bin/cmake-js', { paths: [root] });
-  const args = [cli, command, '--directory', root, '--out', cmakeDir, '--config', 'Release', '--parallel', String(jobs)];
+  const args = [
+    cli,
+    command,
+    '--directory',
+    root,
+    '--out',
+    cmakeDir,
+    '--config',
+    'Release',
+    '--parallel',
+    String(jobs),
+  ];
   for (const [name, value] of Object.entries(values)) args.push(`--CD${name}=${value}`);
   const result = spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' });
   if (result.status !== 0) {

@@ -14,6 +14,20 @@ export function register(program: Command): void {
     });
 }
 
+function describeHalf({ half, libtorch }: Diagnosis['cuda']): string {
+  if (half === null) return 'not built (npx eepo build --cuda)';
+  const runs = libtorch ? '' : '; the libtorch found has no CUDA';
+  return `${half.path}, built against libtorch ${half.libtorch} for ${half.architectures}${runs}`;
+}
+
+function describeGpu({ status }: Diagnosis['cuda']): string {
+  if (status === undefined) return 'unknown until the addon loads';
+  if (!status.available || status.device === undefined) return `cannot be used: ${status.reason}`;
+  const { name, capability, multiprocessors, totalBytes, freeBytes } = status.device;
+  const memory = `${(freeBytes / 1e9).toFixed(1)} of ${(totalBytes / 1e9).toFixed(1)} GB free`;
+  return `${name}, compute capability ${capability}, ${multiprocessors} multiprocessors, ${memory}`;
+}
+
 /** The diagnosis as text. */
 export function render(found: Diagnosis): string {
   const { platform, node, libtorch, addon, cpu, cuda, tools, cache, problems } = found;
@@ -37,6 +51,8 @@ export function render(found: Diagnosis): string {
     ['threads', cpu.threads === undefined ? 'unknown until the addon loads' : String(cpu.threads)],
     ['OpenMP', cpu.openmpRuntimes.join(', ') || 'unknown until the addon loads'],
     ['CUDA driver', cuda.driver ? `${cuda.library}${cuda.driverVersion ? ` (${cuda.driverVersion})` : ''}` : 'none'],
+    ['CUDA half', describeHalf(cuda)],
+    ['GPU', describeGpu(cuda)],
     ['compiler', tools.cxx ?? 'none'],
     ['cmake', tools.cmake ?? 'none'],
     ['ninja', tools.ninja ?? 'none (make is used)'],

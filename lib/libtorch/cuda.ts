@@ -23,6 +23,7 @@ export function cudaDriver(env: NodeJS.ProcessEnv = process.env): Driver {
     '/usr/lib/wsl/lib',
     '/usr/local/nvidia/lib64',
     '/usr/local/nvidia/lib',
+    '/run/opengl-driver/lib',
   ];
   const library =
     folders.map((folder) => join(folder, 'libcuda.so.1')).find((path) => existsSync(path)) ?? ofLoaderCache();
@@ -108,7 +109,10 @@ export function findCudaToolkit(libtorch: Libtorch, env: NodeJS.ProcessEnv = pro
     ...(compiler?.includes ?? []),
     ...(existsSync(wheels) ? readdirSync(wheels).map((name) => join(wheels, name, 'include')) : []),
   ].filter((folder) => existsSync(folder));
-  const beside = (compiler?.includes ?? []).flatMap((folder) => [join(folder, '..', 'lib64'), join(folder, '..', 'lib')]);
+  const beside = (compiler?.includes ?? []).flatMap((folder) => [
+    join(folder, '..', 'lib64'),
+    join(folder, '..', 'lib'),
+  ]);
   const libraries: string[] = [];
   for (const name of ['cudart', 'cublas']) {
     const library = findLibrary(name, [...folders, ...beside]);
@@ -154,7 +158,10 @@ function findNvcc(
     ...(existsSync(wheels) ? readdirSync(wheels).map((name) => join(wheels, name, 'bin', 'nvcc')) : []),
     env.CUDA_HOME && join(env.CUDA_HOME, 'bin', 'nvcc'),
     env.CUDA_PATH && join(env.CUDA_PATH, 'bin', 'nvcc'),
-    ...(env.PATH ?? '').split(delimiter).filter(Boolean).map((folder) => join(folder, 'nvcc')),
+    ...(env.PATH ?? '')
+      .split(delimiter)
+      .filter(Boolean)
+      .map((folder) => join(folder, 'nvcc')),
     '/usr/local/cuda/bin/nvcc',
   ].filter((path): path is string => Boolean(path));
   const others: string[] = [];

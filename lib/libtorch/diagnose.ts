@@ -3,8 +3,10 @@ import { existsSync, readFileSync, statfsSync } from 'node:fs';
 import { availableParallelism, cpus, release } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { builtAgainst, locateAddon } from '../native.js';
-import { cacheDirectory, findLibtorch, type Libtorch, LIBTORCH_VERSION } from './find.js';
+import type { CudaStatus } from '../cuda.js';
+import { builtAgainst, type CudaHalf, locateAddon, locateCudaHalf } from '../native.js';
+import { cudaDriver, type Driver } from './cuda.js';
+import { cacheDirectory, findLibtorch, hasCuda, type Libtorch, LIBTORCH_VERSION } from './find.js';
 import type { ProbeReport } from './probe.js';
 
 /** Something missing or wrong, and the command that mends it. */
@@ -32,7 +34,14 @@ export interface Diagnosis {
     openmp?: boolean;
     openmpRuntimes: string[];
   };
-  cuda: { driver: boolean; library?: string; driverVersion?: string };
+  cuda: Driver & {
+    /** Whether the libtorch that was found was built with CUDA. */
+    libtorch: boolean;
+    /** The CUDA half of eepo, or null where it is not built. */
+    half: CudaHalf | null;
+    /** What trying it in a child process gave; undefined if the addon did not load. */
+    status?: CudaStatus;
+  };
   /** First line of `--version`, or null where the tool is missing. */
   tools: { cxx: string | null; cmake: string | null; ninja: string | null; python: string | null };
   cache: { path: string; exists: boolean; freeBytes: number };
@@ -45,8 +54,10 @@ export function diagnose(env: NodeJS.ProcessEnv = process.env): Diagnosis {
     version: string;
     engines: { node: string };
   };
-  const libtorch = lookForLibtorch(env);
   const addon = lookForAddon();
+  const driver = cudaDriver(env);
+  const half = locateCudaHalf() ?? null;
+  const libtorch = lookForLibtorch(env, addon.builtAgainst, half !== null && driver.driver);
   const probe = addon.path && libtorch.found ? runProbe(env) : undefined;
   const loadError = addon.error ?? probe?.error;
   const diagnosis: Diagnosis = {
@@ -70,7 +81,12 @@ export function diagnose(env: NodeJS.ProcessEnv = process.env): Diagnosis {
       openmp: probe?.cpu?.openmp,
       openmpRuntimes: probe?.openmpRuntimes ?? [],
     },
-    cuda: cudaDriver(env),
+    cuda: {
+      ...driver,
+      libtorch: libtorch.path !== undefined && hasCuda(libtorch as Libtorch),
+      half,
+      ...(probe?.cuda === undefined ? {} : { status: probe.cuda }),
+    },
     tools: {
       cxx: versionLine(env.CXX || 'g++'),
       cmake: versionLine('cmake'),
@@ -109,15 +125,25 @@ export function problemsOf(found: Omit<Diagnosis, 'problems' | 'ok'>): Problem[]
   if (found.cpu.openmpRuntimes.length > 1) {
     add(false, `two OpenMP runtimes are loaded: ${found.cpu.openmpRuntimes.join(', ')}`, 'npx eepo build --clean');
   }
+  const { status } = found.cuda;
+  // Without a driver this is a machine without a GPU, and nothing is missing.
+  if (status?.available === false && found.cuda.driver) {
+    add(false, `device 'cuda' is not available: ${status.reason}`, status.fix ?? 'see docs/cuda.md');
+  }
   return problems;
 }
 
-function lookForLibtorch(env: NodeJS.ProcessEnv): Diagnosis['libtorch'] {
+/** The libtorch that the addon would load: of its version, and where a GPU can be used one with CUDA. */
+function lookForLibtorch(
+  env: NodeJS.ProcessEnv,
+  version: string = LIBTORCH_VERSION,
+  gpu = false,
+): Diagnosis['libtorch'] {
   try {
-    const found: Libtorch = findLibtorch({ env });
-    return { found: true, wanted: LIBTORCH_VERSION, ...found };
+    const found = findLibtorch({ env, version, cuda: gpu ? 'preferred' : undefined });
+    return { found: true, wanted: version, ...found };
   } catch (error) {
-    return { found: false, wanted: LIBTORCH_VERSION, error: (error as Error).message };
+    return { found: false, wanted: version, error: (error as Error).message };
   }
 }
 
@@ -153,28 +179,6 @@ function supports(version: string, range: string): boolean {
 function libc(): string {
   const header = (process.report?.getReport() as unknown as { header?: { glibcVersionRuntime?: string } })?.header;
   return header?.glibcVersionRuntime ? `glibc ${header.glibcVersionRuntime}` : 'not glibc';
-}
-
-/** The NVIDIA driver is there if its library is; nothing is loaded. */
-function cudaDriver(env: NodeJS.ProcessEnv): Diagnosis['cuda'] {
-  const folders = [
-    ...(env.LD_LIBRARY_PATH ?? '').split(':').filter(Boolean),
-    '/usr/lib/x86_64-linux-gnu',
-    '/usr/lib/aarch64-linux-gnu',
-    '/usr/lib64',
-    '/usr/lib',
-    '/usr/lib/wsl/lib',
-    '/usr/local/nvidia/lib64',
-  ];
-  const library = folders.map((folder) => join(folder, 'libcuda.so.1')).find((path) => existsSync(path));
-  if (library === undefined) return { driver: false };
-  let driverVersion: string | undefined;
-  try {
-    driverVersion = /Kernel Module\D*([\d.]+)/.exec(readFileSync('/proc/driver/nvidia/version', 'utf8'))?.[1];
-  } catch {
-    // The library can be there without the kernel module (containers).
-  }
-  return { driver: true, library, driverVersion };
 }
 
 function versionLine(tool: string): string | null {
