@@ -18,7 +18,7 @@ import type {
   StepReport,
   TokenStatistics,
 } from './policy-types.js';
-import { type NativeTensor, type Tensor, wrapTensor } from './tensor.js';
+import { type NativeTensor, requireDevice, type Tensor, type TensorDevice, wrapTensor } from './tensor.js';
 
 /** native/node/model_binding.cc. */
 interface NativeModel {
@@ -67,8 +67,13 @@ interface NativeModel {
 
 declare module './native.js' {
   interface NativeAddon {
-    loadModel(config: PolicyConfig, paths: string[], signal?: AbortSignal): Promise<NativeModel>;
-    createModel(config: PolicyConfig, seed: number): Promise<NativeModel>;
+    loadModel(
+      config: PolicyConfig,
+      paths: string[],
+      signal: AbortSignal | undefined,
+      device: TensorDevice,
+    ): Promise<NativeModel>;
+    createModel(config: PolicyConfig, seed: number, device: TensorDevice): Promise<NativeModel>;
   }
 }
 
@@ -100,7 +105,8 @@ const scoreMicroBatchTokens = 2048;
  */
 export class Policy implements PolicyLike {
   readonly config: PolicyConfig;
-  readonly device: 'cpu' | 'cuda' = 'cpu';
+  /** Where its weights are and where it computes. */
+  readonly device: TensorDevice;
   readonly numParameters: number;
   #model: NativeModel | null;
   /** config.json as it was read, written back by save(). */
@@ -108,8 +114,15 @@ export class Policy implements PolicyLike {
   /** Where the companion files (tokenizer, generation config) come from; null for a model made from scratch. */
   readonly #source: string | null;
 
-  private constructor(model: NativeModel, config: PolicyConfig, raw: Record<string, unknown>, source: string | null) {
+  private constructor(
+    model: NativeModel,
+    device: TensorDevice,
+    config: PolicyConfig,
+    raw: Record<string, unknown>,
+    source: string | null,
+  ) {
     this.#model = model;
+    this.device = device;
     this.config = config;
     this.numParameters = model.numParameters;
     this.#raw = raw;
@@ -125,15 +138,15 @@ export class Policy implements PolicyLike {
    */
   static async load(dir: string, options: LoadOptions = {}): Promise<Policy> {
     if (typeof dir !== 'string' || dir === '') throw new InvalidArgumentError('dir must be the path of a model folder');
-    checkDevice(options.device);
     if (options.dtype !== undefined && options.dtype !== 'float32') {
-      throw new UnsupportedError(`dtype "${options.dtype}" is not supported on the CPU; use "float32"`);
+      throw new UnsupportedError(`dtype "${options.dtype}" is not supported yet; use "float32"`);
     }
     await checkFolder(dir);
     const { config, raw } = await readConfig(dir);
     const paths = await weightFiles(dir);
-    const model = await callNative(() => loadNative().loadModel(config, paths, options.signal));
-    return new Policy(model, config, raw, dir);
+    const device = requireDevice(options.device);
+    const model = await callNative(() => loadNative().loadModel(config, paths, options.signal, device));
+    return new Policy(model, device, config, raw, dir);
   }
 
   /**
@@ -146,11 +159,11 @@ export class Policy implements PolicyLike {
     configJson: Record<string, unknown>,
     options: { seed?: number; companions?: string; device?: Device } = {},
   ): Promise<Policy> {
-    checkDevice(options.device);
+    const device = requireDevice(options.device);
     const config = normalizeConfig(configJson, 'configJson');
     const seed = wholeNumber(options.seed ?? 0, 'seed', 0);
-    const model = await callNative(() => loadNative().createModel(config, seed));
-    return new Policy(model, config, configJson, options.companions ?? null);
+    const model = await callNative(() => loadNative().createModel(config, seed, device));
+    return new Policy(model, device, config, configJson, options.companions ?? null);
   }
 
   /** The model folder it was loaded from (or made with, `companions`): where its tokenizer is. null if there is none. */
@@ -378,7 +391,7 @@ export class Policy implements PolicyLike {
   async clone(): Promise<Policy> {
     const native = this.#native;
     const model = await callNative(() => native.clone());
-    return new Policy(model, this.config, this.#raw, this.#source);
+    return new Policy(model, this.device, this.config, this.#raw, this.#source);
   }
 
   /**
@@ -494,14 +507,6 @@ function temperatureOf(value = 1, allowZero: boolean): number {
     );
   }
   return value;
-}
-
-function checkDevice(device: Device = 'cpu'): void {
-  if (device === 'cpu' || device === 'auto') return;
-  if (device === 'cuda') {
-    throw new UnsupportedError('device "cuda" is not in this build yet; use device "cpu" (or "auto")');
-  }
-  throw new InvalidArgumentError(`device must be "cpu", "cuda" or "auto", got ${JSON.stringify(device)}`);
 }
 
 async function checkFolder(dir: string): Promise<void> {

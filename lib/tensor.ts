@@ -1,5 +1,6 @@
 import { inspect } from 'node:util';
-import { InvalidArgumentError, UnsupportedError } from './errors.js';
+import { resolveDevice } from './cuda.js';
+import { InvalidArgumentError } from './errors.js';
 import { callNative, loadNative } from './native.js';
 import { track, untrack } from './scope.js';
 
@@ -55,15 +56,15 @@ export interface NativeTensor {
   dispose(): void;
   data(signal?: AbortSignal): Promise<Float32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer>>;
   bits(signal?: AbortSignal): Promise<Uint16Array<ArrayBuffer>>;
-  to(dtype: DType, signal?: AbortSignal): Promise<NativeTensor>;
+  to(dtype: DType | undefined, device: TensorDevice | undefined, signal?: AbortSignal): Promise<NativeTensor>;
   clone(signal?: AbortSignal): Promise<NativeTensor>;
   reshape(shape: readonly number[]): NativeTensor;
 }
 
 declare module './native.js' {
   interface NativeAddon {
-    tensorFrom(data: ArrayBufferView, shape: readonly number[], dtype: DType): NativeTensor;
-    tensorZeros(shape: readonly number[], dtype: DType): NativeTensor;
+    tensorFrom(data: ArrayBufferView, shape: readonly number[], dtype: DType, device?: TensorDevice): NativeTensor;
+    tensorZeros(shape: readonly number[], dtype: DType, device?: TensorDevice): NativeTensor;
     tensorMemory(): { storages: number; bytes: number; external: number };
   }
 }
@@ -107,32 +108,32 @@ export class Tensor<D extends DType = FloatDType> {
    * @param data Float32Array, Float64Array, number[] (nested or flat) or a number for any dtype; Uint16Array for the
    *   bits of bfloat16 or float16 (give `dtype`); Float16Array for float16; Int32Array and BigInt64Array for int64.
    * @throws InvalidArgumentError when the length does not match `shape`, the nesting is ragged, a number is not an
-   *   integer for int64, or the source does not fit the dtype; UnsupportedError for device 'cuda';
-   *   OutOfMemoryError when the machine has less memory than asked for.
+   *   integer for int64, or the source does not fit the dtype; UnsupportedError for device 'cuda' where there is none;
+   *   OutOfMemoryError when the device has less memory than asked for.
    */
   static from(data: Int32Array | BigInt64Array, options?: TensorOptions<'int64'>): Tensor<'int64'>;
   static from<D extends DType>(data: TensorSource, options: TensorOptions<D> & { dtype: D }): Tensor<D>;
   static from(data: Exclude<TensorSource, Uint16Array>, options?: TensorOptions<FloatDType>): Tensor;
   static from(data: TensorSource, options: TensorOptions = {}): Tensor<DType> {
-    requireCpu(options.device, 'device');
+    const device = requireDevice(options.device);
     const source = normalise(data, options.dtype);
     const shape = options.shape ?? source.shape;
     const dtype = options.dtype ?? source.dtype;
-    return wrapTensor(callNative(() => loadNative().tensorFrom(source.data, shape, dtype)));
+    return wrapTensor(callNative(() => loadNative().tensorFrom(source.data, shape, dtype, device)));
   }
 
   /**
    * A new tensor of zeros.
    *
    * @param shape non-negative integers.
-   * @param options dtype, default 'float32'; device, default 'cpu'.
+   * @param options dtype, default 'float32'; device, default 'cpu' ('cuda' as of {@link Tensor.from}).
    */
   static zeros<D extends DType = 'float32'>(
     shape: readonly number[],
     options: { dtype?: D; device?: TensorDevice } = {},
   ): Tensor<D> {
-    requireCpu(options.device, 'device');
-    return wrapTensor(callNative(() => loadNative().tensorZeros(shape, options.dtype ?? 'float32')));
+    const device = requireDevice(options.device);
+    return wrapTensor(callNative(() => loadNative().tensorZeros(shape, options.dtype ?? 'float32', device)));
   }
 
   /** Sizes of the dimensions. A fresh array each time. */
@@ -185,14 +186,14 @@ export class Tensor<D extends DType = FloatDType> {
     return (await this.data(options))[0] as D extends 'int64' ? bigint : number;
   }
 
-  /** A copy with its own storage in another dtype (float to int64 truncates towards zero) or, one day, device. */
+  /** A copy with its own storage in another dtype (float to int64 truncates towards zero) or on another device. */
   async to<E extends DType = D>(options: {
     dtype?: E;
     device?: TensorDevice;
     signal?: AbortSignal;
   }): Promise<Tensor<E>> {
-    requireCpu(options.device, 'device');
-    return wrapTensor(await callNative(() => this.#native.to(options.dtype ?? this.#native.dtype, options.signal)));
+    const device = requireDevice(options.device, this.device);
+    return wrapTensor(await callNative(() => this.#native.to(options.dtype, device, options.signal)));
   }
 
   /** A copy with its own storage. */
@@ -236,15 +237,17 @@ export function tensorMemory(): { storages: number; bytes: number; external: num
   return callNative(() => loadNative().tensorMemory());
 }
 
-/** @internal */
-export function requireCpu(device: unknown, argumentName: string): void {
-  if (device === undefined || device === 'cpu') return;
-  if (device === 'cuda') {
-    throw new UnsupportedError(
-      `${argumentName} 'cuda' is not available: this build of eepo has no CUDA kernels; use 'cpu'`,
-    );
+/**
+ * A device option as a device that is there, the CUDA half loaded if it is meant.
+ *
+ * @throws InvalidArgumentError for another value; UnsupportedError saying why 'cuda' cannot be used. @internal
+ */
+export function requireDevice(device: unknown, otherwise: TensorDevice = 'cpu'): TensorDevice {
+  if (device === undefined) return otherwise;
+  if (device !== 'cpu' && device !== 'cuda' && device !== 'auto') {
+    throw new InvalidArgumentError(`device must be 'cpu', 'cuda' or 'auto', got ${describe(device)}`);
   }
-  throw new InvalidArgumentError(`${argumentName} must be 'cpu' or 'cuda', got ${describe(device)}`);
+  return resolveDevice(device);
 }
 
 /** A value in a few words, for error messages. @internal */

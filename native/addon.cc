@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/isa.h"
 #include "core/threads.h"
+#include "node/cuda_binding.h"
 #include "node/edge.h"
 #include "node/model_binding.h"
 
@@ -58,6 +59,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   node::register_edge(env, exports);
   node::register_kernels(env, exports);
   node::register_model(env, exports);
+  node::register_cuda(env, exports);
   return exports;
 }
 

@@ -1,22 +1,19 @@
 #include "core/buffer.h"
 
-#include <ATen/ops/empty.h>
-
-#include <cstring>
+#include "device/ops.h"
 
 namespace eepo {
 
-FloatBuffer::FloatBuffer(int64_t size) : tensor_(at::empty({size}, at::kFloat)), size_(size) { zero(); }
-
-void FloatBuffer::zero() {
-  if (size_) std::memset(tensor_.data_ptr(), 0, size_ * sizeof(float));
+FloatBuffer::FloatBuffer(Ops& ops, int64_t size) {
+  reserve(ops, size);
+  if (size > 0) ops.zero(data(), size * static_cast<int64_t>(sizeof(float)));
 }
 
-float* FloatBuffer::reserve(int64_t size) {
+float* FloatBuffer::reserve(Ops& ops, int64_t size) {
   if (size > size_) {
     tensor_ = at::Tensor();  // free the old one first
     size_ = 0;               // if the next line throws
-    tensor_ = at::empty({size}, at::kFloat);
+    tensor_ = ops.empty({size}, DType::Float32);
     size_ = size;
   }
   return data();

@@ -1,4 +1,5 @@
-// A zeroed array of floats from libtorch's allocator (so it is aligned, and counted where tensors are counted).
+// A growing array of floats on a device, from libtorch's allocator (so it is aligned, and counted where tensors are
+// counted).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -7,18 +8,20 @@
 
 namespace eepo {
 
+class Ops;
+
 class FloatBuffer {
  public:
   FloatBuffer() = default;
-  explicit FloatBuffer(int64_t size);
+  /// Zeroed.
+  FloatBuffer(Ops& ops, int64_t size);
 
   float* data() { return tensor_.defined() ? static_cast<float*>(tensor_.data_ptr()) : nullptr; }
   const float* data() const { return tensor_.defined() ? static_cast<const float*>(tensor_.data_ptr()) : nullptr; }
   int64_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
-  void zero();
   /// Makes it at least this large, contents undefined; keeps the memory of a larger one (no churn between batches).
-  float* reserve(int64_t size);
+  float* reserve(Ops& ops, int64_t size);
 
  private:
   at::Tensor tensor_;

@@ -78,6 +78,12 @@ void adamw(const Context& context, float* param, const float* grad, float* m, fl
 /// *out = sum x^2 in double, in a fixed order.
 void square_sum(const Context& context, const float* x, int64_t n, double* out);
 
+/// Rows of any dtype (an even number of bytes each) moved: to[r] = from[rows[r]], and to[rows[r]] = from[r]; rows distinct.
+void gather_row_bytes(const Context& context, const void* from, const int64_t* rows, int64_t count, int64_t row_bytes,
+                      void* to);
+void scatter_row_bytes(const Context& context, const void* from, const int64_t* rows, int64_t count, int64_t row_bytes,
+                       void* to);
+
 // ---- decoder layers (blocks.cu, attention.cu): float32, kernels/blocks.h and kernels/attention.h ------------------------
 
 void rms_norm(const Context& context, const float* x, const float* weight, float eps, const NormShape& shape,

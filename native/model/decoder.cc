@@ -1,50 +1,46 @@
 #include "model/decoder.h"
 
 #include <algorithm>
-#include <cstring>
-
-#include "kernels/blocks.h"
-#include "kernels/gemm.h"
 
 namespace eepo {
-namespace {
 
 // y[rows, out] = x[rows, in] W^T for W stored [out, in]
-void linear(const float* x, const float* w, int64_t rows, int64_t in, int64_t out, float* y) {
-  gemm(Op::None, Op::Transpose, rows, out, in, 1, x, in, w, in, 0, y, out);
+void Decoder::linear(const float* x, const float* w, int64_t rows, int64_t in, int64_t out, float* y) const {
+  ops_.gemm(Op::None, Op::Transpose, rows, out, in, 1, x, in, w, in, 0, y, out);
 }
-// dx[rows, in] (+)= dy[rows, out] W
-void linear_input_grad(const float* dy, const float* w, int64_t rows, int64_t in, int64_t out, float beta, float* dx) {
-  gemm(Op::None, Op::None, rows, in, out, 1, dy, out, w, in, beta, dx, in);
+// dx[rows, in] = dy[rows, out] W
+void Decoder::linear_input_grad(const float* dy, const float* w, int64_t rows, int64_t in, int64_t out,
+                                float* dx) const {
+  ops_.gemm(Op::None, Op::None, rows, in, out, 1, dy, out, w, in, 0, dx, in);
 }
 // dW[out, in] += dy^T x
-void linear_weight_grad(const float* dy, const float* x, int64_t rows, int64_t in, int64_t out, float* dw) {
-  gemm(Op::Transpose, Op::None, out, in, rows, 1, dy, out, x, in, 1, dw, in);
+void Decoder::linear_weight_grad(const float* dy, const float* x, int64_t rows, int64_t in, int64_t out,
+                                 float* dw) const {
+  ops_.gemm(Op::Transpose, Op::None, out, in, rows, 1, dy, out, x, in, 1, dw, in);
 }
-
-}  // namespace
 
 void Decoder::qkv_projection(const float* weights, const LayerOffsets& at, const float* normed, int64_t tokens,
                              const int32_t* positions, float* qkv, LayerActivations* keep) const {
   const int64_t width = config_.qkv_width(), hd = config_.head_dim;
   linear(normed, weights + at.qkv, tokens, config_.hidden_size, width, qkv);
-  if (config_.qkv_bias) add_bias(qkv, weights + at.qkv_bias, tokens, width);
+  if (config_.qkv_bias) ops_.add_bias(qkv, weights + at.qkv_bias, tokens, width);
   if (config_.qk_norm) {
     float *inv_q = nullptr, *inv_k = nullptr;
     if (keep) {
       // the norm's backward needs q and k as they were before it
       const int64_t qk = config_.q_width() + config_.kv_width();
-      float* raw = keep->qk_raw.reserve(tokens * qk);
-      for (int64_t t = 0; t < tokens; ++t) std::memcpy(raw + t * qk, qkv + t * width, qk * sizeof(float));
-      inv_q = keep->inv_q.reserve(tokens * config_.heads);
-      inv_k = keep->inv_k.reserve(tokens * config_.kv_heads);
+      float* raw = keep->qk_raw.reserve(ops_, tokens * qk);
+      const auto floats = static_cast<int64_t>(sizeof(float));
+      ops_.copy_2d(raw, qk * floats, qkv, width * floats, qk * floats, tokens);
+      inv_q = keep->inv_q.reserve(ops_, tokens * config_.heads);
+      inv_k = keep->inv_k.reserve(ops_, tokens * config_.kv_heads);
     }
-    rms_norm(qkv, weights + at.q_norm, config_.norm_eps, {config_.heads, hd, width, width}, tokens, qkv, inv_q);
+    ops_.rms_norm(qkv, weights + at.q_norm, config_.norm_eps, {config_.heads, hd, width, width}, tokens, qkv, inv_q);
     float* k = qkv + config_.q_width();
-    rms_norm(k, weights + at.k_norm, config_.norm_eps, {config_.kv_heads, hd, width, width}, tokens, k, inv_k);
+    ops_.rms_norm(k, weights + at.k_norm, config_.norm_eps, {config_.kv_heads, hd, width, width}, tokens, k, inv_k);
   }
   // q and k heads lie side by side
-  rope(qkv, width, config_.heads + config_.kv_heads, hd, positions, tokens, rope_.cosine(), rope_.sine(), false);
+  ops_.rope(qkv, width, config_.heads + config_.kv_heads, hd, positions, tokens, rope_.cosine(), rope_.sine(), false);
 }
 
 void Decoder::forward(const float* weights, const Packed& batch, const std::vector<int64_t>& rows, Activations& acts,
@@ -64,39 +60,43 @@ void Decoder::forward(const float* weights, const Packed& batch, const std::vect
       acts.positions[t] = static_cast<int32_t>(before + t - batch.offsets[s]);
     longest = std::max(longest, before + batch.length(s));
   }
-  rope_.extend(longest);
+  rope_.extend(ops_, longest);
+  acts.plan = ops_.plan(batch);
+  acts.device_positions = ops_.stage(acts.positions, acts.positions_memory);
+  acts.device_rows = ops_.stage(acts.rows, acts.rows_memory);
+  const int32_t* ids = ops_.stage(acts.batch.ids, acts.ids_memory);
 
-  float* normed = normed_.reserve(n * dim);
-  float* x = narrow_.reserve(n * dim);
-  float* branch = d_narrow_.reserve(n * dim);
-  embed(weights + layout_.embed, batch.ids.data(), n, dim, x);
+  float* normed = normed_.reserve(ops_, n * dim);
+  float* x = narrow_.reserve(ops_, n * dim);
+  float* branch = d_narrow_.reserve(ops_, n * dim);
+  ops_.embed(weights + layout_.embed, ids, n, dim, x);
   for (int64_t l = 0; l < config_.layers; ++l) {
     cancel.check();
     const LayerOffsets& at = layout_.layers[l];
     LayerActivations& a = acts.layers[keep ? l : 0];
-    if (keep) std::memcpy(a.input.reserve(n * dim), x, n * dim * sizeof(float));
-    rms_norm(x, weights + at.norm1, config_.norm_eps, norm, n, normed, a.inv1.reserve(n));
-    float* qkv = a.qkv.reserve(n * width);
-    qkv_projection(weights, at, normed, n, acts.positions.data(), qkv, keep ? &a : nullptr);
+    if (keep) ops_.copy(a.input.reserve(ops_, n * dim), x, n * dim * static_cast<int64_t>(sizeof(float)));
+    ops_.rms_norm(x, weights + at.norm1, config_.norm_eps, norm, n, normed, a.inv1.reserve(ops_, n));
+    float* qkv = a.qkv.reserve(ops_, n * width);
+    qkv_projection(weights, at, normed, n, acts.device_positions, qkv, keep ? &a : nullptr);
     if (sink) sink(l, qkv);
-    float* mixed = a.attention.reserve(n * q_width);
-    attention(qkv, attention_shape(), batch, mixed, keep ? a.lse.reserve(n * config_.heads) : nullptr);
+    float* mixed = a.attention.reserve(ops_, n * q_width);
+    ops_.attention(qkv, attention_shape(), *acts.plan, mixed, keep ? a.lse.reserve(ops_, n * config_.heads) : nullptr);
     linear(mixed, weights + at.o, n, q_width, dim, branch);
-    add(branch, n * dim, x);
+    ops_.add(branch, n * dim, x);
 
-    if (keep) std::memcpy(a.middle.reserve(n * dim), x, n * dim * sizeof(float));
-    rms_norm(x, weights + at.norm2, config_.norm_eps, norm, n, normed, a.inv2.reserve(n));
-    float* gate_up = a.gate_up.reserve(n * 2 * ffn);
+    if (keep) ops_.copy(a.middle.reserve(ops_, n * dim), x, n * dim * static_cast<int64_t>(sizeof(float)));
+    ops_.rms_norm(x, weights + at.norm2, config_.norm_eps, norm, n, normed, a.inv2.reserve(ops_, n));
+    float* gate_up = a.gate_up.reserve(ops_, n * 2 * ffn);
     linear(normed, weights + at.gate_up, n, dim, 2 * ffn, gate_up);
-    float* product = wide_.reserve(n * ffn);
-    swiglu(gate_up, ffn, n, product);
+    float* product = wide_.reserve(ops_, n * ffn);
+    ops_.swiglu(gate_up, ffn, n, product);
     linear(product, weights + at.down, n, ffn, dim, branch);
-    add(branch, n * dim, x);
+    ops_.add(branch, n * dim, x);
   }
   const auto asked = static_cast<int64_t>(rows.size());
-  float* last = acts.last.reserve(asked * dim);
-  for (int64_t r = 0; r < asked; ++r) std::memcpy(last + r * dim, x + rows[r] * dim, dim * sizeof(float));
-  rms_norm(last, weights + layout_.final_norm, config_.norm_eps, norm, asked, hidden, acts.inv_final.reserve(asked));
+  float* last = acts.last.reserve(ops_, asked * dim);
+  ops_.gather_rows(x, acts.device_rows, asked, dim, last);
+  ops_.rms_norm(last, weights + layout_.final_norm, config_.norm_eps, norm, asked, hidden, acts.inv_final.reserve(ops_, asked));
   acts.valid = keep;
 }
 
@@ -107,84 +107,86 @@ void Decoder::backward(const float* weights, Activations& acts, const float* d_h
   const NormShape norm{1, dim, dim, dim};
   const auto asked = static_cast<int64_t>(acts.rows.size());
 
-  float* d_last = d_narrow_.reserve(std::max(asked, n) * dim);
-  rms_norm_backward(d_hidden, acts.last.data(), weights + layout_.final_norm, acts.inv_final.data(), norm, asked, false,
+  float* d_last = d_narrow_.reserve(ops_, std::max(asked, n) * dim);
+  ops_.rms_norm_backward(d_hidden, acts.last.data(), weights + layout_.final_norm, acts.inv_final.data(), norm, asked, false,
                     d_last, grad + layout_.final_norm);
-  float* dx = d_x_.reserve(n * dim);
-  std::memset(dx, 0, n * dim * sizeof(float));
-  for (int64_t r = 0; r < asked; ++r)
-    for (int64_t i = 0; i < dim; ++i) dx[acts.rows[r] * dim + i] += d_last[r * dim + i];
+  float* dx = d_x_.reserve(ops_, n * dim);
+  ops_.zero(dx, n * dim * static_cast<int64_t>(sizeof(float)));
+  ops_.scatter_add_rows(d_last, acts.device_rows, asked, dim, dx);
 
-  float* normed = normed_.reserve(n * dim);
-  float* product = wide_.reserve(n * ffn);
-  float* d_wide = d_wide_.reserve(n * 2 * ffn);
-  float* d_product = d_qkv_.reserve(n * std::max({width, ffn, q_width}));
-  float* d_branch = d_narrow_.reserve(std::max(asked, n) * std::max(dim, q_width));
+  float* normed = normed_.reserve(ops_, n * dim);
+  float* product = wide_.reserve(ops_, n * ffn);
+  float* d_wide = d_wide_.reserve(ops_, n * 2 * ffn);
+  float* d_product = d_qkv_.reserve(ops_, n * std::max({width, ffn, q_width}));
+  float* d_branch = d_narrow_.reserve(ops_, std::max(asked, n) * std::max(dim, q_width));
   for (int64_t l = config_.layers - 1; l >= 0; --l) {
     cancel.check();
     const LayerOffsets& at = layout_.layers[l];
     LayerActivations& a = acts.layers[l];
 
     // x_out = middle + Wdown swiglu(Wgu rms(middle))
-    swiglu(a.gate_up.data(), ffn, n, product);
+    ops_.swiglu(a.gate_up.data(), ffn, n, product);
     linear_weight_grad(dx, product, n, ffn, dim, grad + at.down);
-    linear_input_grad(dx, weights + at.down, n, ffn, dim, 0, d_product);
-    swiglu_backward(a.gate_up.data(), d_product, ffn, n, d_wide);
-    rms_norm(a.middle.data(), weights + at.norm2, config_.norm_eps, norm, n, normed, nullptr);
+    linear_input_grad(dx, weights + at.down, n, ffn, dim, d_product);
+    ops_.swiglu_backward(a.gate_up.data(), d_product, ffn, n, d_wide);
+    ops_.rms_norm(a.middle.data(), weights + at.norm2, config_.norm_eps, norm, n, normed, nullptr);
     linear_weight_grad(d_wide, normed, n, dim, 2 * ffn, grad + at.gate_up);
-    linear_input_grad(d_wide, weights + at.gate_up, n, dim, 2 * ffn, 0, d_branch);
-    rms_norm_backward(d_branch, a.middle.data(), weights + at.norm2, a.inv2.data(), norm, n, true, dx, grad + at.norm2);
+    linear_input_grad(d_wide, weights + at.gate_up, n, dim, 2 * ffn, d_branch);
+    ops_.rms_norm_backward(d_branch, a.middle.data(), weights + at.norm2, a.inv2.data(), norm, n, true, dx, grad + at.norm2);
 
     // middle = input + Wo attention(...)
     linear_weight_grad(dx, a.attention.data(), n, q_width, dim, grad + at.o);
-    linear_input_grad(dx, weights + at.o, n, q_width, dim, 0, d_branch);
+    linear_input_grad(dx, weights + at.o, n, q_width, dim, d_branch);
     float* d_qkv = d_product;
-    attention_backward(d_branch, a.qkv.data(), a.attention.data(), a.lse.data(), attention_shape(), acts.batch, d_qkv);
-    rope(d_qkv, width, config_.heads + config_.kv_heads, hd, acts.positions.data(), n, rope_.cosine(), rope_.sine(),
+    ops_.attention_backward(d_branch, a.qkv.data(), a.attention.data(), a.lse.data(), attention_shape(), *acts.plan, d_qkv);
+    ops_.rope(d_qkv, width, config_.heads + config_.kv_heads, hd, acts.device_positions, n, rope_.cosine(), rope_.sine(),
          true);
     if (config_.qk_norm) {
       const int64_t qk = q_width + config_.kv_width();
       float* dk = d_qkv + q_width;
-      rms_norm_backward(d_qkv, a.qk_raw.data(), weights + at.q_norm, a.inv_q.data(), {config_.heads, hd, qk, width}, n,
+      ops_.rms_norm_backward(d_qkv, a.qk_raw.data(), weights + at.q_norm, a.inv_q.data(), {config_.heads, hd, qk, width}, n,
                         false, d_qkv, grad + at.q_norm);
-      rms_norm_backward(dk, a.qk_raw.data() + q_width, weights + at.k_norm, a.inv_k.data(),
+      ops_.rms_norm_backward(dk, a.qk_raw.data() + q_width, weights + at.k_norm, a.inv_k.data(),
                         {config_.kv_heads, hd, qk, width}, n, false, dk, grad + at.k_norm);
     }
-    if (config_.qkv_bias) bias_backward(d_qkv, n, width, grad + at.qkv_bias);
-    rms_norm(a.input.data(), weights + at.norm1, config_.norm_eps, norm, n, normed, nullptr);
+    if (config_.qkv_bias) ops_.bias_backward(d_qkv, n, width, grad + at.qkv_bias);
+    ops_.rms_norm(a.input.data(), weights + at.norm1, config_.norm_eps, norm, n, normed, nullptr);
     linear_weight_grad(d_qkv, normed, n, dim, width, grad + at.qkv);
-    linear_input_grad(d_qkv, weights + at.qkv, n, dim, width, 0, d_branch);
-    rms_norm_backward(d_branch, a.input.data(), weights + at.norm1, a.inv1.data(), norm, n, true, dx, grad + at.norm1);
+    linear_input_grad(d_qkv, weights + at.qkv, n, dim, width, d_branch);
+    ops_.rms_norm_backward(d_branch, a.input.data(), weights + at.norm1, a.inv1.data(), norm, n, true, dx, grad + at.norm1);
   }
-  embed_backward(dx, acts.batch.ids.data(), n, dim, grad + layout_.embed);
+  ops_.embed_backward(dx, acts.batch.ids.data(), n, dim, grad + layout_.embed);
 }
 
 void Decoder::decode(const float* weights, const int32_t* ids, const int32_t* positions, int64_t n, float* hidden,
-                     DecodeScratch& scratch, const CacheStep& append) const {
+                     DecodeScratch& scratch, const CacheView& cache) const {
   const int64_t dim = config_.hidden_size, q_width = config_.q_width(), ffn = config_.intermediate_size;
   const NormShape norm{1, dim, dim, dim};
-  float* normed = scratch.normed.reserve(n * std::max(dim, q_width));
-  float* x = scratch.x.reserve(n * dim);
-  float* branch = scratch.branch.reserve(n * dim);
-  float* qkv = scratch.qkv.reserve(n * config_.qkv_width());
-  float* gate_up = scratch.gate_up.reserve(n * 2 * ffn);
-  float* product = scratch.product.reserve(n * ffn);
-  embed(weights + layout_.embed, ids, n, dim, x);
+  float* normed = scratch.normed.reserve(ops_, n * std::max(dim, q_width));
+  float* x = scratch.x.reserve(ops_, n * dim);
+  float* branch = scratch.branch.reserve(ops_, n * dim);
+  float* qkv = scratch.qkv.reserve(ops_, n * config_.qkv_width());
+  float* gate_up = scratch.gate_up.reserve(ops_, n * 2 * ffn);
+  float* product = scratch.product.reserve(ops_, n * ffn);
+  ops_.embed(weights + layout_.embed, ids, n, dim, x);
   for (int64_t l = 0; l < config_.layers; ++l) {
     const LayerOffsets& at = layout_.layers[l];
-    rms_norm(x, weights + at.norm1, config_.norm_eps, norm, n, normed, nullptr);
+    ops_.rms_norm(x, weights + at.norm1, config_.norm_eps, norm, n, normed, nullptr);
     qkv_projection(weights, at, normed, n, positions, qkv, nullptr);
     float* mixed = normed;
-    attention_decode(qkv, attention_shape(), append(l, qkv), mixed);
+    const AttentionShape shape = attention_shape();
+    float* own = cache.own + l * cache.own_layer;
+    ops_.cache_append(qkv, shape, cache.slots, n, own);
+    ops_.attention_decode(qkv, shape, cache.rows, n, cache.prompts + l * cache.prompt_layer, own, mixed);
     linear(mixed, weights + at.o, n, q_width, dim, branch);
-    add(branch, n * dim, x);
-    rms_norm(x, weights + at.norm2, config_.norm_eps, norm, n, normed, nullptr);
+    ops_.add(branch, n * dim, x);
+    ops_.rms_norm(x, weights + at.norm2, config_.norm_eps, norm, n, normed, nullptr);
     linear(normed, weights + at.gate_up, n, dim, 2 * ffn, gate_up);
-    swiglu(gate_up, ffn, n, product);
+    ops_.swiglu(gate_up, ffn, n, product);
     linear(product, weights + at.down, n, ffn, dim, branch);
-    add(branch, n * dim, x);
+    ops_.add(branch, n * dim, x);
   }
-  rms_norm(x, weights + layout_.final_norm, config_.norm_eps, norm, n, hidden, nullptr);
+  ops_.rms_norm(x, weights + layout_.final_norm, config_.norm_eps, norm, n, hidden, nullptr);
 }
 
 }  // namespace eepo

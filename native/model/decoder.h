@@ -10,11 +10,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "core/buffer.h"
 #include "core/cancel.h"
-#include "kernels/attention.h"
+#include "device/ops.h"
 #include "model/config.h"
 #include "train/layout.h"
 
@@ -30,13 +31,15 @@ struct Packed : Segments {
 class RopeTable {
  public:
   explicit RopeTable(const ModelConfig& config);
-  /// Makes positions [0, count) available.
-  void extend(int64_t count);
-  const float* cosine() const { return cosine_.data(); }
-  const float* sine() const { return sine_.data(); }
+  /// Makes positions [0, count) available on the device.
+  void extend(Ops& ops, int64_t count);
+  const float* cosine() const { return cosine_at_; }
+  const float* sine() const { return sine_at_; }
 
  private:
   std::vector<float> frequencies_, cosine_, sine_;
+  at::Tensor cosine_memory_, sine_memory_;
+  const float *cosine_at_ = nullptr, *sine_at_ = nullptr;
 };
 
 struct LayerActivations {
@@ -47,10 +50,24 @@ struct LayerActivations {
 struct Activations {
   Packed batch;
   std::vector<int32_t> positions;
+  std::shared_ptr<AttentionPlan> plan;
+  at::Tensor ids_memory, positions_memory, rows_memory;  // copies on the device
+  const int32_t* device_positions = nullptr;
+  const int64_t* device_rows = nullptr;
   std::vector<LayerActivations> layers;
   FloatBuffer last, inv_final;  // input of the final norm (rows asked for only), its 1/rms
   std::vector<int64_t> rows;    // the token rows whose hidden state was asked for
   bool valid = false;
+};
+
+/// The key-value caches as one decoding step sees them: of layer l they start at prompts + l * prompt_layer and own +
+/// l * own_layer. `rows` and `slots` (where each row's new keys and values go, in own) are device tables.
+struct CacheView {
+  const float* prompts;
+  float* own;
+  int64_t prompt_layer, own_layer;
+  const DecodeRow* rows;
+  const CacheSlot* slots;
 };
 
 /// The buffers of one thread's decode().
@@ -60,8 +77,9 @@ struct DecodeScratch {
 
 class Decoder {
  public:
-  explicit Decoder(const ModelConfig& config) : config_(config), layout_(config), rope_(config) {}
+  Decoder(const ModelConfig& config, Ops& ops) : ops_(ops), config_(config), layout_(config), rope_(config) {}
 
+  Ops& ops() const { return ops_; }
   const ModelConfig& config() const { return config_; }
   const Layout& layout() const { return layout_; }
 
@@ -77,14 +95,13 @@ class Decoder {
   void backward(const float* weights, Activations& acts, const float* d_hidden, float* grad, const CancelToken& cancel);
 
   /// Makes rope ready for positions [0, count); decode() needs it done.
-  void extend_positions(int64_t count) { rope_.extend(count); }
+  void extend_positions(int64_t count) { rope_.extend(ops_, count); }
 
-  /// One token per row at `positions`, all layers, on a cache; hidden: [count, hidden_size], final hidden states.
-  /// `append(layer, qkv)` stores the new keys and values and returns the cache views of the rows. Touches nothing of
-  /// the decoder but constants, so several threads may each run their own rows with a scratch of their own.
-  using CacheStep = std::function<std::vector<DecodeRow>(int64_t layer, const float* qkv)>;
+  /// One token per row, all layers, on a cache; hidden: [count, hidden_size], final hidden states. ids and positions on
+  /// the device. Touches nothing of the decoder but constants, so on the CPU several threads may each run their own rows
+  /// with a scratch of their own.
   void decode(const float* weights, const int32_t* ids, const int32_t* positions, int64_t count, float* hidden,
-              DecodeScratch& scratch, const CacheStep& append) const;
+              DecodeScratch& scratch, const CacheView& cache) const;
 
   AttentionShape attention_shape() const {
     return {config_.heads, config_.kv_heads, config_.head_dim, config_.qkv_width()};
@@ -94,6 +111,11 @@ class Decoder {
   void qkv_projection(const float* weights, const LayerOffsets& at, const float* normed, int64_t tokens,
                       const int32_t* positions, float* qkv, LayerActivations* keep) const;
 
+  void linear(const float* x, const float* w, int64_t rows, int64_t in, int64_t out, float* y) const;
+  void linear_input_grad(const float* dy, const float* w, int64_t rows, int64_t in, int64_t out, float* dx) const;
+  void linear_weight_grad(const float* dy, const float* x, int64_t rows, int64_t in, int64_t out, float* dw) const;
+
+  Ops& ops_;
   ModelConfig config_;
   Layout layout_;
   RopeTable rope_;

@@ -3,11 +3,11 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstring>
 #include <exception>
 
-#include "kernels/blocks.h"
-#include "kernels/gemm.h"
 #include "kernels/sample.h"
+#include "kernels/sample_options.h"
 
 namespace eepo {
 namespace {
@@ -20,56 +20,59 @@ constexpr int64_t kCachedLayerFloats = 1 << 19;  // a layer that fits a core's o
 
 int64_t round_up(int64_t n) { return (n + 15) / 16 * 16; }
 
-// The cache of all prompts (filled once) and of every sample's own tokens (grows by doubling).
+// The cache of all prompts (filled once) and of every sample's own tokens (grows by doubling), each [layers, slots].
 class Cache {
  public:
-  Cache(const AttentionShape& shape, int64_t layers, const Packed& prompts, int64_t rows)
-      : shape_(shape), layers_(layers), rows_(rows) {
-    int64_t floats = 0;
+  Cache(Ops& ops, const AttentionShape& shape, int64_t layers, const Packed& prompts, int64_t rows)
+      : ops_(ops), shape_(shape), layers_(layers), rows_(rows) {
     for (size_t p = 0; p + 1 < prompts.offsets.size(); ++p) {
       const int64_t length = prompts.offsets[p + 1] - prompts.offsets[p];
       lengths_.push_back(length);
-      starts_.push_back(floats);
-      floats += cache_slot_floats(shape, round_up(length));
+      starts_.push_back(prompt_layer_);
+      prompt_layer_ += cache_slot_floats(shape, round_up(length));
     }
-    prompt_layer_ = floats;
-    prompt_ = FloatBuffer(layers * floats);
+    prompt_ = FloatBuffer(ops, layers * prompt_layer_);
   }
 
-  /// Keys and values of prompts [first, first + offsets.size() - 1) in one layer.
-  void fill_prompts(int64_t layer, size_t first, const std::vector<int64_t>& offsets, const float* qkv) {
-    const auto count = static_cast<int64_t>(offsets.size()) - 1;
-#pragma omp parallel for schedule(dynamic, 1)
-    for (int64_t p = 0; p < count; ++p)
+  /// Where the tokens of prompts [first, first + offsets.size() - 1) go in every layer.
+  std::vector<CacheSlot> prompt_slots(size_t first, const std::vector<int64_t>& offsets) const {
+    std::vector<CacheSlot> slots;
+    for (size_t p = 0; p + 1 < offsets.size(); ++p)
       for (int64_t t = offsets[p]; t < offsets[p + 1]; ++t)
-        cache_append(qkv + t * shape_.ld, shape_, prompt_slot(layer, first + p), round_up(lengths_[first + p]),
-                     t - offsets[p]);
+        slots.push_back({starts_[first + p], static_cast<int32_t>(round_up(lengths_[first + p])),
+                         static_cast<int32_t>(t - offsets[p])});
+    return slots;
   }
+  float* prompt_layer(int64_t layer) { return prompt_.data() + layer * prompt_layer_; }
 
   /// Room for `length` own tokens in every row.
   void ensure(int64_t length) {
     if (length <= capacity_) return;
     const int64_t capacity = round_up(std::max(std::max(kFirstCapacity, 2 * capacity_), length));
-    FloatBuffer larger(layers_ * rows_ * cache_slot_floats(shape_, capacity));
-    const int64_t lines = capacity_ ? own_.size() / capacity_ : 0;
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < lines; ++i)
-      std::copy_n(own_.data() + i * capacity_, capacity_, larger.data() + i * capacity);
+    FloatBuffer larger(ops_, layers_ * rows_ * cache_slot_floats(shape_, capacity));
+    if (capacity_) {
+      const auto floats = static_cast<int64_t>(sizeof(float));
+      ops_.copy_2d(larger.data(), capacity * floats, own_.data(), capacity_ * floats, capacity_ * floats,
+                   own_.size() / capacity_);
+    }
     own_ = std::move(larger);
     capacity_ = capacity;
   }
 
-  float* prompt_slot(int64_t layer, size_t prompt) { return prompt_.data() + layer * prompt_layer_ + starts_[prompt]; }
-  float* own_slot(int64_t layer, int64_t row) {
-    return own_.data() + (layer * rows_ + row) * cache_slot_floats(shape_, capacity_);
+  DecodeRow row(size_t prompt, int64_t row, int64_t own_length) const {
+    return {starts_[prompt],
+            row * cache_slot_floats(shape_, capacity_),
+            static_cast<int32_t>(lengths_[prompt]),
+            static_cast<int32_t>(round_up(lengths_[prompt])),
+            static_cast<int32_t>(own_length),
+            static_cast<int32_t>(capacity_)};
   }
-  DecodeRow view(int64_t layer, size_t prompt, int64_t row, int64_t own_length) {
-    return {prompt_slot(layer, prompt), lengths_[prompt], round_up(lengths_[prompt]),
-            own_slot(layer, row),       own_length,       capacity_};
+  CacheView view(const DecodeRow* rows, const CacheSlot* slots) {
+    return {prompt_.data(), own_.data(), prompt_layer_, rows_ * cache_slot_floats(shape_, capacity_), rows, slots};
   }
-  int64_t capacity() const { return capacity_; }
 
  private:
+  Ops& ops_;
   AttentionShape shape_;
   int64_t layers_, rows_, prompt_layer_ = 0, capacity_ = 0;
   std::vector<int64_t> lengths_, starts_;
@@ -79,14 +82,16 @@ class Cache {
 // What one thread needs for its rows of a step.
 struct RowScratch {
   DecodeScratch decode;
-  std::vector<float> hidden, logits;
+  FloatBuffer hidden, logits;
+  at::Tensor ids, positions, rows, slots, drawn;
 };
 
 class Generator {
  public:
   Generator(Decoder& decoder, const float* weights, const Packed& prompts, const GenerateOptions& options,
             const CancelToken& cancel, const GenerateProgress& progress)
-      : decoder_(decoder),
+      : ops_(decoder.ops()),
+        decoder_(decoder),
         config_(decoder.config()),
         weights_(weights),
         prompts_(prompts),
@@ -95,7 +100,7 @@ class Generator {
         progress_(progress),
         prompt_count_(prompts.offsets.size() - 1),
         samples_(prompt_count_ * options.samples_per_prompt),
-        cache_(decoder.attention_shape(), config_.layers, prompts, static_cast<int64_t>(samples_.size())) {}
+        cache_(ops_, decoder.attention_shape(), config_.layers, prompts, static_cast<int64_t>(samples_.size())) {}
 
   std::vector<Sample> run() {
     prefill();
@@ -128,16 +133,19 @@ class Generator {
         last.push_back(chunk.tokens() - 1);
         ++end;
       }
-      std::vector<float> hidden(last.size() * dim), logits;
-      decoder_.forward(weights_, chunk, last, scratch_, false, hidden.data(), cancel_,
-                       [&](int64_t layer, const float* qkv) { cache_.fill_prompts(layer, first, chunk.offsets, qkv); });
-      for_logits(hidden.data(), static_cast<int64_t>(last.size()), logits, [&](int64_t begin, int64_t count) {
+      const std::vector<CacheSlot> slots = cache_.prompt_slots(first, chunk.offsets);
+      const CacheSlot* device_slots = ops_.stage(slots, slots_memory_);
+      float* hidden = prompt_scratch_.hidden.reserve(ops_, static_cast<int64_t>(last.size()) * dim);
+      decoder_.forward(weights_, chunk, last, scratch_, false, hidden, cancel_, [&](int64_t layer, const float* qkv) {
+        ops_.cache_append(qkv, decoder_.attention_shape(), device_slots, chunk.tokens(), cache_.prompt_layer(layer));
+      });
+      for_logits(hidden, static_cast<int64_t>(last.size()), prompt_scratch_, [&](int64_t begin, int64_t count) {
         std::vector<int64_t> rows(options_.samples_per_prompt);
         for (int64_t i = 0; i < count; ++i) {
           const auto p = static_cast<int64_t>(first) + begin + i;
           for (int64_t s = 0; s < options_.samples_per_prompt; ++s) rows[s] = p * options_.samples_per_prompt + s;
           // stride 0: every sample of the prompt draws from the same row of logits
-          draw(rows, 0, logits.data() + i * config_.vocab_size, 0);
+          draw(rows, 0, prompt_scratch_.logits.data() + i * config_.vocab_size, 0, prompt_scratch_);
         }
       });
       first = end;
@@ -156,7 +164,8 @@ class Generator {
     decoder_.extend_positions(longest_prompt_ + t);
     const int64_t layer_floats = decoder_.layout().flat_size() / config_.layers;
     const int64_t threads = omp_get_max_threads();
-    const int64_t parts = layer_floats <= kCachedLayerFloats ? std::min(threads, count) : 1;
+    const bool apart = ops_.device() == Device::Cpu && layer_floats <= kCachedLayerFloats;
+    const int64_t parts = apart ? std::min(threads, count) : 1;
     scratch_rows_.resize(std::max<size_t>(scratch_rows_.size(), parts));
     std::vector<std::exception_ptr> failures(parts);
 #pragma omp parallel for schedule(static, 1) num_threads(parts) if (parts > 1)
@@ -176,65 +185,72 @@ class Generator {
   void step_rows(int64_t t, int64_t begin, int64_t end, RowScratch& scratch) {
     const int64_t count = end - begin;
     std::vector<int32_t> ids(count), positions(count);
+    std::vector<DecodeRow> rows(count);
+    std::vector<CacheSlot> slots(count);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t row = active_[begin + i];
       const size_t p = prompt_of(row);
       ids[i] = samples_[row].tokens.back();
       positions[i] = static_cast<int32_t>(prompts_.offsets[p + 1] - prompts_.offsets[p] + t - 1);
+      rows[i] = cache_.row(p, row, t);
+      slots[i] = {rows[i].own_at, rows[i].own_capacity, static_cast<int32_t>(t - 1)};
     }
-    scratch.hidden.resize(std::max<size_t>(scratch.hidden.size(), count * config_.hidden_size));
-    const AttentionShape shape = decoder_.attention_shape();
-    decoder_.decode(weights_, ids.data(), positions.data(), count, scratch.hidden.data(), scratch.decode,
-                    [&](int64_t layer, const float* qkv) {
-                      std::vector<DecodeRow> views(count);
-                      for (int64_t i = 0; i < count; ++i) {
-                        const int64_t row = active_[begin + i];
-                        cache_append(qkv + i * shape.ld, shape, cache_.own_slot(layer, row), cache_.capacity(), t - 1);
-                        views[i] = cache_.view(layer, prompt_of(row), row, t);
-                      }
-                      return views;
-                    });
-    for_logits(scratch.hidden.data(), count, scratch.logits, [&](int64_t first, int64_t rows) {
+    float* hidden = scratch.hidden.reserve(ops_, count * config_.hidden_size);
+    const CacheView cache = cache_.view(ops_.stage(rows, scratch.rows), ops_.stage(slots, scratch.slots));
+    decoder_.decode(weights_, ops_.stage(ids, scratch.ids), ops_.stage(positions, scratch.positions), count, hidden,
+                    scratch.decode, cache);
+    for_logits(hidden, count, scratch, [&](int64_t first, int64_t n) {
       const auto at = active_.begin() + begin + first;
-      draw({at, at + rows}, t, scratch.logits.data(), config_.vocab_size);
+      draw({at, at + n}, t, scratch.logits.data(), config_.vocab_size, scratch);
     });
   }
 
   // Forms the logits of `count` hidden states a bounded number of rows at a time and hands each range to `use`.
   template <class Use>
-  void for_logits(const float* hidden, int64_t count, std::vector<float>& logits, Use use) {
+  void for_logits(const float* hidden, int64_t count, RowScratch& scratch, Use use) {
     const int64_t dim = config_.hidden_size, vocab = config_.vocab_size;
     const int64_t chunk = std::max<int64_t>(1, kLogitFloats / vocab);
+    float* logits = scratch.logits.reserve(ops_, std::min(chunk, count) * vocab);
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t rows = std::min(chunk, count - begin);
-      logits.resize(std::max<size_t>(logits.size(), rows * vocab));
-      gemm(Op::None, Op::Transpose, rows, vocab, dim, 1, hidden + begin * dim, dim, weights_ + decoder_.layout().head,
-           dim, 0, logits.data(), vocab);
+      ops_.gemm(Op::None, Op::Transpose, rows, vocab, dim, 1, hidden + begin * dim, dim,
+                weights_ + decoder_.layout().head, dim, 0, logits, vocab);
       use(begin, rows);
     }
   }
 
-  void draw(const std::vector<int64_t>& rows, int64_t position, const float* logits, int64_t stride) {
+  // One token for each of `rows` from its row of logits. The only place of a step where the host waits for the device.
+  void draw(const std::vector<int64_t>& rows, int64_t position, const float* logits, int64_t stride,
+            RowScratch& scratch) {
     const auto count = static_cast<int64_t>(rows.size());
     std::vector<PhiloxCounter> counters(count);
     for (int64_t i = 0; i < count; ++i)
       counters[i] = {options_.iteration, options_.prompt_ids[prompt_of(rows[i])],
                      options_.sample_offset + static_cast<uint32_t>(rows[i] % options_.samples_per_prompt),
                      static_cast<uint32_t>(position)};
-    std::vector<int64_t> token(count);
-    std::vector<float> logprob(count), entropy(count);
-    sample({logits, DType::Float32, count, config_.vocab_size, stride},
-           {options_.temperature, options_.top_k, options_.top_p, options_.seed}, counters.data(), token.data(),
-           logprob.data(), entropy.data());
+    // one block, one copy back: [count] tokens of 8 bytes, then [count] log-probs and [count] entropies of 4
+    if (!scratch.drawn.defined() || scratch.drawn.numel() < 2 * count)
+      scratch.drawn = ops_.empty({2 * count}, DType::Int64);
+    auto* device_token = static_cast<int64_t*>(scratch.drawn.data_ptr());
+    auto* device_stats = reinterpret_cast<float*>(device_token + count);
+    ops_.sample({logits, DType::Float32, count, config_.vocab_size, stride},
+                {options_.temperature, options_.top_k, options_.top_p, options_.seed}, counters.data(), device_token,
+                device_stats, device_stats + count);
+    std::vector<int64_t> drawn(2 * count);
+    ops_.download(drawn.data(), device_token, 2 * count * static_cast<int64_t>(sizeof(int64_t)));
+    std::vector<float> stats(2 * count);
+    std::memcpy(stats.data(), drawn.data() + count, 2 * count * sizeof(float));
     for (int64_t i = 0; i < count; ++i) {
+      if (drawn[i] < 0) fail_sample_row(i);
       Sample& s = samples_[rows[i]];
-      s.tokens.push_back(static_cast<int32_t>(token[i]));
-      s.logprob.push_back(logprob[i]);
-      s.entropy.push_back(entropy[i]);
+      s.tokens.push_back(static_cast<int32_t>(drawn[i]));
+      s.logprob.push_back(stats[i]);
+      s.entropy.push_back(stats[count + i]);
       s.stopped = std::ranges::find(options_.stop_tokens, s.tokens.back()) != options_.stop_tokens.end();
     }
   }
 
+  Ops& ops_;
   Decoder& decoder_;
   const ModelConfig& config_;
   const float* weights_;
@@ -246,6 +262,8 @@ class Generator {
   std::vector<Sample> samples_;
   Cache cache_;
   Activations scratch_;
+  RowScratch prompt_scratch_;
+  at::Tensor slots_memory_;
   std::vector<int64_t> active_;
   std::vector<RowScratch> scratch_rows_;
   int64_t drawn_ = 0, longest_prompt_ = 0;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "device/ops.h"
 #include "node/tensor.h"
 
 namespace eepo::node {
@@ -35,6 +36,22 @@ uint64_t seed_argument(Napi::Value value, const char* name) {
   const uint64_t seed = value.As<Napi::BigInt>().Uint64Value(&lossless);
   check(lossless, ErrorCode::InvalidArgument, name, " must be a bigint of at most 64 bits and not negative");
   return seed;
+}
+
+Device device_argument(Napi::Value value) {
+  if (value.IsUndefined()) return Device::Cpu;
+  const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : std::string();
+  check(name == "cpu" || name == "cuda", ErrorCode::InvalidArgument, "device must be 'cpu' or 'cuda', got '", name,
+        "'");
+  const Device device = name == "cpu" ? Device::Cpu : Device::Cuda;
+  ops_of(device);
+  return device;
+}
+
+void require_same_device(const at::Tensor& tensor, const char* name, const at::Tensor& other, const char* other_name) {
+  check(tensor_device(tensor) == tensor_device(other), ErrorCode::InvalidArgument, name, " is on device '",
+        device_name(tensor_device(tensor)), "' and ", other_name, " on '", device_name(tensor_device(other)),
+        "'; move one with to({ device })");
 }
 
 void require_rank(const at::Tensor& tensor, const char* name, int64_t rank, const char* meaning) {

@@ -8,6 +8,7 @@
 #include <limits>
 #include <string>
 
+#include "core/device.h"
 #include "core/dtype.h"
 
 namespace eepo::node {
@@ -23,6 +24,12 @@ float temperature_argument(Napi::Value value, bool allow_zero = false);
 
 /// A non-negative safe integer, or a bigint of 64 bits.
 uint64_t seed_argument(Napi::Value value, const char* name = "seed");
+
+/// 'cpu' or 'cuda'; undefined is the CPU.
+Device device_argument(Napi::Value value);
+
+/// Fails unless both tensors are on one device; the names are the arguments'.
+void require_same_device(const at::Tensor& tensor, const char* name, const at::Tensor& other, const char* other_name);
 
 /// Fails unless the tensor has this rank.
 void require_rank(const at::Tensor& tensor, const char* name, int64_t rank, const char* meaning);

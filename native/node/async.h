@@ -9,10 +9,9 @@
 #include <type_traits>
 
 #include "core/cancel.h"
+#include "core/device.h"
 
 namespace eepo::node {
-
-enum class Device : uint8_t { Cpu, Cuda };
 
 /// A job in two halves: `work` runs on the device's thread and may throw; `finish` runs on the JavaScript
 /// thread of the environment that asked and turns the result into a value. Neither may touch the other's world:

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/threads.h"
+#include "device/ops.h"
 #include "node/channel.h"
 
 namespace eepo::node {
@@ -22,14 +23,17 @@ constexpr auto exit_patience = std::chrono::seconds(5);
 }  // namespace
 
 Executor& Executor::of(Device device) {
-  check(device == Device::Cpu, ErrorCode::Unsupported,
-        "device 'cuda' is not available: this build of eepo has no CUDA kernels; use device 'cpu'");
-  // Leaked on purpose: its thread outlives every static destructor.
-  static Executor* cpu = new Executor();
-  return *cpu;
+  // Leaked on purpose: their threads outlive every static destructor.
+  if (device == Device::Cpu) {
+    static Executor* cpu = new Executor(Device::Cpu);
+    return *cpu;
+  }
+  ops_of(device);  // throws where there is none
+  static Executor* cuda = new Executor(Device::Cuda);
+  return *cuda;
 }
 
-Executor::Executor() {
+Executor::Executor(Device device) : device_(device) {
   std::thread(&Executor::loop, this).detach();
 #ifdef __GLIBC__
   ::on_exit(&Executor::on_process_exit, this);
@@ -65,7 +69,7 @@ void Executor::forget(const Channel* channel) {
 }
 
 void Executor::loop() {
-  pthread_setname_np(pthread_self(), "eepo-cpu");
+  pthread_setname_np(pthread_self(), device_ == Device::Cpu ? "eepo-cpu" : "eepo-cuda");
   c10::NoGradGuard no_grad;  // thread-local, as gradients are computed by our own backward
   for (;;) {
     Task task;
@@ -84,6 +88,7 @@ void Executor::loop() {
     try {
       task.cancel->check();
       apply_num_threads();
+      ops_of(device_).begin_job();
       task.work(*task.cancel);
     } catch (...) {
       error = std::current_exception();

@@ -33,11 +33,12 @@ class Executor {
   void forget(const Channel* channel);
 
  private:
-  Executor();
+  explicit Executor(Device device);
   void loop();
   /// At process exit: static destructors must not run under a running job.
   static void on_process_exit(int status, void* self);
 
+  const Device device_;
   std::mutex mutex_;
   std::condition_variable queued_, idle_;
   std::deque<Task> queue_;

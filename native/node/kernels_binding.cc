@@ -5,13 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "core/error.h"
-#include "kernels/linear_head.h"
-#include "kernels/sample.h"
-#include "kernels/token_grad.h"
-#include "kernels/token_stats.h"
+#include "device/ops.h"
+#include "kernels/sample_options.h"
 #include "node/arguments.h"
 #include "node/async.h"
 #include "node/edge.h"
@@ -30,6 +29,7 @@ struct Input {
   int64_t rows = 0, cols = 0;
 
   bool fused() const { return !logits.defined(); }
+  Device device() const { return tensor_device(fused() ? hidden : logits); }
 };
 
 Input input_argument(Napi::Value logits, Napi::Value hidden, Napi::Value head) {
@@ -50,6 +50,7 @@ Input input_argument(Napi::Value logits, Napi::Value hidden, Napi::Value head) {
     check(input.hidden.size(1) == input.head.size(1), ErrorCode::InvalidArgument, "hidden ",
           shape_string(input.hidden.sizes()), " and head ", shape_string(input.head.sizes()),
           " must have the same second size");
+    require_same_device(input.hidden, "hidden", input.head, "head");
     input.rows = input.hidden.size(0);
     input.cols = input.head.size(0);
   }
@@ -65,16 +66,47 @@ at::Tensor targets_argument(Napi::Value value, int64_t rows) {
   return targets;
 }
 
-/// Dense targets, all in range.
-at::Tensor checked_targets(const at::Tensor& targets, int64_t cols) {
-  at::Tensor dense = targets.contiguous();
-  const int64_t* target = dense.const_data_ptr<int64_t>();
-  for (int64_t row = 0; row < dense.numel(); ++row) {
-    check(target[row] >= 0 && target[row] < cols, ErrorCode::InvalidArgument, "targets[", row, "] is ", target[row],
-          ", outside the vocabulary 0..", cols - 1);
+/// Targets where the kernels want them. On the host they are checked before anything starts; those that already are on
+/// the GPU are checked by the kernel, which costs a wait: `check_after` throws for the first bad one.
+class Targets {
+ public:
+  Targets(Ops& ops, const at::Tensor& raw, int64_t cols) : ops_(ops), cols_(cols) {
+    if (tensor_device(raw) == Device::Cpu) {
+      const at::Tensor dense = raw.contiguous();
+      const int64_t* target = dense.const_data_ptr<int64_t>();
+      for (int64_t row = 0; row < dense.numel(); ++row) require(row, target[row]);
+      targets_ = bring_to(ops.device(), dense);
+      return;
+    }
+    targets_ = bring_to(ops.device(), raw);
+    if (ops.device() == Device::Cpu) return;
+    bad_row_ = ops.empty({1}, DType::Int64);
+    ops.upload(bad_row_.data_ptr(), &none_, sizeof(none_));
   }
-  return dense;
-}
+
+  const int64_t* data() const { return targets_.const_data_ptr<int64_t>(); }
+  int64_t* bad_row() { return bad_row_.defined() ? bad_row_.data_ptr<int64_t>() : nullptr; }
+
+  void check_after() {
+    if (!bad_row_.defined()) return;
+    int64_t row = none_, target = 0;
+    ops_.download(&row, bad_row_.data_ptr(), sizeof(row));
+    if (row == none_) return;
+    ops_.download(&target, data() + row, sizeof(target));
+    require(row, target);
+  }
+
+ private:
+  void require(int64_t row, int64_t target) const {
+    check(target >= 0 && target < cols_, ErrorCode::InvalidArgument, "targets[", row, "] is ", target,
+          ", outside the vocabulary 0..", cols_ - 1);
+  }
+
+  static constexpr int64_t none_ = std::numeric_limits<int64_t>::max();
+  Ops& ops_;
+  int64_t cols_;
+  at::Tensor targets_, bad_row_;
+};
 
 at::Tensor coefficients_argument(Napi::Value value, const char* name, int64_t rows) {
   at::Tensor coefficients = unwrap_optional_tensor(value, name);
@@ -97,9 +129,11 @@ void* row_pointer(const at::Tensor& matrix, int64_t row) {
   return static_cast<char*>(matrix.data_ptr()) + row * row_stride(matrix) * matrix.element_size();
 }
 
-/// Calls body(first row, rows) for pieces of `rows`, looking at the token in between.
+/// Calls body(first row, rows) for pieces of `rows`, looking at the token in between. On the GPU there is one piece: it
+/// is queued in microseconds, and a bad target's row counts from the first.
 template <class Body>
-void in_pieces(int64_t rows, int64_t cols, const CancelToken& cancel, Body body) {
+void in_pieces(const Ops& ops, int64_t rows, int64_t cols, const CancelToken& cancel, Body body) {
+  if (ops.device() != Device::Cpu) return body(0, rows);
   const int64_t step = std::max<int64_t>(1, logits_per_check / std::max<int64_t>(1, cols));
   for (int64_t row = 0; row < rows; row += step) {
     cancel.check();
@@ -107,7 +141,20 @@ void in_pieces(int64_t rows, int64_t cols, const CancelToken& cancel, Body body)
   }
 }
 
-at::Tensor dense_float(const at::Tensor& tensor) { return tensor.to(at::kFloat).contiguous(); }
+/// hidden and head as the device's products want them: float32 on the CPU; on the GPU one dtype, theirs if they agree.
+struct Head {
+  at::Tensor hidden, head;
+  LinearHead view;
+
+  Head(Ops& ops, const Input& input)
+      : hidden(input.hidden.contiguous()), head(input.head.contiguous()), view{} {
+    const bool as_is = ops.device() == Device::Cuda && hidden.scalar_type() == head.scalar_type();
+    if (!as_is && hidden.scalar_type() != at::kFloat) hidden = ops.convert(hidden, DType::Float32);
+    if (!as_is && head.scalar_type() != at::kFloat) head = ops.convert(head, DType::Float32);
+    view = {hidden.const_data_ptr(), head.const_data_ptr(), dtype_of(hidden, "hidden"), hidden.size(0),
+            hidden.size(1),          head.size(0)};
+  }
+};
 
 using Tensors = std::vector<at::Tensor>;
 
@@ -118,26 +165,29 @@ Napi::Value wrap_tensors(Napi::Env env, Tensors tensors) {
 }
 
 Tensors stats_of(const Input& input, const at::Tensor& raw_targets, float temperature, const CancelToken& cancel) {
-  const at::Tensor targets = checked_targets(raw_targets, input.cols);
+  Ops& ops = ops_of(input.device());
+  // With a head, rows come in chunks, and a bad one could not be named: looked at on the host.
+  Targets targets(ops, input.fused() ? bring_to(Device::Cpu, raw_targets) : raw_targets, input.cols);
   Tensors out;
-  for (int i = 0; i < 3; ++i) out.push_back(new_tensor({input.rows}, DType::Float32));
+  for (int i = 0; i < 3; ++i) out.push_back(new_tensor_on(ops.device(), {input.rows}, DType::Float32));
   if (input.rows == 0) return out;
-  const int64_t* target = targets.const_data_ptr<int64_t>();
+  const int64_t* target = targets.data();
   float* logprob = out[0].data_ptr<float>();
   float* entropy = out[1].data_ptr<float>();
   float* one_minus_p = out[2].data_ptr<float>();
   if (input.fused()) {
-    const at::Tensor hidden = dense_float(input.hidden), head = dense_float(input.head);
-    linear_token_stats(hidden.const_data_ptr<float>(), head.const_data_ptr<float>(), input.rows, hidden.size(1),
-                       input.cols, target, temperature, logprob, entropy, one_minus_p, &cancel);
-    return out;
+    const Head head(ops, input);
+    ops.linear_token_stats(head.view, target, temperature, logprob, entropy, one_minus_p, &cancel);
+  } else {
+    const at::Tensor logits = with_dense_rows(input.logits);
+    const DType dtype = dtype_of(logits, "logits");
+    in_pieces(ops, input.rows, input.cols, cancel, [&](int64_t row, int64_t rows) {
+      const LogitsView view{row_pointer(logits, row), dtype, rows, input.cols, row_stride(logits)};
+      ops.token_stats(view, target + row, temperature, logprob + row, entropy + row, one_minus_p + row,
+                      targets.bad_row());
+    });
   }
-  const at::Tensor logits = with_dense_rows(input.logits);
-  const DType dtype = dtype_of(logits, "logits");
-  in_pieces(input.rows, input.cols, cancel, [&](int64_t row, int64_t rows) {
-    const LogitsView view{row_pointer(logits, row), dtype, rows, input.cols, row_stride(logits)};
-    token_stats(view, target + row, temperature, logprob + row, entropy + row, one_minus_p + row);
-  });
+  targets.check_after();
   return out;
 }
 
@@ -148,7 +198,7 @@ Napi::Value token_stats_js(const Napi::CallbackInfo& info) {
     const at::Tensor targets = targets_argument(info[3], input.rows);
     const float temperature = temperature_argument(info[4]);
     return run(
-        info.Env(), Device::Cpu, info[5],
+        info.Env(), input.device(), info[5],
         [=](const CancelToken& cancel) { return stats_of(input, targets, temperature, cancel); }, wrap_tensors);
   });
 }
@@ -156,33 +206,40 @@ Napi::Value token_stats_js(const Napi::CallbackInfo& info) {
 struct Coefficients {
   at::Tensor a, b;
 
+  Coefficients on(Device device) const { return {bring_to(device, a), b.defined() ? bring_to(device, b) : b}; }
   const float* a_at(int64_t row) const { return a.const_data_ptr<float>() + row; }
   const float* b_at(int64_t row) const { return b.defined() ? b.const_data_ptr<float>() + row : nullptr; }
 };
 
-void logits_gradient(const Input& input, const at::Tensor& targets, const Coefficients& coefficients, float temperature,
+void logits_gradient(const Input& input, const at::Tensor& raw_targets, const Coefficients& given, float temperature,
                      const CancelToken& cancel) {
+  Ops& ops = ops_of(input.device());
+  Targets targets(ops, raw_targets, input.cols);
+  const Coefficients coefficients = given.on(ops.device());
   const at::Tensor logits = with_dense_rows(input.logits);
   const DType dtype = dtype_of(logits, "logits");
-  const int64_t* target = targets.const_data_ptr<int64_t>();
-  in_pieces(input.rows, input.cols, cancel, [&](int64_t row, int64_t rows) {
+  in_pieces(ops, input.rows, input.cols, cancel, [&](int64_t row, int64_t rows) {
     const MutableLogitsView view{row_pointer(logits, row), dtype, rows, input.cols, row_stride(logits)};
-    token_grad(view, target + row, coefficients.a_at(row), coefficients.b_at(row), temperature);
+    ops.token_grad(view, targets.data() + row, coefficients.a_at(row), coefficients.b_at(row), temperature,
+                   targets.bad_row());
   });
+  targets.check_after();
   if (!logits.is_same(input.logits)) input.logits.copy_(logits);
 }
 
-Tensors head_gradients(const Input& input, const at::Tensor& targets, const Coefficients& coefficients,
-                       float temperature, const CancelToken& cancel) {
-  const at::Tensor hidden = dense_float(input.hidden), head = dense_float(input.head);
-  const int64_t dim = hidden.size(1);
-  Tensors out{new_tensor({input.rows, dim}, DType::Float32), new_tensor({input.cols, dim}, DType::Float32)};
-  if (out[1].nbytes() > 0) std::memset(out[1].data_ptr(), 0, out[1].nbytes());
-  if (input.rows > 0) {
-    linear_token_grad(hidden.const_data_ptr<float>(), head.const_data_ptr<float>(), input.rows, dim, input.cols,
-                      targets.const_data_ptr<int64_t>(), coefficients.a_at(0), coefficients.b_at(0), temperature,
-                      out[0].data_ptr<float>(), out[1].data_ptr<float>(), &cancel);
-  }
+Tensors head_gradients(const Input& input, const at::Tensor& raw_targets, const Coefficients& given, float temperature,
+                       const CancelToken& cancel) {
+  Ops& ops = ops_of(input.device());
+  // Looked at on the host: rows that matter are picked there, so their targets and coefficients must be known there.
+  Targets targets(ops, bring_to(Device::Cpu, raw_targets), input.cols);
+  const Coefficients coefficients = given.on(Device::Cpu);
+  const Head head(ops, input);
+  Tensors out{new_tensor_on(ops.device(), {input.rows, head.view.dim}, DType::Float32),
+              new_tensor_on(ops.device(), {input.cols, head.view.dim}, DType::Float32)};
+  if (out[1].nbytes() > 0) ops.zero(out[1].data_ptr(), static_cast<int64_t>(out[1].nbytes()));
+  if (input.rows > 0)
+    ops.linear_token_grad(head.view, targets.data(), coefficients.a_at(0), coefficients.b_at(0), temperature,
+                          out[0].data_ptr<float>(), out[1].data_ptr<float>(), &cancel);
   return out;
 }
 
@@ -196,12 +253,11 @@ Napi::Value token_grad_js(const Napi::CallbackInfo& info) {
     const at::Tensor b = coefficients_argument(info[5], "b", input.rows);
     const float temperature = temperature_argument(info[6]);
     return run(
-        info.Env(), Device::Cpu, info[7],
+        info.Env(), input.device(), info[7],
         [=](const CancelToken& cancel) {
-          const at::Tensor checked = checked_targets(targets, input.cols);
-          const Coefficients coefficients{a.contiguous(), b.defined() ? b.contiguous() : b};
-          if (input.fused()) return head_gradients(input, checked, coefficients, temperature, cancel);
-          logits_gradient(input, checked, coefficients, temperature, cancel);
+          const Coefficients coefficients{a, b};
+          if (input.fused()) return head_gradients(input, targets, coefficients, temperature, cancel);
+          logits_gradient(input, targets, coefficients, temperature, cancel);
           return Tensors{};
         },
         wrap_tensors);
@@ -224,6 +280,14 @@ std::vector<PhiloxCounter> counters_argument(Napi::Value value, int64_t rows) {
   return counters;
 }
 
+/// Throws for the first row that the GPU could not draw from. Waits.
+void check_drawn(const at::Tensor& tokens) {
+  const at::Tensor host = bring_to(Device::Cpu, tokens);
+  const int64_t* token = host.const_data_ptr<int64_t>();
+  for (int64_t row = 0; row < host.numel(); ++row)
+    if (token[row] < 0) fail_sample_row(row);
+}
+
 /// sample(logits, temperature, topK, topP, seed, counters?, signal) -> [tokens, logprob, entropy]
 Napi::Value sample_js(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
@@ -239,17 +303,20 @@ Napi::Value sample_js(const Napi::CallbackInfo& info) {
     options.seed = seed_argument(info[4]);
     std::vector<PhiloxCounter> counters = counters_argument(info[5], input.rows);
     return run(
-        info.Env(), Device::Cpu, info[6],
+        info.Env(), input.device(), info[6],
         [input, options, counters = std::move(counters)](const CancelToken&) {
-          Tensors out{new_tensor({input.rows}, DType::Int64), new_tensor({input.rows}, DType::Float32),
-                      new_tensor({input.rows}, DType::Float32)};
+          Ops& ops = ops_of(input.device());
+          Tensors out{new_tensor_on(ops.device(), {input.rows}, DType::Int64),
+                      new_tensor_on(ops.device(), {input.rows}, DType::Float32),
+                      new_tensor_on(ops.device(), {input.rows}, DType::Float32)};
           if (input.rows == 0) return out;
           const at::Tensor logits = with_dense_rows(input.logits);
           // Not in pieces: an error names the row.
           const LogitsView view{logits.data_ptr(), dtype_of(logits, "logits"), input.rows, input.cols,
                                 row_stride(logits)};
-          sample(view, options, counters.data(), out[0].data_ptr<int64_t>(), out[1].data_ptr<float>(),
-                 out[2].data_ptr<float>());
+          ops.sample(view, options, counters.data(), out[0].data_ptr<int64_t>(), out[1].data_ptr<float>(),
+                     out[2].data_ptr<float>());
+          if (ops.device() != Device::Cpu) check_drawn(out[0]);
           return out;
         },
         wrap_tensors);

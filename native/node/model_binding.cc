@@ -3,8 +3,6 @@
 // checked again.
 #include "node/model_binding.h"
 
-#include <ATen/ops/empty.h>
-
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -172,15 +170,16 @@ Napi::Value to_report(Napi::Env env, const ForgetReport& r) {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-// Copies every parameter's part of a flat buffer; null gives zeros.
+// Copies every parameter's part of a flat buffer, on the model's device; null gives zeros.
 NamedTensors copy_parameters(const Model& model, const float* flat) {
   NamedTensors tensors;
   for (const Parameter& p : model.layout().parameters()) {
-    at::Tensor tensor = new_tensor(p.shape, DType::Float32);
+    at::Tensor tensor = model.ops().empty(p.shape, DType::Float32);
+    const int64_t bytes = p.size() * static_cast<int64_t>(sizeof(float));
     if (flat)
-      std::memcpy(tensor.data_ptr(), flat + p.offset, p.size() * sizeof(float));
+      model.ops().copy(tensor.data_ptr(), flat + p.offset, bytes);
     else
-      std::memset(tensor.data_ptr(), 0, p.size() * sizeof(float));
+      model.ops().zero(tensor.data_ptr(), bytes);
     tensors.emplace_back(p.name, std::move(tensor));
   }
   return tensors;
@@ -221,7 +220,8 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
 
   void fill(Napi::Env env, ModelPtr model) {
     model_ = std::move(model);
-    external_ = model_->layout().flat_size() * static_cast<int64_t>(sizeof(float));
+    // memory of the CPU that V8 cannot see; a GPU's is not its concern
+    external_ = model_->device() == Device::Cpu ? model_->layout().flat_size() * static_cast<int64_t>(sizeof(float)) : 0;
     Napi::MemoryManagement::AdjustExternalMemory(env, external_);
   }
 
@@ -248,8 +248,8 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
 
   // A job without a result.
   template <class Work>
-  static Napi::Value run_void(Napi::Env env, Napi::Value signal, Work work) {
-    return run(env, Device::Cpu, signal,
+  static Napi::Value run_void(Napi::Env env, Device device, Napi::Value signal, Work work) {
+    return run(env, device, signal,
                Job{[work = std::move(work)](const CancelToken& cancel) mutable { work(cancel); },
                    [](Napi::Env e) -> Napi::Value { return e.Undefined(); }});
   }
@@ -266,7 +266,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
       Packed packed = packed_argument(info[0], info[1], model->config().vocab_size);
       const int64_t micro = integer_argument(info[2], "microBatchTokens", 1);
       return run(
-          info.Env(), Device::Cpu, info[3],
+          info.Env(), model->device(), info[3],
           [model, packed = std::move(packed), micro](const CancelToken& c) { return model->score(packed, micro, c); },
           to_stats);
     });
@@ -283,9 +283,9 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
         check(id >= 0 && id < vocab, ErrorCode::InvalidArgument, "token id ", id, " lies outside the vocabulary");
       packed.offsets = {0, packed.tokens()};
       return run(
-          info.Env(), Device::Cpu, info[1],
+          info.Env(), model->device(), info[1],
           [model, packed = std::move(packed), vocab](const CancelToken& c) {
-            at::Tensor out = new_tensor({packed.tokens(), vocab}, DType::Float32);
+            at::Tensor out = model->ops().empty({packed.tokens(), vocab}, DType::Float32);
             model->logits(packed, static_cast<float*>(out.data_ptr()), c);
             return out;
           },
@@ -326,7 +326,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
         };
       }
       return run(
-          env, Device::Cpu, info[3],
+          env, model->device(), info[3],
           [model, packed = std::move(packed), options = std::move(options), set, progress = std::move(progress)](
               const CancelToken& c) { return model->generate(packed, options, set, c, progress); },
           to_samples);
@@ -340,7 +340,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
       const float temperature = temperature_argument(info[3]);
       const bool keep = info[4].ToBoolean();
       return run(
-          info.Env(), Device::Cpu, info[5],
+          info.Env(), model->device(), info[5],
           [model, batch = std::move(batch), temperature, keep](const CancelToken& c) {
             return model->forward(batch, temperature, keep, c);
           },
@@ -354,7 +354,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
       std::vector<float> a = float_array(info[0], "a");
       std::vector<float> b =
           info[1].IsNull() || info[1].IsUndefined() ? std::vector<float>() : float_array(info[1], "b");
-      return run_void(info.Env(), info[2],
+      return run_void(info.Env(), model->device(), info[2],
                       [model, a = std::move(a), b = std::move(b)](const CancelToken& c) { model->backward(a, b, c); });
     });
   }
@@ -367,7 +367,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
       const StepOptions options{{number("lr"), number("beta1"), number("beta2"), number("eps"), number("weightDecay")},
                                 number("maxGradNorm")};
       return run(
-          info.Env(), Device::Cpu, info.Env().Undefined(),
+          info.Env(), model->device(), info.Env().Undefined(),
           [model, options](const CancelToken&) { return model->step(options); },
           [](Napi::Env e, const StepReport& report) -> Napi::Value {
             auto result = Napi::Object::New(e);
@@ -380,7 +380,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
 
   Napi::Value zero_grad(const Napi::CallbackInfo& info) {
     return with_model(info, [&](ModelPtr model) {
-      return run_void(info.Env(), info.Env().Undefined(), [model](const CancelToken&) { model->zero_grad(); });
+      return run_void(info.Env(), model->device(), info.Env().Undefined(), [model](const CancelToken&) { model->zero_grad(); });
     });
   }
 
@@ -406,7 +406,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
       options.probe_tokens = integer_argument(o.Get("probeTokens"), "probeTokens", 0);
       options.micro_batch_tokens = integer_argument(o.Get("microBatchTokens"), "microBatchTokens", 1);
       return run(
-          info.Env(), Device::Cpu, info[5],
+          info.Env(), model->device(), info[5],
           [model, batch = std::move(batch), entropy = std::move(entropy), options](const CancelToken& c) {
             return model->forget(batch, entropy, options, c);
           },
@@ -416,14 +416,14 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
 
   Napi::Value sync_rollout(const Napi::CallbackInfo& info) {
     return with_model(info, [&](ModelPtr model) {
-      return run_void(info.Env(), info.Env().Undefined(), [model](const CancelToken&) { model->sync_rollout(); });
+      return run_void(info.Env(), model->device(), info.Env().Undefined(), [model](const CancelToken&) { model->sync_rollout(); });
     });
   }
 
   Napi::Value gradients(const Napi::CallbackInfo& info) {
     return with_model(info, [&](ModelPtr model) {
       return run(
-          info.Env(), Device::Cpu, info.Env().Undefined(),
+          info.Env(), model->device(), info.Env().Undefined(),
           [model](const CancelToken&) { return copy_parameters(*model, model->gradient()); }, to_named_tensors);
     });
   }
@@ -431,7 +431,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   Napi::Value parameters(const Napi::CallbackInfo& info) {
     return with_model(info, [&](ModelPtr model) {
       return run(
-          info.Env(), Device::Cpu, info.Env().Undefined(),
+          info.Env(), model->device(), info.Env().Undefined(),
           [model](const CancelToken&) { return copy_parameters(*model, model->weights()); }, to_named_tensors);
     });
   }
@@ -439,7 +439,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   Napi::Value clone(const Napi::CallbackInfo& info) {
     return with_model(info, [&](ModelPtr model) {
       return run(
-          info.Env(), Device::Cpu, info.Env().Undefined(), [model](const CancelToken&) { return model->clone(); },
+          info.Env(), model->device(), info.Env().Undefined(), [model](const CancelToken&) { return model->clone(); },
           wrap_model);
     });
   }
@@ -449,7 +449,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
     return with_model(info, [&](ModelPtr model) {
       check(info[0].IsString(), ErrorCode::InvalidArgument, "path must be a string");
       return run_void(
-          info.Env(), info[1],
+          info.Env(), model->device(), info[1],
           [model, path = info[0].As<Napi::String>().Utf8Value()](const CancelToken& c) { model->save(path, c); });
     });
   }
@@ -469,7 +469,7 @@ Napi::Value wrap_model(Napi::Env env, ModelPtr model) {
   return object;
 }
 
-// loadModel(config, paths, signal)
+// loadModel(config, paths, signal, device)
 Napi::Value load_model(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const ModelConfig config = config_argument(info[0]);
@@ -478,10 +478,11 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
     std::vector<std::string> paths;
     paths.reserve(list.Length());
     for (uint32_t i = 0; i < list.Length(); ++i) paths.push_back(list.Get(i).ToString().Utf8Value());
+    const Device device = device_argument(info[3]);
     return run(
-        info.Env(), Device::Cpu, info[2],
-        [config, paths = std::move(paths)](const CancelToken& cancel) {
-          auto model = std::make_shared<Model>(config);
+        info.Env(), device, info[2],
+        [config, device, paths = std::move(paths)](const CancelToken& cancel) {
+          auto model = std::make_shared<Model>(config, ops_of(device));
           model->load(paths, cancel);
           return model;
         },
@@ -489,15 +490,16 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
   });
 }
 
-// createModel(config, seed)
+// createModel(config, seed, device)
 Napi::Value create_model(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const ModelConfig config = config_argument(info[0]);
     const uint64_t seed = seed_argument(info[1]);
+    const Device device = device_argument(info[2]);
     return run(
-        info.Env(), Device::Cpu, info.Env().Undefined(),
-        [config, seed](const CancelToken&) {
-          auto model = std::make_shared<Model>(config);
+        info.Env(), device, info.Env().Undefined(),
+        [config, device, seed](const CancelToken&) {
+          auto model = std::make_shared<Model>(config, ops_of(device));
           model->initialize(seed);
           return model;
         },

@@ -11,6 +11,8 @@
 #include <utility>
 
 #include "core/error.h"
+#include "device/ops.h"
+#include "node/arguments.h"
 #include "node/async.h"
 #include "node/edge.h"
 #include "node/tensor_data.h"
@@ -125,7 +127,7 @@ class TensorHandle : public Napi::ObjectWrap<TensorHandle> {
 
   Napi::Value device(const Napi::CallbackInfo& info) {
     return with_tensor(info, [&](const at::Tensor& tensor) {
-      return Napi::String::New(info.Env(), tensor.is_cpu() ? "cpu" : "cuda");
+      return Napi::String::New(info.Env(), device_name(tensor_device(tensor)));
     });
   }
 
@@ -151,7 +153,8 @@ class TensorHandle : public Napi::ObjectWrap<TensorHandle> {
   Napi::Value host_copy(const Napi::CallbackInfo& info, bool bits) {
     return with_tensor(info, [&](const at::Tensor& tensor) {
       return run(
-          info.Env(), Device::Cpu, info[0], [tensor, bits](const CancelToken&) { return copy_to_host(tensor, bits); },
+          info.Env(), tensor_device(tensor), info[0],
+          [tensor, bits](const CancelToken&) { return copy_to_host(bring_to(Device::Cpu, tensor), bits); },
           [](Napi::Env env, HostCopy copy) { return typed_array(env, std::move(copy)); });
     });
   }
@@ -167,26 +170,36 @@ class TensorHandle : public Napi::ObjectWrap<TensorHandle> {
     });
   }
 
-  Napi::Value copy_as(const Napi::CallbackInfo& info, DType dtype, Napi::Value signal) {
+  Napi::Value copy_as(const Napi::CallbackInfo& info, DType dtype, Device to, Napi::Value signal) {
     return with_tensor(info, [&](const at::Tensor& tensor) {
+      const Device from = tensor_device(tensor);
       return run(
-          info.Env(), Device::Cpu, signal,
-          [tensor, dtype](const CancelToken&) {
-            return tensor.to(scalar_type(dtype), false, /*copy=*/true, at::MemoryFormat::Contiguous);
+          info.Env(), from == Device::Cpu ? to : from, signal,
+          [tensor, dtype, from, to](const CancelToken&) {
+            if (from == to) return ops_of(from).convert(tensor, dtype);
+            if (dtype_of(tensor, "tensor") == dtype) return bring_to(to, tensor);
+            // The narrower of the two travels.
+            if (size_of(dtype) < static_cast<size_t>(tensor.element_size()))
+              return bring_to(to, ops_of(from).convert(tensor, dtype));
+            return ops_of(to).convert(bring_to(to, tensor), dtype);
           },
           [](Napi::Env env, at::Tensor copy) { return wrap_tensor(env, std::move(copy)); });
     });
   }
 
-  /// to(dtype, signal)
+  /// to(dtype or undefined, device or undefined, signal)
   Napi::Value to(const Napi::CallbackInfo& info) {
-    return with_tensor(info, [&](const at::Tensor&) { return copy_as(info, parse_dtype(info[0]), info[1]); });
+    return with_tensor(info, [&](const at::Tensor& tensor) {
+      const DType dtype = info[0].IsUndefined() ? dtype_of(tensor, "tensor") : parse_dtype(info[0]);
+      return copy_as(info, dtype, info[1].IsUndefined() ? tensor_device(tensor) : device_argument(info[1]), info[2]);
+    });
   }
 
   /// clone(signal)
   Napi::Value clone(const Napi::CallbackInfo& info) {
-    return with_tensor(info,
-                       [&](const at::Tensor& tensor) { return copy_as(info, dtype_of(tensor, "tensor"), info[0]); });
+    return with_tensor(info, [&](const at::Tensor& tensor) {
+      return copy_as(info, dtype_of(tensor, "tensor"), tensor_device(tensor), info[0]);
+    });
   }
 
   /// reshape(shape): a view of the same storage, so nothing is read and it can be synchronous.
@@ -223,19 +236,30 @@ TensorHandle* handle_of(Napi::Value value) {
   return TensorHandle::Unwrap(value.As<Napi::Object>());
 }
 
-/// tensorFrom(typedArray, shape, dtype)
+/// Memory calls of a device may come from this thread too, once it is the thread's current one.
+Ops& ops_here(Device device) {
+  Ops& ops = ops_of(device);
+  ops.begin_job();
+  return ops;
+}
+
+/// tensorFrom(typedArray, shape, dtype, device)
 Napi::Value tensor_from_js(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     const DType dtype = parse_dtype(info[2]);
-    return wrap_tensor(info.Env(), tensor_from(info[0], parse_shape(info[1], false), dtype));
+    const Device device = device_argument(info[3]);
+    const at::Tensor tensor = tensor_from(info[0], parse_shape(info[1], false), dtype);
+    ops_here(device);
+    return wrap_tensor(info.Env(), bring_to(device, tensor));
   });
 }
 
-/// tensorZeros(shape, dtype)
+/// tensorZeros(shape, dtype, device)
 Napi::Value tensor_zeros_js(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
-    at::Tensor tensor = new_tensor(parse_shape(info[0], false), parse_dtype(info[1]));
-    if (tensor.nbytes() > 0) std::memset(tensor.data_ptr(), 0, tensor.nbytes());
+    Ops& ops = ops_here(device_argument(info[2]));
+    at::Tensor tensor = new_tensor_on(ops.device(), parse_shape(info[0], false), parse_dtype(info[1]));
+    if (tensor.nbytes() > 0) ops.zero(tensor.data_ptr(), static_cast<int64_t>(tensor.nbytes()));
     return wrap_tensor(info.Env(), std::move(tensor));
   });
 }
@@ -302,16 +326,6 @@ DType dtype_of(const at::Tensor& tensor, const char* argument_name) {
   }
 }
 
-at::ScalarType scalar_type(DType dtype) {
-  switch (dtype) {
-    case DType::Float32: return at::kFloat;
-    case DType::BFloat16: return at::kBFloat16;
-    case DType::Float16: return at::kHalf;
-    case DType::Int64: return at::kLong;
-  }
-  return at::kFloat;
-}
-
 const char* dtype_name(DType dtype) {
   switch (dtype) {
     case DType::Float32: return "float32";
@@ -336,6 +350,30 @@ at::Tensor new_tensor(const std::vector<int64_t>& shape, DType dtype) {
   check(bytes <= physical_memory(), ErrorCode::OutOfMemory, "shape ", shape_string(shape), " of ", dtype_name(dtype),
         " needs ", bytes, " bytes, this machine has ", physical_memory());
   return at::empty(shape, at::TensorOptions().dtype(scalar_type(dtype)));
+}
+
+Device tensor_device(const at::Tensor& tensor) {
+  return has_cuda_ops() && ops_of(Device::Cuda).owns(tensor) ? Device::Cuda : Device::Cpu;
+}
+
+at::Tensor new_tensor_on(Device device, const std::vector<int64_t>& shape, DType dtype) {
+  if (device == Device::Cpu) return new_tensor(shape, dtype);
+  checked_size(shape, dtype);
+  return ops_of(device).empty(shape, dtype);
+}
+
+at::Tensor bring_to(Device device, const at::Tensor& tensor) {
+  const Device from = tensor_device(tensor);
+  at::Tensor dense = tensor.is_contiguous() ? tensor : tensor.contiguous();
+  if (from == device) return dense;
+  at::Tensor there = new_tensor_on(device, dense.sizes().vec(), dtype_of(dense, "tensor"));
+  const auto bytes = static_cast<int64_t>(dense.nbytes());
+  if (bytes == 0) return there;
+  if (from == Device::Cpu)
+    ops_of(device).upload(there.data_ptr(), dense.const_data_ptr(), bytes);
+  else
+    ops_of(from).download(there.data_ptr(), dense.const_data_ptr(), bytes);
+  return there;
 }
 
 void register_tensor(Napi::Env env, Napi::Object exports) {

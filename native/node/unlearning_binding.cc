@@ -11,8 +11,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "kernels/ascend.h"
-#include "kernels/complementary_loss.h"
+#include "device/ops.h"
 #include "node/arguments.h"
 #include "node/async.h"
 #include "node/tensor.h"
@@ -89,6 +88,7 @@ LossInput loss_input(Napi::Object options) {
           ErrorCode::InvalidArgument, "carry must have shape [sequences, window - 1] = [", sequences, ", ", history,
           "], got ", shape_string(input.carry.sizes()));
     check(input.carry.is_contiguous(), ErrorCode::InvalidArgument, "carry is written and must be contiguous");
+    require_same_device(input.carry, "carry", input.logprob, "logprob");
   }
   return input;
 }
@@ -107,21 +107,25 @@ void check_offsets(const at::Tensor& offsets, int64_t tokens) {
 
 const float* pointer(const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; }
 
-at::Tensor dense(const at::Tensor& tensor) { return tensor.defined() ? tensor.contiguous() : tensor; }
-
 LossOutput loss_of(const LossInput& input) {
-  const at::Tensor logprob = dense(input.logprob), entropy = dense(input.entropy);
-  const at::Tensor one_minus_p = dense(input.one_minus_p), weight = dense(input.weight);
-  const at::Tensor offsets = dense(input.offsets);
-  const int64_t tokens = logprob.numel();
-  check_offsets(offsets, tokens);
+  Ops& ops = ops_of(tensor_device(input.logprob));
+  const auto here = [&](const at::Tensor& tensor) { return tensor.defined() ? bring_to(ops.device(), tensor) : tensor; };
+  const int64_t tokens = input.logprob.numel();
+  const at::Tensor host_offsets = bring_to(Device::Cpu, input.offsets);
+  check_offsets(host_offsets, tokens);
+  const at::Tensor logprob = here(input.logprob), entropy = here(input.entropy);
+  const at::Tensor one_minus_p = here(input.one_minus_p), weight = here(input.weight), offsets = here(host_offsets);
   LossOutput out;
-  out.a = new_tensor({tokens}, DType::Float32);
+  out.a = new_tensor_on(ops.device(), {tokens}, DType::Float32);
   out.gate.resize(static_cast<size_t>(tokens));
-  out.result = complementary_loss(pointer(logprob), pointer(entropy), pointer(one_minus_p),
-                                  offsets.const_data_ptr<int64_t>(), offsets.numel() - 1, pointer(weight),
-                                  input.carry.defined() ? input.carry.data_ptr<float>() : nullptr, input.options,
-                                  out.a.data_ptr<float>(), out.gate.data());
+  const bool host = ops.device() == Device::Cpu;
+  const at::Tensor gate = host ? at::Tensor() : ops.empty({(tokens + 7) / 8}, DType::Int64);
+  auto* flags = host ? out.gate.data() : static_cast<uint8_t*>(gate.data_ptr());
+  out.result = ops.complementary_loss(pointer(logprob), pointer(entropy), pointer(one_minus_p),
+                                      offsets.const_data_ptr<int64_t>(), offsets.numel() - 1, tokens, pointer(weight),
+                                      input.carry.defined() ? input.carry.data_ptr<float>() : nullptr, input.options,
+                                      out.a.data_ptr<float>(), flags);
+  if (!host && tokens > 0) ops.download(out.gate.data(), flags, tokens);
   return out;
 }
 
@@ -147,8 +151,8 @@ Napi::Value complementary_loss_js(const Napi::CallbackInfo& info) {
     check(info[0].IsObject(), ErrorCode::InvalidArgument, "complementaryLoss needs an options object");
     LossInput input = loss_input(info[0].As<Napi::Object>());
     return run(
-        info.Env(), Device::Cpu, info[1], [input = std::move(input)](const CancelToken&) { return loss_of(input); },
-        loss_report);
+        info.Env(), tensor_device(input.logprob), info[1],
+        [input = std::move(input)](const CancelToken&) { return loss_of(input); }, loss_report);
   });
 }
 
@@ -186,8 +190,11 @@ void check_shapes(const AscendInput& input) {
           shape_string(input.into[i].sizes()));
     check(input.into[i].is_contiguous(), ErrorCode::InvalidArgument, element("into", i),
           " is written and must be contiguous");
+    require_same_device(param, element("params", i).c_str(), input.params[0], "params[0]");
+    require_same_device(input.into[i], element("into", i).c_str(), param, element("params", i).c_str());
     if (!input.grads[i].defined()) continue;
     require_real(input.grads[i], element("grads", i).c_str());
+    require_same_device(input.grads[i], element("grads", i).c_str(), param, element("params", i).c_str());
     check(input.grads[i].sizes() == param.sizes(), ErrorCode::InvalidArgument, element("grads", i),
           " must have the shape of its parameter, ", shape_string(param.sizes()), ", got ",
           shape_string(input.grads[i].sizes()));
@@ -269,11 +276,12 @@ Napi::Value ascend_js(const Napi::CallbackInfo& info) {
           "rounding must be 'nearest' or 'stochastic', got '", name, "'");
     const Rounding rounding = name == "nearest" ? Rounding::Nearest : Rounding::Stochastic;
     const uint64_t seed = seed_argument(info[5]);
+    const Device device = input.params.empty() ? Device::Cpu : tensor_device(input.params[0]);
     return run(
-        info.Env(), Device::Cpu, info[6],
-        [input = std::move(input), eta, rounding, seed](const CancelToken&) {
+        info.Env(), device, info[6],
+        [input = std::move(input), device, eta, rounding, seed](const CancelToken&) {
           std::vector<at::Tensor> keep;
-          return ascend(ascend_work(input, keep), eta, rounding, seed);
+          return ops_of(device).ascend(ascend_work(input, keep), eta, rounding, seed);
         },
         [](Napi::Env env, AscendReport report) -> Napi::Value {
           Napi::Object result = Napi::Object::New(env);

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/ascend.h"
-#include "kernels/linear_head.h"
 #include "train/model.h"
 
 namespace eepo {
@@ -83,17 +81,17 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
     return report;
   }
   const int64_t n = layout().flat_size();
-  report.grad_norm = std::sqrt(square_sum(gradient_.data(), n));
+  report.grad_norm = std::sqrt(ops_.square_sum(gradient_.data(), n));
   if (!std::isfinite(report.grad_norm) || !std::isfinite(report.loss.loss)) {
     report.skipped = ForgetReport::Skipped::NonFinite;
     return report;
   }
   const double eta = options.normalize && report.grad_norm > 0 ? options.eta / report.grad_norm : options.eta;
-  rollout_.reserve(n);
+  rollout_.reserve(ops_, n);
   const AscendReport step =
-      ascend({{master_.data(), DType::Float32, gradient_.data(), DType::Float32, rollout_.data(), DType::Float32, n}},
-             eta, Rounding::Nearest, 0);
-  report.relative_step = std::abs(eta) * report.grad_norm / std::sqrt(square_sum(master_.data(), n));
+      ops_.ascend({{master_.data(), DType::Float32, gradient_.data(), DType::Float32, rollout_.data(), DType::Float32, n}},
+                  eta, Rounding::Nearest, 0);
+  report.relative_step = std::abs(eta) * report.grad_norm / std::sqrt(ops_.square_sum(master_.data(), n));
   report.changed_frac = static_cast<double>(step.changed) / static_cast<double>(layout().parameter_count());
   if (probe_end > 0) {
     const TokenStats after =

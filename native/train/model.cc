@@ -2,13 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 #include <unordered_set>
 
 #include "core/philox.h"
-#include "kernels/gemm.h"
-#include "kernels/linear_head.h"
 #include "model/safetensors.h"
 
 namespace eepo {
@@ -47,43 +44,62 @@ void Model::load(const std::vector<std::string>& paths, const CancelToken& cance
   for (const Parameter& parameter : layout().parameters())
     check(seen.contains(parameter.name), ErrorCode::InvalidFile, paths.empty() ? std::string("model") : paths[0],
           ": tensor ", parameter.name, " is missing from the weights");
-  master_ = FloatBuffer(layout().flat_size());
+  master_ = FloatBuffer(ops_, layout().flat_size());
+  std::vector<float> values;  // of one tensor at a time on the way to another device
   for (const auto& [tensor, offset] : copies) {
     cancel.check();
-    convert_to_float(*tensor, master_.data() + offset);
+    if (device() == Device::Cpu) {
+      convert_to_float(*tensor, master_.data() + offset);
+      continue;
+    }
+    values.resize(tensor->elements);
+    convert_to_float(*tensor, values.data());
+    ops_.upload(master_.data() + offset, values.data(), tensor->elements * static_cast<int64_t>(sizeof(float)));
   }
 }
 
 void Model::initialize(uint64_t seed) {
-  master_ = FloatBuffer(layout().flat_size());
+  master_ = FloatBuffer(ops_, layout().flat_size());
   uint32_t index = 0;
+  std::vector<float> values;
   for (const Parameter& p : layout().parameters()) {
-    float* w = master_.data() + p.offset;
-    ++index;
-    if (p.shape.size() == 1) {
-      std::fill_n(w, p.size(), p.name.ends_with(".bias") ? 0.0f : 1.0f);
-      continue;
-    }
-    const bool residual = p.name.ends_with("o_proj.weight") || p.name.ends_with("down_proj.weight");
-    const double deviation = residual ? 0.02 / std::sqrt(2.0 * static_cast<double>(config().layers)) : 0.02;
-    for (int64_t i = 0; i < p.size(); ++i) {  // Box-Muller
-      const auto bits = philox4x32({index, static_cast<uint32_t>(i), static_cast<uint32_t>(i >> 32), 0}, seed);
-      const double u = (bits[0] + 0.5) * 0x1p-32, v = bits[1] * 0x1p-32;
-      w[i] = static_cast<float>(deviation * std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v));
-    }
+    values.resize(p.size());
+    initialize_parameter(p, ++index, seed, values.data());
+    ops_.upload(master_.data() + p.offset, values.data(), p.size() * static_cast<int64_t>(sizeof(float)));
+  }
+}
+
+void Model::initialize_parameter(const Parameter& p, uint32_t index, uint64_t seed, float* w) const {
+  if (p.shape.size() == 1) {
+    std::fill_n(w, p.size(), p.name.ends_with(".bias") ? 0.0f : 1.0f);
+    return;
+  }
+  const bool residual = p.name.ends_with("o_proj.weight") || p.name.ends_with("down_proj.weight");
+  const double deviation = residual ? 0.02 / std::sqrt(2.0 * static_cast<double>(config().layers)) : 0.02;
+  for (int64_t i = 0; i < p.size(); ++i) {  // Box-Muller
+    const auto bits = philox4x32({index, static_cast<uint32_t>(i), static_cast<uint32_t>(i >> 32), 0}, seed);
+    const double u = (bits[0] + 0.5) * 0x1p-32, v = bits[1] * 0x1p-32;
+    w[i] = static_cast<float>(deviation * std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v));
   }
 }
 
 void Model::save(const std::string& path, const CancelToken& cancel) const {
+  std::vector<float> copy;  // of another device's weights
+  const float* weights = master_.data();
+  if (device() != Device::Cpu) {
+    copy.resize(master_.size());
+    ops_.download(copy.data(), weights, master_.size() * static_cast<int64_t>(sizeof(float)));
+    weights = copy.data();
+  }
   std::vector<NamedTensor> tensors;
-  for (const Parameter& p : layout().parameters()) tensors.push_back({p.name, p.shape, master_.data() + p.offset});
+  for (const Parameter& p : layout().parameters()) tensors.push_back({p.name, p.shape, weights + p.offset});
   write_safetensors(path, tensors, cancel);
 }
 
 std::shared_ptr<Model> Model::clone() const {
-  auto copy = std::make_shared<Model>(config());
-  copy->master_ = FloatBuffer(master_.size());
-  std::memcpy(copy->master_.data(), master_.data(), master_.size() * sizeof(float));
+  auto copy = std::make_shared<Model>(config(), ops_);
+  ops_.copy(copy->master_.reserve(ops_, master_.size()), master_.data(),
+            master_.size() * static_cast<int64_t>(sizeof(float)));
   return copy;
 }
 
@@ -92,8 +108,7 @@ const float* Model::weights_of(WeightSet set) const {
 }
 
 TokenStats Model::score(const Packed& batch, int64_t micro_batch_tokens, const CancelToken& cancel) {
-  const int64_t dim = config().hidden_size, vocab = config().vocab_size;
-  const float* head = weights() + layout().head;
+  const int64_t dim = config().hidden_size;
   const size_t sequences = batch.offsets.size() - 1;
   TokenStats out;
   for (size_t first = 0; first < sequences;) {
@@ -109,27 +124,38 @@ TokenStats Model::score(const Packed& batch, int64_t micro_batch_tokens, const C
       rows[t] = t;
       targets[t] = t + 1 < chunk.tokens() ? chunk.ids[t + 1] : 0;  // a sequence's last row has none: dropped below
     }
-    std::vector<float> logprob(rows.size()), entropy(rows.size());
-    float* hidden = scratch_hidden_.reserve(chunk.tokens() * dim);
+    float* hidden = scratch_hidden_.reserve(ops_, chunk.tokens() * dim);
     decoder_.forward(weights(), chunk, rows, scratch_, false, hidden, cancel);
-    linear_token_stats(hidden, head, chunk.tokens(), dim, vocab, targets.data(), 1, logprob.data(), entropy.data(),
-                       nullptr, &cancel);
-    out.entropy.insert(out.entropy.end(), entropy.begin(), entropy.end());
+    const TokenStats seen = head_stats(weights(), hidden, targets, 1, cancel);
+    out.entropy.insert(out.entropy.end(), seen.entropy.begin(), seen.entropy.end());
     for (size_t s = 0; s + 1 < chunk.offsets.size(); ++s)
-      out.logprob.insert(out.logprob.end(), logprob.begin() + chunk.offsets[s],
-                         logprob.begin() + chunk.offsets[s + 1] - 1);
+      out.logprob.insert(out.logprob.end(), seen.logprob.begin() + chunk.offsets[s],
+                         seen.logprob.begin() + chunk.offsets[s + 1] - 1);
     first = end;
   }
   return out;
 }
 
-void Model::logits(const Packed& batch, float* out, const CancelToken& cancel) {
+TokenStats Model::head_stats(const float* weights, const float* hidden, const std::vector<int64_t>& targets,
+                             float temperature, const CancelToken& cancel) {
+  const auto n = static_cast<int64_t>(targets.size());
+  std::vector<float> both(2 * n);
+  float* stats = stats_.reserve(ops_, 2 * n);
+  const LinearHead head{hidden, weights + layout().head, DType::Float32, n, config().hidden_size, config().vocab_size};
+  ops_.linear_token_stats(head, ops_.stage(targets, scratch_targets_memory_), temperature, stats, stats + n, nullptr,
+                          &cancel);
+  ops_.download(both.data(), stats, 2 * n * static_cast<int64_t>(sizeof(float)));
+  return {{both.begin(), both.begin() + n}, {both.begin() + n, both.end()}};
+}
+
+void Model::logits(const Packed& batch, float* device_out, const CancelToken& cancel) {
   const int64_t n = batch.tokens(), dim = config().hidden_size, vocab = config().vocab_size;
   std::vector<int64_t> rows(n);
   std::iota(rows.begin(), rows.end(), 0);
-  float* hidden = scratch_hidden_.reserve(n * dim);
+  float* hidden = scratch_hidden_.reserve(ops_, n * dim);
   decoder_.forward(weights(), batch, rows, scratch_, false, hidden, cancel);
-  gemm(Op::None, Op::Transpose, n, vocab, dim, 1, hidden, dim, weights() + layout().head, dim, 0, out, vocab);
+  ops_.gemm(Op::None, Op::Transpose, n, vocab, dim, 1, hidden, dim, weights() + layout().head, dim, 0, device_out,
+            vocab);
 }
 
 std::vector<Sample> Model::generate(const Packed& prompts, const GenerateOptions& options, WeightSet weights,
@@ -142,41 +168,33 @@ TokenStats Model::forward(const TrainBatch& batch, float temperature, bool keep,
   if (!keep) return inspect(shared, weights(), temperature, cancel);
   const int64_t dim = config().hidden_size;
   const auto n = static_cast<int64_t>(shared.rows.size());
-  TokenStats out{std::vector<float>(n), std::vector<float>(n)};
   kept_.valid = false;  // whatever stops this forward, no backward may mix the last one's activations with its targets
   targets_ = shared.targets;
   temperature_ = temperature;
-  float* hidden = hidden_.reserve(n * dim);
+  float* hidden = hidden_.reserve(ops_, n * dim);
   decoder_.forward(weights(), shared.packed, shared.rows, kept_, true, hidden, cancel);
-  linear_token_stats(hidden, weights() + layout().head, n, dim, config().vocab_size, targets_.data(), temperature,
-                     out.logprob.data(), out.entropy.data(), nullptr, &cancel);
-  return out;
+  return head_stats(weights(), hidden, targets_, temperature, cancel);
 }
 
 TokenStats Model::inspect(const SharedBatch& shared, const float* weights, float temperature,
                           const CancelToken& cancel) {
-  const int64_t dim = config().hidden_size;
-  const auto n = static_cast<int64_t>(shared.rows.size());
-  TokenStats out{std::vector<float>(n), std::vector<float>(n)};
-  float* hidden = scratch_hidden_.reserve(n * dim);
+  float* hidden = scratch_hidden_.reserve(ops_, static_cast<int64_t>(shared.rows.size()) * config().hidden_size);
   decoder_.forward(weights, shared.packed, shared.rows, scratch_, false, hidden, cancel);
-  linear_token_stats(hidden, weights + layout().head, n, dim, config().vocab_size, shared.targets.data(), temperature,
-                     out.logprob.data(), out.entropy.data(), nullptr, &cancel);
-  return out;
+  return head_stats(weights, hidden, shared.targets, temperature, cancel);
 }
 
 void Model::accumulate(const float* weights, const std::vector<float>& a, const std::vector<float>& b,
                        const CancelToken& cancel) {
   const int64_t dim = config().hidden_size;
   const auto n = static_cast<int64_t>(targets_.size());
-  if (gradient_.empty()) gradient_ = FloatBuffer(layout().flat_size());
+  if (gradient_.empty()) gradient_ = FloatBuffer(ops_, layout().flat_size());
   kept_.valid = false;  // consumed, whatever happens
   has_gradient_ = true;
   try {
-    float* d_hidden = d_hidden_.reserve(n * dim);
-    linear_token_grad(hidden_.data(), weights + layout().head, n, dim, config().vocab_size, targets_.data(), a.data(),
-                      b.empty() ? nullptr : b.data(), temperature_, d_hidden, gradient_.data() + layout().head,
-                      &cancel);
+    float* d_hidden = d_hidden_.reserve(ops_, n * dim);
+    const LinearHead head{hidden_.data(), weights + layout().head, DType::Float32, n, dim, config().vocab_size};
+    ops_.linear_token_grad(head, ops_.stage(targets_, targets_memory_), a.data(), b.empty() ? nullptr : b.data(),
+                           temperature_, d_hidden, gradient_.data() + layout().head, &cancel);
     decoder_.backward(weights, kept_, d_hidden, gradient_.data(), cancel);
   } catch (...) {
     zero_grad();
@@ -196,7 +214,7 @@ void Model::backward(const std::vector<float>& a, const std::vector<float>& b, c
 }
 
 void Model::zero_grad() {
-  gradient_.zero();
+  if (!gradient_.empty()) ops_.zero(gradient_.data(), gradient_.size() * static_cast<int64_t>(sizeof(float)));
   has_gradient_ = false;
 }
 
@@ -204,18 +222,18 @@ StepReport Model::step(const StepOptions& options) {
   check(has_gradient_, ErrorCode::Busy, "step needs gradients: call forward and backward first");
   const int64_t n = layout().flat_size();
   StepReport report;
-  report.grad_norm = std::sqrt(square_sum(gradient_.data(), n));
+  report.grad_norm = std::sqrt(ops_.square_sum(gradient_.data(), n));
   if (!std::isfinite(report.grad_norm)) {
     zero_grad();
     return report;
   }
   if (moment1_.empty()) {
-    moment1_ = FloatBuffer(n);
-    moment2_ = FloatBuffer(n);
+    moment1_ = FloatBuffer(ops_, n);
+    moment2_ = FloatBuffer(ops_, n);
   }
   const double limit = options.max_grad_norm;
   const double scale = limit > 0 ? std::min(1.0, limit / (report.grad_norm + 1e-6)) : 1.0;
-  adamw(master_.data(), gradient_.data(), moment1_.data(), moment2_.data(), n, options.adamw, ++steps_,
+  ops_.adamw(master_.data(), gradient_.data(), moment1_.data(), moment2_.data(), n, options.adamw, ++steps_,
         static_cast<float>(scale));
   kept_.valid = false;  // of the old weights
   zero_grad();

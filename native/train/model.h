@@ -9,8 +9,7 @@
 
 #include "core/buffer.h"
 #include "core/cancel.h"
-#include "kernels/blocks.h"
-#include "kernels/complementary_loss.h"
+#include "device/ops.h"
 #include "model/decoder.h"
 #include "model/generate.h"
 #include "train/batch.h"
@@ -48,8 +47,11 @@ struct ForgetReport {
 
 class Model {
  public:
-  /// Without weights yet: load(), initialize() or clone() allocates them.
-  explicit Model(const ModelConfig& config) : decoder_(config) {}
+  /// Without weights yet: load(), initialize() or clone() allocates them, on the device of `ops`.
+  Model(const ModelConfig& config, Ops& ops) : ops_(ops), decoder_(config, ops) {}
+
+  Device device() const { return ops_.device(); }
+  Ops& ops() const { return ops_; }
 
   const ModelConfig& config() const { return decoder_.config(); }
   const Layout& layout() const { return decoder_.layout(); }
@@ -67,8 +69,8 @@ class Model {
   /// Log-prob of every next token (length T-1 per sequence) and entropy after every token (length T).
   TokenStats score(const Packed& batch, int64_t micro_batch_tokens, const CancelToken& cancel);
 
-  /// Logits of every position, [tokens, vocab] floats, into `out`: for inspection; nothing in training forms them all.
-  void logits(const Packed& batch, float* out, const CancelToken& cancel);
+  /// Logits of every position, [tokens, vocab] floats, into memory of this device: for inspection; nothing in training forms them all.
+  void logits(const Packed& batch, float* device_out, const CancelToken& cancel);
 
   std::vector<Sample> generate(const Packed& prompts, const GenerateOptions& options, WeightSet weights,
                                const CancelToken& cancel, const GenerateProgress& progress);
@@ -86,24 +88,31 @@ class Model {
                       const CancelToken& cancel);
   void sync_rollout() { rollout_active_ = false; }
 
+  // Flat, on the device.
   const float* weights() const { return master_.data(); }
   const float* gradient() const { return gradient_.data(); }  // null before the first backward
 
  private:
   const float* weights_of(WeightSet set) const;
+  void initialize_parameter(const Parameter& p, uint32_t index, uint64_t seed, float* w) const;
+  /// The head's statistics of n hidden states, brought to the host.
+  TokenStats head_stats(const float* weights, const float* hidden, const std::vector<int64_t>& targets,
+                        float temperature, const CancelToken& cancel);
   /// Statistics of the response tokens under any weights, nothing kept.
   TokenStats inspect(const SharedBatch& shared, const float* weights, float temperature, const CancelToken& cancel);
   void accumulate(const float* weights, const std::vector<float>& a, const std::vector<float>& b,
                   const CancelToken& cancel);
 
+  Ops& ops_;
   Decoder decoder_;
   FloatBuffer master_, gradient_, moment1_, moment2_, rollout_;
   bool rollout_active_ = false;
   bool has_gradient_ = false;
   int64_t steps_ = 0;
   Activations kept_, scratch_;
-  FloatBuffer hidden_, scratch_hidden_, d_hidden_;
+  FloatBuffer hidden_, scratch_hidden_, d_hidden_, stats_;
   std::vector<int64_t> targets_;
+  at::Tensor targets_memory_, scratch_targets_memory_;
   float temperature_ = 1;
 };
 
