@@ -6,9 +6,9 @@
 
 namespace eepo::cuda {
 
-/// About 1 GB of logits: rows enough that reading the head again for every chunk (2 V D bytes) and, backward, reading and
-/// writing its float32 gradient (8 V D bytes) stay small beside the chunk's products (2 to 6 rows V D FLOPs), and an extra
-/// memory that does not grow with the number of rows.
+/// About 1 GB of logits: rows enough that reading the head again for every chunk (2 V D bytes) and, backward, reading
+/// and writing its float32 gradient (8 V D bytes) stay small beside the chunk's products (2 to 6 rows V D FLOPs), and
+/// an extra memory that does not grow with the number of rows.
 constexpr int64_t kChunkBytes = int64_t{1} << 30;
 
 /// Distance between rows of logits: a multiple of 8 elements of any dtype, which tensor cores want.

@@ -34,7 +34,8 @@ struct Context {
   std::function<void(void* to, const void* from_host, size_t bytes)> upload;
 };
 
-// ---- rows of logits (token_stats.cu, token_grad.cu, sample.cu) ----------------------------------------------------------
+// ---- rows of logits (token_stats.cu, token_grad.cu, sample.cu)
+// ----------------------------------------------------------
 
 /// kernels/token_stats.h. A target out of range makes its row's logprob and one_minus_p NaN and, where bad_row is not
 /// null, lowers *bad_row (set to INT64_MAX by the caller) to the first such row.
@@ -53,7 +54,8 @@ void token_grad(const Context& context, const LogitsView& logits, const int64_t*
 void sample(const Context& context, const LogitsView& logits, const SampleOptions& options,
             const PhiloxCounter* counters, int64_t* token, float* logprob, float* entropy, int64_t* bad_row);
 
-// ---- the unlearning loss and steps (complementary_loss.cu, ascend.cu, adamw.cu) -----------------------------------------
+// ---- the unlearning loss and steps (complementary_loss.cu, ascend.cu, adamw.cu)
+// -----------------------------------------
 
 struct ComplementaryDeviceResult {
   double loss;
@@ -72,19 +74,21 @@ void ascend(const Context& context, const std::vector<AscendTensor>& tensors, do
             uint64_t seed, unsigned long long* changed);
 
 /// blocks.h: adamw.
-void adamw(const Context& context, float* param, const float* grad, float* m, float* v, int64_t n,
-           const AdamW& options, int64_t step, float grad_scale);
+void adamw(const Context& context, float* param, const float* grad, float* m, float* v, int64_t n, const AdamW& options,
+           int64_t step, float grad_scale);
 
 /// *out = sum x^2 in double, in a fixed order.
 void square_sum(const Context& context, const float* x, int64_t n, double* out);
 
-/// Rows of any dtype (an even number of bytes each) moved: to[r] = from[rows[r]], and to[rows[r]] = from[r]; rows distinct.
+/// Rows of any dtype (an even number of bytes each) moved: to[r] = from[rows[r]], and to[rows[r]] = from[r]; rows
+/// distinct.
 void gather_row_bytes(const Context& context, const void* from, const int64_t* rows, int64_t count, int64_t row_bytes,
                       void* to);
 void scatter_row_bytes(const Context& context, const void* from, const int64_t* rows, int64_t count, int64_t row_bytes,
                        void* to);
 
-// ---- decoder layers (blocks.cu, attention.cu): float32, kernels/blocks.h and kernels/attention.h ------------------------
+// ---- decoder layers (blocks.cu, attention.cu): float32, kernels/blocks.h and kernels/attention.h
+// ------------------------
 
 void rms_norm(const Context& context, const float* x, const float* weight, float eps, const NormShape& shape,
               int64_t tokens, float* y, float* inv);
@@ -96,7 +100,8 @@ void swiglu_backward(const Context& context, const float* gate_up, const float* 
 void rope(const Context& context, float* x, int64_t ld, int64_t heads, int64_t head_dim, const int32_t* positions,
           int64_t tokens, const float* cosine, const float* sine, bool inverse);
 void embed(const Context& context, const float* table, const int32_t* ids, int64_t tokens, int64_t dim, float* out);
-/// `ids` on the HOST: tokens are grouped by id there, so that every row of d_table is summed in token order by one block.
+/// `ids` on the HOST: tokens are grouped by id there, so that every row of d_table is summed in token order by one
+/// block.
 void embed_backward(const Context& context, const float* d_out, const int32_t* ids, int64_t tokens, int64_t dim,
                     float* d_table);
 void add_bias(const Context& context, float* x, const float* bias, int64_t rows, int64_t cols);

@@ -73,8 +73,8 @@ class CudaOps final : public Ops {
     return runtime_->elapsed_ms(body);
   }
 
-  void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
-            const float* b, int64_t ldb, float beta, float* c, int64_t ldc) override {
+  void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda, const float* b,
+            int64_t ldb, float beta, float* c, int64_t ldc) override {
     runtime_->gemm(op_a, op_b, m, n, k, alpha, {const_cast<float*>(a), DType::Float32, lda},
                    {const_cast<float*>(b), DType::Float32, ldb}, beta, {c, DType::Float32, ldc});
   }
@@ -82,10 +82,9 @@ class CudaOps final : public Ops {
                 float* inv) override {
     launch([&] { cuda::rms_norm(context_, x, weight, eps, shape, tokens, y, inv); });
   }
-  void rms_norm_backward(const float* dy, const float* x, const float* weight, const float* inv,
-                         const NormShape& shape, int64_t tokens, bool accumulate, float* dx, float* dweight) override {
-    launch(
-        [&] { cuda::rms_norm_backward(context_, dy, x, weight, inv, shape, tokens, accumulate, dx, dweight); });
+  void rms_norm_backward(const float* dy, const float* x, const float* weight, const float* inv, const NormShape& shape,
+                         int64_t tokens, bool accumulate, float* dx, float* dweight) override {
+    launch([&] { cuda::rms_norm_backward(context_, dy, x, weight, inv, shape, tokens, accumulate, dx, dweight); });
   }
   void swiglu(const float* gate_up, int64_t width, int64_t tokens, float* out) override {
     launch([&] { cuda::swiglu(context_, gate_up, width, tokens, out); });
@@ -146,9 +145,7 @@ class CudaOps final : public Ops {
 
   void token_stats(const LogitsView& logits, const int64_t* targets, float temperature, float* logprob, float* entropy,
                    float* one_minus_p, int64_t* bad_row) override {
-    launch([&] {
-      cuda::token_stats(context_, logits, targets, temperature, logprob, entropy, one_minus_p, bad_row);
-    });
+    launch([&] { cuda::token_stats(context_, logits, targets, temperature, logprob, entropy, one_minus_p, bad_row); });
   }
   void token_grad(const MutableLogitsView& logits, const int64_t* targets, const float* a, const float* b,
                   float temperature, int64_t* bad_row) override {
@@ -236,9 +233,9 @@ class CudaOps final : public Ops {
   }
 
   ComplementaryResult complementary_loss(const float* logprob, const float* entropy, const float* one_minus_p,
-                                         const int64_t* offsets, int64_t sequences, int64_t tokens,
-                                         const float* weight, float* carry, const ComplementaryOptions& options,
-                                         float* a, uint8_t* gate) override {
+                                         const int64_t* offsets, int64_t sequences, int64_t tokens, const float* weight,
+                                         float* carry, const ComplementaryOptions& options, float* a,
+                                         uint8_t* gate) override {
     const at::Tensor memory = runtime_->empty({sizeof(ComplementaryDeviceResult) / 8}, DType::Int64);
     launch([&] {
       cuda::complementary_loss(context_, logprob, entropy, one_minus_p, offsets, sequences, tokens, weight, carry,
@@ -251,8 +248,7 @@ class CudaOps final : public Ops {
     return {seen.loss, seen.tokens, seen.open_tokens, seen.clamped_low, seen.clamped_high, seen.active_tokens};
   }
 
-  AscendReport ascend(const std::vector<AscendTensor>& tensors, double eta, Rounding rounding,
-                      uint64_t seed) override {
+  AscendReport ascend(const std::vector<AscendTensor>& tensors, double eta, Rounding rounding, uint64_t seed) override {
     AscendReport report;
     for (const AscendTensor& tensor : tensors) report.elements += tensor.size;
     const at::Tensor memory = runtime_->empty({1}, DType::Int64);

@@ -49,8 +49,8 @@ class Runtime {
   /// After launches: throws Native for a launch that the driver refused.
   virtual void check_launches() = 0;
 
-  /// C = alpha op(A) op(B) + beta C, row-major, accumulated in float32 (never TF32, never split in half precision). A and
-  /// B of one dtype; C float32.
+  /// C = alpha op(A) op(B) + beta C, row-major, accumulated in float32 (never TF32, never split in half precision). A
+  /// and B of one dtype; C float32.
   virtual void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const Matrix& a, const Matrix& b,
                     float beta, const Matrix& c) = 0;
 };

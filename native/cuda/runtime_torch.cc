@@ -124,9 +124,9 @@ class TorchRuntime final : public Runtime {
   void copy_2d(void* to, int64_t to_pitch, const void* from, int64_t from_pitch, int64_t width,
                int64_t height) override {
     if (width == 0 || height == 0) return;
-    require(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, height, cudaMemcpyDeviceToDevice,
-                              stream_.stream()),
-            "a copy of rows");
+    require(
+        cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, height, cudaMemcpyDeviceToDevice, stream_.stream()),
+        "a copy of rows");
   }
   // From memory that is not pinned the driver takes its own copy before it returns, in stream order.
   void upload(void* to, const void* host, int64_t bytes) override {
@@ -170,8 +170,8 @@ class TorchRuntime final : public Runtime {
     // cuBLAS thinks in columns: C^T = op(B)^T op(A)^T.
     require(cublasGemmEx(blas_, op(op_b), op(op_a), static_cast<int>(n), static_cast<int>(m), static_cast<int>(k),
                          &alpha, b.data, data_type(b.dtype), static_cast<int>(b.ld), a.data, data_type(a.dtype),
-                         static_cast<int>(a.ld), &beta, c.data, CUDA_R_32F, static_cast<int>(c.ld),
-                         CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                         static_cast<int>(a.ld), &beta, c.data, CUDA_R_32F, static_cast<int>(c.ld), CUBLAS_COMPUTE_32F,
+                         CUBLAS_GEMM_DEFAULT),
             "a matrix product");
   }
 
@@ -179,7 +179,8 @@ class TorchRuntime final : public Runtime {
   static constexpr c10::DeviceIndex kDevice = 0;
 
   void copy_zero_rows(const Matrix& c, int64_t m, int64_t n) {
-    require(cudaMemset2DAsync(c.data, c.ld * sizeof(float), 0, n * sizeof(float), m, stream_.stream()), "clearing rows");
+    require(cudaMemset2DAsync(c.data, c.ld * sizeof(float), 0, n * sizeof(float), m, stream_.stream()),
+            "clearing rows");
   }
 
   c10::cuda::CUDAStream stream_;

@@ -43,8 +43,7 @@ class CpuOps final : public Ops {
     DeviceInfo info;
     info.name = "cpu";
     info.total_bytes = physical_memory();
-    info.free_bytes =
-        static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<int64_t>(sysconf(_SC_PAGESIZE));
+    info.free_bytes = static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<int64_t>(sysconf(_SC_PAGESIZE));
     return info;
   }
 
@@ -84,16 +83,16 @@ class CpuOps final : public Ops {
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   }
 
-  void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
-            const float* b, int64_t ldb, float beta, float* c, int64_t ldc) override {
+  void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda, const float* b,
+            int64_t ldb, float beta, float* c, int64_t ldc) override {
     eepo::gemm(op_a, op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   }
   void rms_norm(const float* x, const float* weight, float eps, const NormShape& shape, int64_t tokens, float* y,
                 float* inv) override {
     eepo::rms_norm(x, weight, eps, shape, tokens, y, inv);
   }
-  void rms_norm_backward(const float* dy, const float* x, const float* weight, const float* inv,
-                         const NormShape& shape, int64_t tokens, bool accumulate, float* dx, float* dweight) override {
+  void rms_norm_backward(const float* dy, const float* x, const float* weight, const float* inv, const NormShape& shape,
+                         int64_t tokens, bool accumulate, float* dx, float* dweight) override {
     eepo::rms_norm_backward(dy, x, weight, inv, shape, tokens, accumulate, dx, dweight);
   }
   void swiglu(const float* gate_up, int64_t width, int64_t tokens, float* out) override {
@@ -122,7 +121,8 @@ class CpuOps final : public Ops {
   }
   void add(const float* x, int64_t n, float* y) override { eepo::add(x, n, y); }
   void gather_rows(const float* x, const int64_t* rows, int64_t count, int64_t dim, float* out) override {
-    for (int64_t r = 0; r < count; ++r) copy(out + r * dim, x + rows[r] * dim, dim * static_cast<int64_t>(sizeof(float)));
+    for (int64_t r = 0; r < count; ++r)
+      copy(out + r * dim, x + rows[r] * dim, dim * static_cast<int64_t>(sizeof(float)));
   }
   void scatter_add_rows(const float* d_out, const int64_t* rows, int64_t count, int64_t dim, float* x) override {
     for (int64_t r = 0; r < count; ++r)
@@ -173,11 +173,9 @@ class CpuOps final : public Ops {
                                          const int64_t* offsets, int64_t sequences, int64_t /*tokens*/,
                                          const float* weight, float* carry, const ComplementaryOptions& options,
                                          float* a, uint8_t* gate) override {
-    return eepo::complementary_loss(logprob, entropy, one_minus_p, offsets, sequences, weight, carry, options, a,
-                                    gate);
+    return eepo::complementary_loss(logprob, entropy, one_minus_p, offsets, sequences, weight, carry, options, a, gate);
   }
-  AscendReport ascend(const std::vector<AscendTensor>& tensors, double eta, Rounding rounding,
-                      uint64_t seed) override {
+  AscendReport ascend(const std::vector<AscendTensor>& tensors, double eta, Rounding rounding, uint64_t seed) override {
     return eepo::ascend(tensors, eta, rounding, seed);
   }
   void sample(const LogitsView& logits, const SampleOptions& options, const PhiloxCounter* host_counters,

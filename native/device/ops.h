@@ -1,6 +1,6 @@
 // Everything a device can do for us: memory, and the kernels on it. The decoder, the model and the bindings are written
-// once against this interface; native/device/cpu_ops.cc is the CPU, native/cuda/ops.cc (a binary of its own, loaded only
-// where a GPU is) is CUDA.
+// once against this interface; native/device/cpu_ops.cc is the CPU, native/cuda/ops.cc (a binary of its own, loaded
+// only where a GPU is) is CUDA.
 //
 // Pointers are device memory of this device unless a name says `host`. Calls are made on the device's executor thread,
 // in order; results are there for the next call, but on the GPU not yet for the host: only download(), synchronize()
@@ -62,7 +62,8 @@ class Ops {
   /// The executor's thread calls it before every job: makes this device and our stream the thread's current ones.
   virtual void begin_job() {}
 
-  // ---- memory ---------------------------------------------------------------------------------------------------------
+  // ---- memory
+  // ---------------------------------------------------------------------------------------------------------
 
   /// Uninitialised, dense. Throws OutOfMemory saying how much was asked for.
   virtual at::Tensor empty(const std::vector<int64_t>& shape, DType dtype) = 0;
@@ -96,7 +97,8 @@ class Ops {
     return static_cast<const T*>(stage_bytes(host.data(), static_cast<int64_t>(host.size() * sizeof(T)), memory));
   }
 
-  // ---- matrices and decoder layers: float32 ---------------------------------------------------------------------------
+  // ---- matrices and decoder layers: float32
+  // ---------------------------------------------------------------------------
 
   virtual void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
                     const float* b, int64_t ldb, float beta, float* c, int64_t ldc) = 0;
@@ -131,7 +133,8 @@ class Ops {
   virtual void attention_decode(const float* qkv, const AttentionShape& shape, const DecodeRow* rows, int64_t count,
                                 const float* prompts, const float* own, float* out) = 0;
 
-  // ---- the head, the losses, the steps --------------------------------------------------------------------------------
+  // ---- the head, the losses, the steps
+  // --------------------------------------------------------------------------------
 
   /// targets (may be null) on the device. `bad_row`: null, or one int64 on the device, lowered to the first row whose
   /// target lies outside the vocabulary; without it targets are the caller's promise.
@@ -150,16 +153,17 @@ class Ops {
   /// All arrays on the device. Waits (it returns numbers). Throws NonFinite as kernels/complementary_loss.h says.
   virtual ComplementaryResult complementary_loss(const float* logprob, const float* entropy, const float* one_minus_p,
                                                  const int64_t* offsets, int64_t sequences, int64_t tokens,
-                                                 const float* weight, float* carry,
-                                                 const ComplementaryOptions& options, float* a, uint8_t* gate) = 0;
+                                                 const float* weight, float* carry, const ComplementaryOptions& options,
+                                                 float* a, uint8_t* gate) = 0;
   /// Waits (it returns a count).
   virtual AscendReport ascend(const std::vector<AscendTensor>& tensors, double eta, Rounding rounding,
                               uint64_t seed) = 0;
-  /// `host_counters`: [rows]. A row that cannot be drawn from gets token -1 (and NaN); the caller reads the tokens anyway.
+  /// `host_counters`: [rows]. A row that cannot be drawn from gets token -1 (and NaN); the caller reads the tokens
+  /// anyway.
   virtual void sample(const LogitsView& logits, const SampleOptions& options, const PhiloxCounter* host_counters,
                       int64_t* token, float* logprob, float* entropy) = 0;
-  virtual void adamw(float* param, const float* grad, float* m, float* v, int64_t n, const AdamW& options,
-                     int64_t step, float grad_scale) = 0;
+  virtual void adamw(float* param, const float* grad, float* m, float* v, int64_t n, const AdamW& options, int64_t step,
+                     float grad_scale) = 0;
   /// Waits (it returns a number).
   virtual double square_sum(const float* x, int64_t n) = 0;
 

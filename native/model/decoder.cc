@@ -96,7 +96,8 @@ void Decoder::forward(const float* weights, const Packed& batch, const std::vect
   const auto asked = static_cast<int64_t>(rows.size());
   float* last = acts.last.reserve(ops_, asked * dim);
   ops_.gather_rows(x, acts.device_rows, asked, dim, last);
-  ops_.rms_norm(last, weights + layout_.final_norm, config_.norm_eps, norm, asked, hidden, acts.inv_final.reserve(ops_, asked));
+  ops_.rms_norm(last, weights + layout_.final_norm, config_.norm_eps, norm, asked, hidden,
+                acts.inv_final.reserve(ops_, asked));
   acts.valid = keep;
 }
 
@@ -108,8 +109,8 @@ void Decoder::backward(const float* weights, Activations& acts, const float* d_h
   const auto asked = static_cast<int64_t>(acts.rows.size());
 
   float* d_last = d_narrow_.reserve(ops_, std::max(asked, n) * dim);
-  ops_.rms_norm_backward(d_hidden, acts.last.data(), weights + layout_.final_norm, acts.inv_final.data(), norm, asked, false,
-                    d_last, grad + layout_.final_norm);
+  ops_.rms_norm_backward(d_hidden, acts.last.data(), weights + layout_.final_norm, acts.inv_final.data(), norm, asked,
+                         false, d_last, grad + layout_.final_norm);
   float* dx = d_x_.reserve(ops_, n * dim);
   ops_.zero(dx, n * dim * static_cast<int64_t>(sizeof(float)));
   ops_.scatter_add_rows(d_last, acts.device_rows, asked, dim, dx);
@@ -132,28 +133,31 @@ void Decoder::backward(const float* weights, Activations& acts, const float* d_h
     ops_.rms_norm(a.middle.data(), weights + at.norm2, config_.norm_eps, norm, n, normed, nullptr);
     linear_weight_grad(d_wide, normed, n, dim, 2 * ffn, grad + at.gate_up);
     linear_input_grad(d_wide, weights + at.gate_up, n, dim, 2 * ffn, d_branch);
-    ops_.rms_norm_backward(d_branch, a.middle.data(), weights + at.norm2, a.inv2.data(), norm, n, true, dx, grad + at.norm2);
+    ops_.rms_norm_backward(d_branch, a.middle.data(), weights + at.norm2, a.inv2.data(), norm, n, true, dx,
+                           grad + at.norm2);
 
     // middle = input + Wo attention(...)
     linear_weight_grad(dx, a.attention.data(), n, q_width, dim, grad + at.o);
     linear_input_grad(dx, weights + at.o, n, q_width, dim, d_branch);
     float* d_qkv = d_product;
-    ops_.attention_backward(d_branch, a.qkv.data(), a.attention.data(), a.lse.data(), attention_shape(), *acts.plan, d_qkv);
-    ops_.rope(d_qkv, width, config_.heads + config_.kv_heads, hd, acts.device_positions, n, rope_.cosine(), rope_.sine(),
-         true);
+    ops_.attention_backward(d_branch, a.qkv.data(), a.attention.data(), a.lse.data(), attention_shape(), *acts.plan,
+                            d_qkv);
+    ops_.rope(d_qkv, width, config_.heads + config_.kv_heads, hd, acts.device_positions, n, rope_.cosine(),
+              rope_.sine(), true);
     if (config_.qk_norm) {
       const int64_t qk = q_width + config_.kv_width();
       float* dk = d_qkv + q_width;
-      ops_.rms_norm_backward(d_qkv, a.qk_raw.data(), weights + at.q_norm, a.inv_q.data(), {config_.heads, hd, qk, width}, n,
-                        false, d_qkv, grad + at.q_norm);
+      ops_.rms_norm_backward(d_qkv, a.qk_raw.data(), weights + at.q_norm, a.inv_q.data(),
+                             {config_.heads, hd, qk, width}, n, false, d_qkv, grad + at.q_norm);
       ops_.rms_norm_backward(dk, a.qk_raw.data() + q_width, weights + at.k_norm, a.inv_k.data(),
-                        {config_.kv_heads, hd, qk, width}, n, false, dk, grad + at.k_norm);
+                             {config_.kv_heads, hd, qk, width}, n, false, dk, grad + at.k_norm);
     }
     if (config_.qkv_bias) ops_.bias_backward(d_qkv, n, width, grad + at.qkv_bias);
     ops_.rms_norm(a.input.data(), weights + at.norm1, config_.norm_eps, norm, n, normed, nullptr);
     linear_weight_grad(d_qkv, normed, n, dim, width, grad + at.qkv);
     linear_input_grad(d_qkv, weights + at.qkv, n, dim, width, d_branch);
-    ops_.rms_norm_backward(d_branch, a.input.data(), weights + at.norm1, a.inv1.data(), norm, n, true, dx, grad + at.norm1);
+    ops_.rms_norm_backward(d_branch, a.input.data(), weights + at.norm1, a.inv1.data(), norm, n, true, dx,
+                           grad + at.norm1);
   }
   ops_.embed_backward(dx, acts.batch.ids.data(), n, dim, grad + layout_.embed);
 }

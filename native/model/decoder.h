@@ -98,8 +98,8 @@ class Decoder {
   void extend_positions(int64_t count) { rope_.extend(ops_, count); }
 
   /// One token per row, all layers, on a cache; hidden: [count, hidden_size], final hidden states. ids and positions on
-  /// the device. Touches nothing of the decoder but constants, so on the CPU several threads may each run their own rows
-  /// with a scratch of their own.
+  /// the device. Touches nothing of the decoder but constants, so on the CPU several threads may each run their own
+  /// rows with a scratch of their own.
   void decode(const float* weights, const int32_t* ids, const int32_t* positions, int64_t count, float* hidden,
               DecodeScratch& scratch, const CacheView& cache) const;
 

@@ -146,13 +146,12 @@ struct Head {
   at::Tensor hidden, head;
   LinearHead view;
 
-  Head(Ops& ops, const Input& input)
-      : hidden(input.hidden.contiguous()), head(input.head.contiguous()), view{} {
+  Head(Ops& ops, const Input& input) : hidden(input.hidden.contiguous()), head(input.head.contiguous()), view{} {
     const bool as_is = ops.device() == Device::Cuda && hidden.scalar_type() == head.scalar_type();
     if (!as_is && hidden.scalar_type() != at::kFloat) hidden = ops.convert(hidden, DType::Float32);
     if (!as_is && head.scalar_type() != at::kFloat) head = ops.convert(head, DType::Float32);
-    view = {hidden.const_data_ptr(), head.const_data_ptr(), dtype_of(hidden, "hidden"), hidden.size(0),
-            hidden.size(1),          head.size(0)};
+    view = {hidden.const_data_ptr(), head.const_data_ptr(), dtype_of(hidden, "hidden"),
+            hidden.size(0),          hidden.size(1),        head.size(0)};
   }
 };
 

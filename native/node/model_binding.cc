@@ -221,7 +221,8 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   void fill(Napi::Env env, ModelPtr model) {
     model_ = std::move(model);
     // memory of the CPU that V8 cannot see; a GPU's is not its concern
-    external_ = model_->device() == Device::Cpu ? model_->layout().flat_size() * static_cast<int64_t>(sizeof(float)) : 0;
+    external_ =
+        model_->device() == Device::Cpu ? model_->layout().flat_size() * static_cast<int64_t>(sizeof(float)) : 0;
     Napi::MemoryManagement::AdjustExternalMemory(env, external_);
   }
 
@@ -380,7 +381,8 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
 
   Napi::Value zero_grad(const Napi::CallbackInfo& info) {
     return with_model(info, [&](ModelPtr model) {
-      return run_void(info.Env(), model->device(), info.Env().Undefined(), [model](const CancelToken&) { model->zero_grad(); });
+      return run_void(info.Env(), model->device(), info.Env().Undefined(),
+                      [model](const CancelToken&) { model->zero_grad(); });
     });
   }
 
@@ -416,7 +418,8 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
 
   Napi::Value sync_rollout(const Napi::CallbackInfo& info) {
     return with_model(info, [&](ModelPtr model) {
-      return run_void(info.Env(), model->device(), info.Env().Undefined(), [model](const CancelToken&) { model->sync_rollout(); });
+      return run_void(info.Env(), model->device(), info.Env().Undefined(),
+                      [model](const CancelToken&) { model->sync_rollout(); });
     });
   }
 

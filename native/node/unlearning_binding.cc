@@ -109,7 +109,9 @@ const float* pointer(const at::Tensor& tensor) { return tensor.defined() ? tenso
 
 LossOutput loss_of(const LossInput& input) {
   Ops& ops = ops_of(tensor_device(input.logprob));
-  const auto here = [&](const at::Tensor& tensor) { return tensor.defined() ? bring_to(ops.device(), tensor) : tensor; };
+  const auto here = [&](const at::Tensor& tensor) {
+    return tensor.defined() ? bring_to(ops.device(), tensor) : tensor;
+  };
   const int64_t tokens = input.logprob.numel();
   const at::Tensor host_offsets = bring_to(Device::Cpu, input.offsets);
   check_offsets(host_offsets, tokens);

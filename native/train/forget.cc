@@ -88,9 +88,9 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
   }
   const double eta = options.normalize && report.grad_norm > 0 ? options.eta / report.grad_norm : options.eta;
   rollout_.reserve(ops_, n);
-  const AscendReport step =
-      ops_.ascend({{master_.data(), DType::Float32, gradient_.data(), DType::Float32, rollout_.data(), DType::Float32, n}},
-                  eta, Rounding::Nearest, 0);
+  const AscendReport step = ops_.ascend(
+      {{master_.data(), DType::Float32, gradient_.data(), DType::Float32, rollout_.data(), DType::Float32, n}}, eta,
+      Rounding::Nearest, 0);
   report.relative_step = std::abs(eta) * report.grad_norm / std::sqrt(ops_.square_sum(master_.data(), n));
   report.changed_frac = static_cast<double>(step.changed) / static_cast<double>(layout().parameter_count());
   if (probe_end > 0) {

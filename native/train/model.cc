@@ -234,7 +234,7 @@ StepReport Model::step(const StepOptions& options) {
   const double limit = options.max_grad_norm;
   const double scale = limit > 0 ? std::min(1.0, limit / (report.grad_norm + 1e-6)) : 1.0;
   ops_.adamw(master_.data(), gradient_.data(), moment1_.data(), moment2_.data(), n, options.adamw, ++steps_,
-        static_cast<float>(scale));
+             static_cast<float>(scale));
   kept_.valid = false;  // of the old weights
   zero_grad();
   report.applied = true;

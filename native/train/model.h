@@ -69,7 +69,8 @@ class Model {
   /// Log-prob of every next token (length T-1 per sequence) and entropy after every token (length T).
   TokenStats score(const Packed& batch, int64_t micro_batch_tokens, const CancelToken& cancel);
 
-  /// Logits of every position, [tokens, vocab] floats, into memory of this device: for inspection; nothing in training forms them all.
+  /// Logits of every position, [tokens, vocab] floats, into memory of this device: for inspection; nothing in training
+  /// forms them all.
   void logits(const Packed& batch, float* device_out, const CancelToken& cancel);
 
   std::vector<Sample> generate(const Packed& prompts, const GenerateOptions& options, WeightSet weights,

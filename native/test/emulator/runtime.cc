@@ -1,6 +1,8 @@
 // The platform of an emulated GPU: its memory is the host's, its products are plain loops. With this, the emulator and
 // the kernels, scripts/build-emulated-cuda.sh makes a CUDA half that runs without a GPU: the whole package can then be
 // tested with device 'cuda'. Slow, and of no use to anybody else.
+#include "cuda/runtime.h"
+
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 
@@ -12,7 +14,6 @@
 #include <unordered_set>
 
 #include "core/error.h"
-#include "cuda/runtime.h"
 #include "device/scalar_type.h"
 
 namespace eepo::cuda {
@@ -95,8 +96,8 @@ class EmulatedRuntime final : public Runtime {
     int64_t bytes = static_cast<int64_t>(size_of(dtype));
     for (const int64_t d : shape) bytes *= d;
     void* data = gpu_memory().take(bytes);
-    return at::from_blob(data, shape, [](void* block) { gpu_memory().give(block); },
-                         at::TensorOptions().dtype(scalar_type(dtype)));
+    return at::from_blob(
+        data, shape, [](void* block) { gpu_memory().give(block); }, at::TensorOptions().dtype(scalar_type(dtype)));
   }
   bool owns(const at::Tensor& tensor) const override { return gpu_memory().owns(tensor.storage().data()); }
   at::Tensor convert(const at::Tensor& tensor, DType dtype) override {
