@@ -1,5 +1,5 @@
-// Device memory for the tests of the CUDA kernels, in both worlds: real memory where nvcc compiles them, the host's
-// where the emulator runs them. A test copies its inputs in, launches, and copies its results out (which waits):
+// Device memory for the tests of the CUDA kernels, in both worlds: real memory with NVIDIA's cuda_runtime.h, the host's
+// with the emulator's. A test copies its inputs in, launches, and copies its results out (which waits):
 //
 //   TestDevice device;
 //   DeviceArray<float> x(values), y(count);
@@ -23,7 +23,7 @@ namespace eepo::test {
 
 namespace device_memory {
 
-#ifdef __CUDACC__
+#ifdef CUDART_VERSION  // the real cuda_runtime.h; the emulator has none
 inline void require(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   std::fprintf(stderr, "FAIL %s: %s\n", what, cudaGetErrorString(status));
