@@ -28,7 +28,7 @@ const config = {
   optimizer: { lr: 5e-5, miniBatchPrompts: 4 },
 };
 
-const policy = await Policy.load(folder);
+const policy = await Policy.load(folder, { device: 'auto' });
 for await (const { iteration, metrics, samples } of new Trainer({ policy, task, config })) {
   const best = samples.find(({ reward }) => reward === 1);
   console.log(

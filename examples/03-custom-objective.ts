@@ -14,7 +14,7 @@ const entropyBonus = 0.01;
 
 const task = countdown();
 const problems = (task.splits.train ?? []).slice(0, 32);
-const policy = await Policy.load(folder);
+const policy = await Policy.load(folder, { device: 'auto' });
 const tokenizer = await Tokenizer.load(folder);
 const prompts = problems.map(({ prompt }) => tokenizer.encodePrompt(prompt));
 

@@ -6,7 +6,7 @@ export class EepoError extends Error {
   /** Stable, machine-readable: `EEPO_...`. */
   readonly code: string;
   /** The native backtrace, where the failure came from libtorch. */
-  readonly nativeBacktrace?: string;
+  declare readonly nativeBacktrace?: string;
 
   constructor(code: string, message: string, options?: ErrorOptions & { nativeBacktrace?: string }) {
     super(message, options);

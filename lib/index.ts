@@ -23,6 +23,8 @@ export type {
   RatioMode,
   TokenBatch,
 } from './algorithm/types.js';
+export { type CudaDevice, type CudaStatus, cudaStatus } from './cuda.js';
+export { type DeviceInfo, deviceInfo, emptyCache } from './device.js';
 export {
   AbortedError,
   BusyError,
@@ -107,7 +109,15 @@ export {
   type RewardInput,
   type Task,
 } from './tasks/index.js';
-export { type DType, Tensor, type TensorDevice, type TensorOptions, type TensorSource } from './tensor.js';
+export {
+  type DType,
+  type FloatDType,
+  Tensor,
+  type TensorDevice,
+  type TensorOptions,
+  type TensorSource,
+  tensorMemory,
+} from './tensor.js';
 export { Tokenizer } from './tokenizer.js';
 export { defineConfig, loadTrainConfig, type TrainConfig, type TrainConfigInput } from './train/config.js';
 export type { Metrics } from './train/metrics.js';

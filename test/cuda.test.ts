@@ -1,0 +1,396 @@
+/**
+ * Device 'cuda' beside the CPU: tensors, the kernels' TypeScript face, the policy and a training run. Runs where a GPU
+ * is, or on the emulated CUDA half (scripts/build-emulated-cuda.sh and EEPO_CUDA_LIBRARY); else it skips, saying so.
+ */
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { cudaStatus } from '../lib/cuda.js';
+import { deviceInfo, emptyCache } from '../lib/device.js';
+import { ascend, complementaryLoss, sample, tokenGrad, tokenStats } from '../lib/kernels.js';
+import { Policy } from '../lib/policy.js';
+import type { Generation } from '../lib/policy-types.js';
+import { countdown } from '../lib/tasks/countdown.js';
+import { type FloatDType, Tensor } from '../lib/tensor.js';
+import { defineConfig } from '../lib/train/config.js';
+import { Trainer } from '../lib/train/trainer.js';
+import { embeddedModel } from './support/data.js';
+
+const status = cudaStatus();
+const skip = status.available ? false : `no CUDA: ${status.reason}`;
+
+/** Numbers that look random and are the same everywhere. */
+function noise(count: number, scale = 1, seed = 1): Float32Array {
+  let state = seed >>> 0;
+  return Float32Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return scale * (state / 2 ** 31 - 1);
+  });
+}
+
+async function maxDifference(left: Tensor, right: Tensor): Promise<number> {
+  const [a, b] = [await left.data(), await right.data()];
+  assert.equal(a.length, b.length);
+  return a.reduce((most, value, i) => {
+    const other = b[i] as number;
+    return Object.is(value, other) ? most : Math.max(most, Math.abs(value - other));
+  }, 0);
+}
+
+/** The largest difference of `right` from `left` as a share of the largest number of `left`. */
+function relative(left: ArrayLike<number>, right: ArrayLike<number>): number {
+  let size = 0;
+  let difference = 0;
+  assert.equal(left.length, right.length);
+  for (let i = 0; i < left.length; i++) {
+    size = Math.max(size, Math.abs(left[i] as number));
+    difference = Math.max(difference, Math.abs((left[i] as number) - (right[i] as number)));
+  }
+  return difference / Math.max(size, 1e-30);
+}
+
+describe('cuda: tensors', { skip }, () => {
+  it('go there and back with the same bits', async () => {
+    for (const dtype of ['float32', 'bfloat16', 'float16'] as const) {
+      const here = Tensor.from(noise(24, 3), { shape: [4, 6], dtype });
+      const there = await here.to({ device: 'cuda' });
+      assert.equal(there.device, 'cuda');
+      assert.equal(there.dtype, dtype);
+      assert.deepEqual(there.shape, [4, 6]);
+      assert.deepEqual(await there.data(), await here.data());
+      const back = await there.to({ device: 'cpu' });
+      assert.equal(back.device, 'cpu');
+      assert.deepEqual(await back.data(), await here.data());
+    }
+    const ids = Tensor.from(BigInt64Array.of(3n, -1n, 2n ** 40n), { device: 'cuda' });
+    assert.deepEqual(await ids.data(), BigInt64Array.of(3n, -1n, 2n ** 40n));
+  });
+
+  it('are made there, changed in dtype, cloned, reshaped and disposed of', async () => {
+    const zeros = Tensor.zeros([3, 5], { device: 'cuda' });
+    assert.equal(zeros.device, 'cuda');
+    assert.ok((await zeros.data()).every((value) => value === 0));
+    const values = Tensor.from(Float32Array.of(1.0001, -2.5, 3e4), { device: 'cuda' });
+    const half = await values.to({ dtype: 'bfloat16' });
+    assert.equal(half.device, 'cuda');
+    assert.deepEqual(await half.data(), await (await Tensor.from(await values.data(), { dtype: 'bfloat16' })).data());
+    const narrow = await values.to({ dtype: 'float16', device: 'cpu' });
+    assert.deepEqual([narrow.device, narrow.dtype], ['cpu', 'float16']);
+    assert.deepEqual((await values.clone()).device, 'cuda');
+    assert.deepEqual((await zeros.reshape([5, 3]).data()).length, 15);
+    zeros.dispose();
+    assert.equal(zeros.disposed, true);
+  });
+
+  it('of two devices are not mixed', async () => {
+    const here = Tensor.from(noise(8), { shape: [2, 4] });
+    const there = await here.to({ device: 'cuda' });
+    await assert.rejects(tokenStats({ hidden: here, head: there }, [0, 1]), {
+      code: 'EEPO_INVALID_ARGUMENT',
+      message: /hidden is on device 'cpu' and head on 'cuda'/,
+    });
+    await assert.rejects(ascend([here], [there], { eta: 1, into: [here] }), /grads\[0\] is on device 'cuda'/);
+  });
+
+  it('that do not fit say how much was asked for and what to do', () => {
+    assert.throws(() => Tensor.zeros([1 << 20, 1 << 20], { device: 'cuda' }), {
+      code: 'EEPO_OUT_OF_MEMORY',
+      message: /out of memory: .*asked for.*lower microBatchTokens/is,
+    });
+  });
+});
+
+describe('cuda: kernels agree with the CPU', { skip }, () => {
+  const rows = 7;
+  const vocab = 1003;
+  const targets = [0, 1002, 500, 3, 77, 900, 41];
+
+  for (const dtype of ['float32', 'bfloat16', 'float16'] as const satisfies readonly FloatDType[]) {
+    it(`tokenStats and tokenGrad of ${dtype} logits`, async () => {
+      const here = Tensor.from(noise(rows * vocab, 8), { shape: [rows, vocab], dtype });
+      const there = await here.to({ device: 'cuda' });
+      for (const ids of [targets, await Tensor.from(targets, { dtype: 'int64' }).to({ device: 'cuda' })]) {
+        const [cpu, gpu] = [
+          await tokenStats(here, targets, { temperature: 0.7 }),
+          await tokenStats(there, ids, { temperature: 0.7 }),
+        ];
+        for (const name of ['logprob', 'entropy', 'oneMinusP'] as const) {
+          assert.equal(gpu[name].device, 'cuda');
+          assert.ok((await maxDifference(cpu[name], gpu[name])) < 1e-5, name);
+        }
+      }
+      const a = noise(rows, 1, 5);
+      const b = noise(rows, 0.3, 6);
+      a[2] = b[2] = 0;
+      await tokenGrad(here, targets, { a, b });
+      await tokenGrad(there, targets, { a, b });
+      const [cpu, gpu] = [await here.data(), await there.data()];
+      assert.ok(relative(cpu, gpu) < (dtype === 'float32' ? 1e-6 : 1e-2));
+      assert.ok(gpu.subarray(2 * vocab, 3 * vocab).every((value) => value === 0));
+    });
+  }
+
+  it('tokenStats and tokenGrad of hidden states and a head, with rows dropped', async () => {
+    for (const dtype of ['float32', 'bfloat16'] as const) {
+      const hidden = Tensor.from(noise(rows * 24, 1, 2), { shape: [rows, 24], dtype });
+      const head = Tensor.from(noise(vocab * 24, 1, 3), { shape: [vocab, 24], dtype });
+      const input = { hidden: await hidden.to({ device: 'cuda' }), head: await head.to({ device: 'cuda' }) };
+      const cpu = await tokenStats({ hidden, head }, targets);
+      const gpu = await tokenStats(input, targets);
+      assert.ok((await maxDifference(cpu.logprob, gpu.logprob)) < 1e-4);
+      assert.ok((await maxDifference(cpu.entropy, gpu.entropy)) < 1e-4);
+      for (const dropped of [[], [0, 3, 4]]) {
+        const a = noise(rows, 1, 7);
+        const b = noise(rows, 1, 8);
+        for (const row of dropped) a[row] = b[row] = 0;
+        const left = await tokenGrad({ hidden, head }, targets, { a, b });
+        const right = await tokenGrad(input, targets, { a, b });
+        // In bfloat16 the gradient of the logits is rounded before the products, as everywhere.
+        const bound = dtype === 'float32' ? 1e-5 : 1e-2;
+        assert.ok(relative(await left.hidden.data(), await right.hidden.data()) < bound, `hidden, ${dtype}`);
+        assert.ok(relative(await left.head.data(), await right.head.data()) < bound, `head, ${dtype}`);
+        for (const row of dropped) {
+          const part = (await right.hidden.data()).subarray(row * 24, row * 24 + 24);
+          assert.ok(part.every((value) => value === 0));
+        }
+      }
+    }
+  });
+
+  it('complementaryLoss, in one piece and with the gate carried over', async () => {
+    const tokens = 40;
+    const logprob = noise(tokens, 2, 9).map((value) => -Math.abs(value) - 1e-4);
+    const entropy = noise(tokens, 0.4, 10).map(Math.abs);
+    const offsets = [0, 1, 1, 18, 40];
+    const there = async (values: Float32Array): Promise<Tensor> => Tensor.from(values).to({ device: 'cuda' });
+    const cpu = await complementaryLoss({ logprob, entropy, offsets });
+    const gpu = await complementaryLoss({ logprob: await there(logprob), entropy: await there(entropy), offsets });
+    assert.deepEqual(gpu.gate, cpu.gate);
+    assert.equal(gpu.a.device, 'cuda');
+    assert.ok(Math.abs(gpu.loss - cpu.loss) < 1e-9);
+    assert.ok((await maxDifference(cpu.a, gpu.a)) < 1e-7);
+    for (const name of ['tokens', 'openTokens', 'clampedLow', 'clampedHigh', 'activeTokens'] as const) {
+      assert.equal(gpu[name], cpu[name], name);
+    }
+    const weight = Float32Array.of(1, 1);
+    const carry = Float32Array.of(0.1, Number.NaN, 0.5, 0.2);
+    const onGpu = await Tensor.from(carry, { shape: [2, 2] }).to({ device: 'cuda' });
+    const parts = { offsets: [0, 1, 40], weight };
+    const left = await complementaryLoss({ logprob, entropy, carry, ...parts });
+    const right = await complementaryLoss({
+      logprob: await there(logprob),
+      entropy: await there(entropy),
+      carry: onGpu,
+      ...parts,
+    });
+    assert.deepEqual(right.gate, left.gate);
+    assert.deepEqual(await onGpu.data(), carry);
+  });
+
+  it('ascend to the bit, by both roundings and into every dtype', async () => {
+    for (const rounding of ['nearest', 'stochastic'] as const) {
+      for (const into of ['float32', 'bfloat16', 'float16'] as const) {
+        const params = Tensor.from(noise(1000, 0.02, 11), { shape: [10, 100] });
+        const grads = Tensor.from(noise(1000, 1, 12), { shape: [10, 100] });
+        const target = Tensor.zeros([10, 100], { dtype: into });
+        const gpu = {
+          params: await params.to({ device: 'cuda' }),
+          grads: await grads.to({ device: 'cuda' }),
+          target: await target.to({ device: 'cuda' }),
+        };
+        const options = { eta: 1e-4, rounding, seed: 5 };
+        const left = await ascend([params], [grads], { ...options, into: [target] });
+        const right = await ascend([gpu.params], [gpu.grads], { ...options, into: [gpu.target] });
+        assert.deepEqual(right, left);
+        assert.deepEqual(await gpu.target.data(), await target.data());
+      }
+    }
+  });
+
+  it('sample', async () => {
+    const here = Tensor.from(noise(64 * vocab, 4, 13), { shape: [64, vocab] });
+    const there = await here.to({ device: 'cuda' });
+    for (const options of [{}, { temperature: 0 }, { topK: 20 }, { topP: 0.6, temperature: 0.8 }]) {
+      const [cpu, gpu] = [await sample(here, { seed: 3, ...options }), await sample(there, { seed: 3, ...options })];
+      assert.deepEqual(await gpu.tokens.data(), await cpu.tokens.data(), JSON.stringify(options));
+      assert.ok((await maxDifference(cpu.logprob, gpu.logprob)) < 1e-5);
+      assert.ok((await maxDifference(cpu.entropy, gpu.entropy)) < 1e-5);
+    }
+    const broken = Tensor.from(noise(64 * vocab, 4, 13).fill(Number.NaN, 5 * vocab, 6 * vocab), { shape: [64, vocab] });
+    await assert.rejects(sample(await broken.to({ device: 'cuda' })), { code: 'EEPO_NON_FINITE', message: /row 5 / });
+  });
+
+  it('a target out of range is named, wherever the targets are', async () => {
+    const logits = Tensor.zeros([3, 10], { device: 'cuda' });
+    const ids = Tensor.from(Int32Array.of(1, 10, -1));
+    for (const bad of [[1, 10, -1], await ids.to({ device: 'cuda' })]) {
+      await assert.rejects(tokenStats(logits, bad), { code: 'EEPO_INVALID_ARGUMENT', message: /targets\[1\] is 10,/ });
+    }
+  });
+});
+
+const shape = { vocab_size: 211, hidden_size: 48, intermediate_size: 80, num_hidden_layers: 3, num_attention_heads: 6 };
+const families = {
+  qwen2: { ...shape, model_type: 'qwen2', num_key_value_heads: 2, tie_word_embeddings: true },
+  qwen3: { ...shape, model_type: 'qwen3', num_key_value_heads: 3, head_dim: 16, tie_word_embeddings: false },
+  llama: {
+    ...shape,
+    model_type: 'llama',
+    num_key_value_heads: 6,
+    rope_theta: 500000,
+    rope_scaling: {
+      rope_type: 'llama3',
+      factor: 8,
+      low_freq_factor: 1,
+      high_freq_factor: 4,
+      original_max_position_embeddings: 64,
+    },
+  },
+};
+
+describe('cuda: a policy agrees with its twin on the CPU', { skip }, () => {
+  const sequences = [[1, 2, 3, 4, 5], [7], Array.from({ length: 70 }, (_, i) => (i * 37) % 211)];
+  const prompts = [
+    [1, 2, 3],
+    [5, 6, 7, 8, 9, 10],
+  ];
+
+  for (const [family, json] of Object.entries(families)) {
+    it(`${family}: scores, logits, samples, gradients, steps and forgetting`, async () => {
+      const config = { max_position_embeddings: 256, rms_norm_eps: 1e-6, ...json };
+      const [cpu, gpu] = [
+        await Policy.create(config, { seed: 3 }),
+        await Policy.create(config, { seed: 3, device: 'cuda' }),
+      ];
+      assert.equal(gpu.device, 'cuda');
+      assert.equal(await gpu.hash(), await cpu.hash());
+
+      const [scored, other] = [await cpu.score(sequences), await gpu.score(sequences)];
+      for (const [i, { logprob, entropy }] of scored.entries()) {
+        assert.ok(relative(entropy, other[i]?.entropy ?? []) < 1e-5);
+        if (logprob.length > 0) assert.ok(relative(logprob, other[i]?.logprob ?? []) < 1e-5);
+      }
+
+      const options = { maxNewTokens: 12, samplesPerPrompt: 3, seed: 8, stopTokens: [0] };
+      const greedy = { ...options, temperature: 0, samplesPerPrompt: 1 };
+      const tokens = (all: Generation[]): number[][] => all.map((one) => [...one.tokens]);
+      assert.deepEqual(tokens(await gpu.generate(prompts, greedy)), tokens(await cpu.generate(prompts, greedy)));
+      const drawn = await cpu.generate(prompts, options);
+      assert.deepEqual(tokens(await gpu.generate(prompts, options)), tokens(drawn));
+
+      const batch = {
+        prompts: drawn.map(({ prompt }) => prompts[prompt] as number[]),
+        responses: drawn.map((one) => one.tokens),
+      };
+      const [seen, same] = [await cpu.forward(batch), await gpu.forward(batch)];
+      assert.ok(relative(seen.logprob, same.logprob) < 1e-5);
+      assert.ok(relative(seen.entropy, same.entropy) < 1e-5);
+      const a = noise(seen.logprob.length, 1, 20);
+      const b = noise(seen.logprob.length, 0.2, 21);
+      await cpu.backward(a, b);
+      await gpu.backward(a, b);
+      const gradients = await gpu.gradients();
+      for (const [name, gradient] of await cpu.gradients()) {
+        const there = gradients.get(name) as Tensor;
+        assert.equal(there.device, 'cuda');
+        assert.ok(relative(await gradient.data(), await there.data()) < 2e-5, name);
+      }
+      const [step, twin] = [await cpu.step({ lr: 1e-3 }), await gpu.step({ lr: 1e-3 })];
+      assert.ok(twin.applied && Math.abs(step.gradNorm - twin.gradNorm) < 1e-5 * step.gradNorm);
+
+      const forgetting = {
+        entropy: Float32Array.from(drawn.flatMap(({ entropy }) => [...entropy])),
+        eta: 0.1,
+        alpha: Number.POSITIVE_INFINITY,
+        window: 3,
+        epsLow: 1e-6,
+        epsHigh: 1e-5,
+        clampGrad: 'zero' as const,
+        normalize: 'none' as const,
+      };
+      const before = await gpu.hash();
+      const [left, right] = [await cpu.forget(batch, forgetting), await gpu.forget(batch, forgetting)];
+      assert.equal(right.activeTokens, left.activeTokens);
+      assert.ok(Math.abs(left.gradNorm - right.gradNorm) < 1e-4 * left.gradNorm);
+      assert.ok(right.stage1LogpDelta < 0, 'forgetting lowers what was sampled');
+      assert.equal(await gpu.hash(), before, 'and never writes the policy');
+      const later = { ...options, weights: 'rollout' as const };
+      assert.equal((await gpu.generate(prompts, later)).length, 6);
+      cpu.dispose();
+      gpu.dispose();
+    });
+  }
+});
+
+describe('cuda: the package', { skip }, () => {
+  let dir: string;
+  before(async () => {
+    dir = await mkdtemp(join(tmpdir(), 'eepo-cuda-'));
+  });
+  after(async () => {
+    await rm(dir, { recursive: true });
+  });
+
+  it('loads, saves and clones: the same bytes', async () => {
+    const cpu = await Policy.load(embeddedModel);
+    const gpu = await Policy.load(embeddedModel, { device: 'cuda' });
+    assert.equal(await gpu.hash(), await cpu.hash());
+    const copy = await gpu.clone();
+    assert.deepEqual([copy.device, await copy.hash()], ['cuda', await cpu.hash()]);
+    await gpu.save(join(dir, 'saved'));
+    const again = await Policy.load(join(dir, 'saved'));
+    assert.equal(await again.hash(), await cpu.hash());
+    for (const policy of [cpu, gpu, copy, again]) policy.dispose();
+  });
+
+  it('waits for the GPU once per position, and for nothing else while it generates', async () => {
+    const policy = await Policy.load(embeddedModel, { device: 'cuda' });
+    const waits = async (): Promise<number> => (await deviceInfo('cuda')).synchronizations;
+    const started = await waits();
+    const options = { maxNewTokens: 9, samplesPerPrompt: 4, stopTokens: [] };
+    await policy.generate([[2, 3, 7, 9, 104, 105, 41]], options);
+    assert.equal((await waits()) - started, 9);
+    policy.dispose();
+  });
+
+  it('gives memory back', async () => {
+    const held = async (): Promise<number> => (await deviceInfo('cuda')).allocatedBytes;
+    const use = async (): Promise<void> => {
+      const policy = await Policy.load(embeddedModel, { device: 'cuda' });
+      const [one] = await policy.generate([[2, 3, 7, 9, 104, 105, 41]], { maxNewTokens: 4 });
+      await policy.forward({ prompts: [[2, 3, 7]], responses: [(one as Generation).tokens] });
+      policy.dispose();
+      await emptyCache();
+    };
+    await use();
+    const started = await held();
+    await use();
+    assert.equal(await held(), started);
+  });
+
+  it('trains as on the CPU', async () => {
+    const config = defineConfig({
+      run: { iterations: 2, seed: 3 },
+      rollout: { promptsPerIteration: 2, groupSize: 4, maxNewTokens: 12 },
+      unlearn: { gate: 'always' },
+      optimizer: { lr: 1e-4, miniBatchPrompts: 1 },
+    });
+    const run = async (device: 'cpu' | 'cuda'): Promise<Record<string, number | undefined>[]> => {
+      const policy = await Policy.load(embeddedModel, { device });
+      const all: Record<string, number | undefined>[] = [];
+      for await (const { metrics } of new Trainer({ policy, task: countdown(), config })) all.push({ ...metrics });
+      policy.dispose();
+      return all;
+    };
+    const [cpu, gpu] = [await run('cpu'), await run('cuda')];
+    assert.equal(gpu.length, 2);
+    for (const [i, metrics] of cpu.entries()) {
+      for (const name of ['reward/mean', 'response_length/mean', 'rollout/stage1/entropy', 'rollout/stage2/entropy']) {
+        const [left, right] = [metrics[name] as number, gpu[i]?.[name] as number];
+        assert.ok(Math.abs(left - right) <= 1e-3 * Math.abs(left) + 1e-6, `${name} of ${i}: ${left}, ${right}`);
+      }
+    }
+  });
+});
