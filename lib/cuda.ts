@@ -109,6 +109,10 @@ function withoutFile(): CudaStatus | undefined {
 function withoutParts(): CudaStatus | undefined {
   const half = locateCudaHalf();
   if (half === undefined) {
+    const file = cudaHalfCandidates().find((path) => existsSync(path));
+    if (file !== undefined) {
+      return { available: false, reason: `${file} does not say what it was built against`, fix: fixes.build };
+    }
     const places = cudaHalfCandidates().join(', ');
     return { available: false, reason: `the CUDA half of eepo is not built (looked at ${places})`, fix: fixes.build };
   }
