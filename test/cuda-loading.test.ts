@@ -5,7 +5,6 @@ import { dirname, join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import type { CudaStatus } from '../lib/cuda.js';
-import { LoadError } from '../lib/errors.js';
 import { cudaDriver, findCudaToolkit } from '../lib/libtorch/cuda.js';
 import { findLibtorch, hasCuda, inspectLibtorch } from '../lib/libtorch/find.js';
 import { interfaceOf, loadNativeDetails, locateAddon, packageRoot } from '../lib/native.js';
