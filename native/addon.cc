@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/isa.h"
 #include "core/threads.h"
+#include "node/bench_binding.h"
 #include "node/cuda_binding.h"
 #include "node/edge.h"
 #include "node/model_binding.h"
@@ -59,6 +60,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   node::register_edge(env, exports);
   node::register_kernels(env, exports);
   node::register_model(env, exports);
+  node::register_bench(env, exports);
   node::register_cuda(env, exports);
   return exports;
 }

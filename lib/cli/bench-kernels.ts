@@ -1,0 +1,196 @@
+/** `eepo bench kernels`: every kernel against the machine's limits, against PyTorch and others, and against float64. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { Command } from 'commander';
+import { machine } from '../bench/machine.js';
+import { measure, type WorkloadResult } from '../bench/measure.js';
+import { findPython, Peers } from '../bench/peers.js';
+import { checksText, type KernelsReport, machineText, markdown, workloadText } from '../bench/report.js';
+import { checkTargets } from '../bench/targets.js';
+import { type WorkloadSpec, workloadBytes, workloads, workloadTitle } from '../bench/workloads.js';
+import { resolveDevice } from '../cuda.js';
+import { InvalidArgumentError } from '../errors.js';
+import { loadNative } from '../native.js';
+import type { FloatDType, TensorDevice } from '../tensor.js';
+import { wholeNumber, withInterrupt } from './common.js';
+
+interface CliOptions {
+  device: string;
+  rows: number[];
+  vocab: number[];
+  dim: number[];
+  dtype: FloatDType[];
+  kind: WorkloadSpec['kind'][];
+  tokens?: number;
+  elements?: number;
+  only: string[];
+  quick?: boolean;
+  rounds?: number;
+  threads?: number;
+  /** False with --no-peers. */
+  peers?: string | false;
+  compile: boolean;
+  liger?: string;
+  verl?: string;
+  json?: string;
+  markdown?: string;
+}
+
+/** An option that can be given several times, or with commas. */
+const numbers =
+  (name: string) =>
+  (value: string, previous: number[]): number[] => [...previous, ...value.split(',').map(wholeNumber(name, 1))];
+
+function names<T extends string>(option: string, known: readonly T[]) {
+  return (value: string, previous: T[]): T[] => {
+    const given = value.split(',');
+    for (const name of given) {
+      if (!(known as readonly string[]).includes(name)) {
+        throw new InvalidArgumentError(`--${option} ${name}: expected one of ${known.join(', ')}`);
+      }
+    }
+    return [...previous, ...(given as T[])];
+  };
+}
+
+export function register(bench: Command): void {
+  bench
+    .command('kernels')
+    .description("time every kernel beside the machine's own limits, PyTorch and other implementations")
+    .option('--device <name>', 'auto, cpu or cuda', 'cpu')
+    .option(
+      '--rows <n>',
+      'rows of logits; several: commas (default: 256; cuda: 256, 4096, 8192, 32768)',
+      numbers('rows'),
+      [],
+    )
+    .option('--vocab <n>', 'vocabulary (default: 151936 and 128256)', numbers('vocab'), [])
+    .option('--dim <n>', 'hidden size (default: 2048; cuda: 2048, 3072, 4096)', numbers('dim'), [])
+    .option(
+      '--dtype <name>',
+      'float32, bfloat16, float16',
+      names('dtype', ['float32', 'bfloat16', 'float16'] as const),
+      [],
+    )
+    .option(
+      '--kind <name>',
+      'logits, head, loss, weights',
+      names('kind', ['logits', 'head', 'loss', 'weights'] as const),
+      [],
+    )
+    .option('--tokens <n>', 'tokens of complementaryLoss', wholeNumber('tokens', 1))
+    .option('--elements <n>', 'parameters of ascend and AdamW', wholeNumber('elements', 1))
+    .option(
+      '--only <text>',
+      'only kernels whose name contains this; may be repeated',
+      (text, all: string[]) => [...all, text],
+      [],
+    )
+    .option('--quick', 'fewer shapes and rounds, no torch.compile')
+    .option('--rounds <n>', 'times each is measured (default: 15; quick: 3)', wholeNumber('rounds', 1))
+    .option('--threads <n>', 'CPU threads, also of the peers (default: all)', wholeNumber('threads', 1))
+    .option('--peers <python>', 'a Python with torch (default: EEPO_PYTHON, python3, python)')
+    .option('--no-peers', 'without other implementations')
+    .option('--no-compile', 'without torch.compile')
+    .option('--liger <folder>', 'a checkout of Liger-Kernel (default: what Python finds)')
+    .option('--verl <folder>', 'a checkout of verl (default: what Python finds)')
+    .option('--json <file>', 'write everything there')
+    .option('--markdown <file>', 'write the tables there')
+    .action(benchKernels);
+}
+
+const log = (text: string): void => console.error(text);
+
+async function startPeers(cli: CliOptions, device: TensorDevice): Promise<Peers | undefined> {
+  if (cli.peers === false) return undefined;
+  const { python, reasons } = findPython(cli.peers);
+  if (python === undefined) {
+    const none = `no Python with torch: ${reasons.join('; ')}`;
+    if (cli.peers !== undefined) throw new InvalidArgumentError(`--peers: ${none}`);
+    log(`${none}; measuring without peers`);
+    return undefined;
+  }
+  const { liger, verl } = cli;
+  const compile = cli.compile && !cli.quick;
+  return Peers.start(python, { device, threads: loadNative().info().threads, compile, liger, verl });
+}
+
+/** Why a shape cannot be measured here, if so. */
+async function tooLarge(device: TensorDevice, spec: WorkloadSpec): Promise<string | undefined> {
+  const { freeBytes } = await loadNative().deviceInfo(device);
+  const needed = workloadBytes(spec);
+  if (needed <= freeBytes * 0.9) return undefined;
+  const gibibytes = (bytes: number): string => (bytes / 2 ** 30).toFixed(1);
+  return `${workloadTitle(spec)}: left out: needs ${gibibytes(needed)} GiB, ${gibibytes(freeBytes)} GiB are free`;
+}
+
+async function run(
+  cli: CliOptions,
+  device: TensorDevice,
+  peers: Peers | undefined,
+  signal: AbortSignal,
+): Promise<KernelsReport> {
+  const shapes = workloads({
+    ...cli,
+    device,
+    kinds: cli.kind,
+    tokens: cli.tokens,
+    elements: cli.elements,
+    quick: cli.quick ?? false,
+  });
+  const report: KernelsReport = {
+    machine: await machine(device, peers?.machine),
+    options: { ...cli },
+    workloads: [],
+    skipped: [],
+    checks: [],
+  };
+  console.log(machineText(report));
+  for (const spec of shapes) {
+    const reason = await tooLarge(device, spec);
+    if (reason !== undefined) {
+      report.skipped.push(reason);
+      console.log(`\n${reason}`);
+      continue;
+    }
+    log(`\n${workloadTitle(spec)} ...`);
+    const result: WorkloadResult = await measure(spec, {
+      device,
+      rounds: cli.rounds ?? (cli.quick ? 3 : 15),
+      budget: cli.quick ? 2 : 8,
+      only: cli.only,
+      peers,
+      signal,
+      progress: process.stderr.isTTY ? (message) => log(`  ${message}`) : undefined,
+    });
+    if (result.kernels.length === 0) continue;
+    report.workloads.push(result);
+    console.log(`\n${workloadText(result)}`);
+  }
+  report.checks = checkTargets(device, report.workloads);
+  if (report.checks.length > 0) console.log(`\n${checksText(report.checks)}`);
+  return report;
+}
+
+function write(file: string, text: string): void {
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, text);
+}
+
+async function benchKernels(cli: CliOptions): Promise<void> {
+  if (!['auto', 'cpu', 'cuda'].includes(cli.device)) {
+    throw new InvalidArgumentError(`--device ${cli.device}: expected auto, cpu or cuda`);
+  }
+  const device = resolveDevice(cli.device as 'auto' | 'cpu' | 'cuda');
+  if (cli.threads !== undefined) loadNative().setThreads(cli.threads);
+  await withInterrupt(async (signal) => {
+    const peers = await startPeers(cli, device);
+    try {
+      const report = await run(cli, device, peers, signal);
+      if (cli.json) write(cli.json, `${JSON.stringify(report, null, 2)}\n`);
+      if (cli.markdown) write(cli.markdown, markdown(report));
+    } finally {
+      await peers?.close();
+    }
+  });
+}
