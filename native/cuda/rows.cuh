@@ -58,8 +58,7 @@ __device__ __forceinline__ int warp_count() { return static_cast<int>(blockDim.x
 __device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u); }
 __device__ __forceinline__ float not_a_number() { return __uint_as_float(0x7fffffffu); }
 
-// ---- elements inside 16 bytes; `i` is known when compiled
-// ---------------------------------------------------------------
+// ---- elements inside 16 bytes; `i` is known when compiled -----------------------------------------------------------
 
 __device__ __forceinline__ uint32_t word(const uint4& v, int i) {
   return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
@@ -151,8 +150,7 @@ __device__ __forceinline__ uint32_t word_max(uint32_t a, uint32_t b) {
   }
 }
 
-// ---- segments between memory and registers
-// ------------------------------------------------------------------------------
+// ---- segments between memory and registers --------------------------------------------------------------------------
 
 /// The 16 bytes that begin `bytes` (2, 4, .. 14) into the 32 of a and b.
 __device__ __forceinline__ uint4 funnel(const uint4& a, const uint4& b, unsigned bytes) {
@@ -238,8 +236,7 @@ __device__ __forceinline__ void exclude(uint4 (&v)[kPacks], int64_t inside) {
   }
 }
 
-// ---- sums
-// ---------------------------------------------------------------------------------------------------------------
+// ---- sums -----------------------------------------------------------------------------------------------------------
 
 /// r of a segment with this maximum; any number will do where there is nothing but -inf (or NaN).
 __device__ __forceinline__ float reference(float max, float log2e) {
@@ -368,8 +365,7 @@ __device__ __forceinline__ Partial sum_loaded(uint4 (&v)[kPacks], int64_t s, int
   return sum_segment<T>(v, log2e);
 }
 
-// ---- few rows: the segments of a row over several blocks
-// ----------------------------------------------------------------
+// ---- few rows: the segments of a row over several blocks ------------------------------------------------------------
 
 /// How a launch shares its work. parts == 1: one block per row; else `parts` blocks per row, in a first kernel that
 /// leaves the partial sums in scratch memory.

@@ -3,8 +3,9 @@
 // The trick of square_sum: a block sums 65,536 fixed elements in double and a second kernel the blocks, so the order
 // depends on n alone, not on the device.
 //
-// Floor: adamw reads 16 and writes 12 bytes per parameter; square_sum reads 4. adamw: 2 MUFU (a root and a division) and
-// about 20 other operations per parameter, in 16-byte accesses where the arrays allow them: memory-bound everywhere.
+// Floor: adamw reads 16 and writes 12 bytes per parameter; square_sum reads 4. adamw: 2 MUFU (a root and a division)
+// and about 20 other operations per parameter, in 16-byte accesses where the arrays allow them: memory-bound
+// everywhere.
 #include <cmath>
 
 #include "cuda/common.cuh"
@@ -104,9 +105,12 @@ void adamw(const Context& context, float* param, const float* grad, float* m, fl
   const auto bias = [&](float beta) {
     return static_cast<float>(1.0 - std::pow(static_cast<double>(beta), static_cast<double>(step)));
   };
-  const AdamWStep options{grad_scale,           o.beta1,
-                          o.beta2,              o.eps,
-                          o.lr / bias(o.beta1), std::sqrt(bias(o.beta2)),
+  const AdamWStep options{grad_scale,
+                          o.beta1,
+                          o.beta2,
+                          o.eps,
+                          o.lr / bias(o.beta1),
+                          std::sqrt(bias(o.beta2)),
                           1.0f - o.lr * o.weight_decay};
   int64_t done = 0;
   if (aligned(param) && aligned(grad) && aligned(m) && aligned(v)) {

@@ -72,7 +72,6 @@ template <class T>
 __device__ __forceinline__ int store_group(const float (&x)[kGroup], const float (&param)[kGroup], T* data, int64_t at,
                                            int64_t size) {
   using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>;
-  using Vector = Pack<Bits, kPack<T>>;
   Bits* const p = reinterpret_cast<Bits*>(data) + at;
   Bits bits[kGroup];
   int changed = 0;
@@ -82,12 +81,17 @@ __device__ __forceinline__ int store_group(const float (&x)[kGroup], const float
     changed += at + i < size && bits[i] != static_cast<Bits>(narrow(param[i], T{})) ? 1 : 0;
   }
   if (at + kGroup <= size && reinterpret_cast<uintptr_t>(p) % 16 == 0) {
+    // By intrinsic: plain stores the compiler would merge with the scalar ones below.
+    constexpr int kPerWord = 4 / static_cast<int>(sizeof(T)), kWords = kGroup / kPerWord;
+    uint32_t words[kWords];
 #pragma unroll
-    for (int part = 0; part < kGroup; part += kPack<T>) {
-      Vector v;
+    for (int i = 0; i < kWords; ++i) {
+      words[i] = bits[i * kPerWord];
+      if constexpr (kPerWord == 2) words[i] |= uint32_t{bits[2 * i + 1]} << 16;
+    }
 #pragma unroll
-      for (int i = 0; i < kPack<T>; ++i) v.at[i] = bits[part + i];
-      *reinterpret_cast<Vector*>(p + part) = v;
+    for (int i = 0; i < kWords; i += 4) {
+      __stwb(reinterpret_cast<uint4*>(p) + i / 4, uint4{words[i], words[i + 1], words[i + 2], words[i + 3]});
     }
     return changed;
   }
@@ -109,7 +113,7 @@ __device__ __forceinline__ int store_group(const float (&x)[kGroup], const float
   return 0;
 }
 
-// ---- stochastic rounding: the functions of ascend_isa.cc, one lane at a time --------------------------------------------
+// ---- stochastic rounding: the functions of ascend_isa.cc, one lane at a time ----------------------------------------
 
 __device__ __forceinline__ uint32_t mix(uint32_t x) {
   x ^= x >> 16;
@@ -164,9 +168,8 @@ __device__ __forceinline__ int64_t find_tensor(const DeviceTensor* tensors, int6
   return low;
 }
 
-__global__ void __launch_bounds__(kThreads)
-    ascend_blocks(const DeviceTensor* tensors, int64_t count, double eta, bool stochastic,
-                  unsigned long long* changed) {
+__global__ void __launch_bounds__(kThreads) ascend_blocks(const DeviceTensor* tensors, int64_t count, double eta,
+                                                          bool stochastic, unsigned long long* changed) {
   __shared__ int warp_changes[kThreads / kWarp];
   const int64_t block = blockIdx.x;
   const DeviceTensor t = tensors[find_tensor(tensors, count, block)];
@@ -213,8 +216,8 @@ void ascend(const Context& context, const std::vector<AscendTensor>& tensors, do
   for (size_t i = 0; i < tensors.size(); ++i) {
     const AscendTensor& t = tensors[i];
     if (t.size <= 0) continue;
-    table.push_back({t.param, t.grad, t.into, t.size, blocks, tensor_key(seed, i), t.param_dtype, t.grad_dtype,
-                     t.into_dtype});
+    table.push_back(
+        {t.param, t.grad, t.into, t.size, blocks, tensor_key(seed, i), t.param_dtype, t.grad_dtype, t.into_dtype});
     blocks += ceil_div(t.size, kBlockElements);
   }
   if (table.empty()) return;

@@ -1,5 +1,5 @@
-// CUDA form of complementary_loss (see complementary_loss.h): the CPU's gates, and its coefficients but for the last bit
-// of the double-precision exponential.
+// CUDA form of complementary_loss (see complementary_loss.h): the CPU's gates, and its coefficients but for the last
+// bit of the double-precision exponential.
 //
 // The trick: one block per sequence; a thread forms the windowed mean of its tokens from the entropies themselves (and
 // the carry before them), newest first, as the CPU does, so neither chunks nor threads show. Every sequence leaves one
@@ -102,12 +102,11 @@ __device__ __forceinline__ ComplementaryDeviceResult block_sum(ComplementaryDevi
   __shared__ ComplementaryDeviceResult warps[kThreads / kWarp];
 #pragma unroll
   for (int offset = 16; offset > 0; offset >>= 1) {
-    add(mine, {__shfl_xor_sync(kFullMask, mine.loss, offset), __shfl_xor_sync(kFullMask, mine.tokens, offset),
-               __shfl_xor_sync(kFullMask, mine.open_tokens, offset),
-               __shfl_xor_sync(kFullMask, mine.clamped_low, offset),
-               __shfl_xor_sync(kFullMask, mine.clamped_high, offset),
-               __shfl_xor_sync(kFullMask, mine.active_tokens, offset),
-               __shfl_xor_sync(kFullMask, mine.bad_token, offset)});
+    add(mine,
+        {__shfl_xor_sync(kFullMask, mine.loss, offset), __shfl_xor_sync(kFullMask, mine.tokens, offset),
+         __shfl_xor_sync(kFullMask, mine.open_tokens, offset), __shfl_xor_sync(kFullMask, mine.clamped_low, offset),
+         __shfl_xor_sync(kFullMask, mine.clamped_high, offset), __shfl_xor_sync(kFullMask, mine.active_tokens, offset),
+         __shfl_xor_sync(kFullMask, mine.bad_token, offset)});
   }
   if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = mine;
   __syncthreads();
@@ -175,9 +174,9 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void complementary_loss(const Context& context, const float* logprob, const float* entropy, const float* one_minus_p,
-                        const int64_t* offsets, int64_t sequences, [[maybe_unused]] int64_t tokens,
-                        const float* weight, float* carry, const ComplementaryOptions& options, float* a,
-                        uint8_t* gate, ComplementaryDeviceResult* result) {
+                        const int64_t* offsets, int64_t sequences, [[maybe_unused]] int64_t tokens, const float* weight,
+                        float* carry, const ComplementaryOptions& options, float* a, uint8_t* gate,
+                        ComplementaryDeviceResult* result) {
   ComplementaryDeviceResult* parts = nullptr;
   if (sequences > 0) {
     parts = static_cast<ComplementaryDeviceResult*>(

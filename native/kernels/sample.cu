@@ -1,9 +1,9 @@
 // CUDA form of sample (see sample.h and cuda/rows.cuh).
 //
-// The trick: the partial sums of a row's segments, which token_stats makes anyway, are a coarse cumulative distribution.
-// One uniform per row picks a segment by prefix sums; only that one is read again, to find the token, and once more
-// summed without it: the log-prob and entropy are then the very bits of token_stats. With few rows (a decoding step)
-// the segments of a row are shared among blocks, as there: the same draw.
+// The trick: the partial sums of a row's segments, which token_stats makes anyway, are a coarse cumulative
+// distribution. One uniform per row picks a segment by prefix sums; only that one is read again, to find the token, and
+// once more summed without it: the log-prob and entropy are then the very bits of token_stats. With few rows (a
+// decoding step) the segments of a row are shared among blocks, as there: the same draw.
 //
 // top_k and top_p cut the row at a key: logits as integers in their order, found digit by digit from the top. Counts
 // are integers and masses fixed-point numbers of 64 bits, so a cut does not depend on who added first.
@@ -49,7 +49,7 @@ __device__ __forceinline__ double uniform_of(const uint32_t* counter, uint64_t s
   return static_cast<double>(((uint64_t{c0} << 32) | c1) >> 11) * 0x1p-53;
 }
 
-// ---- what follows is done by one warp unless said otherwise, and its result is in every lane ----------------------------
+// ---- what follows is done by one warp unless said otherwise, and its result is in every lane ------------------------
 
 /// Sum over this lane and those below.
 template <class Number>
@@ -69,9 +69,9 @@ __device__ __forceinline__ int highest_lane(unsigned lanes) { return 31 - __clz(
 template <class Number>
 struct Walk {
   Number goal;
-  Number passed{};       // of all weights before the next
-  int64_t chosen = -1;   // so far: the last index of positive weight
-  Number before{};       // running sum before it
+  Number passed{};      // of all weights before the next
+  int64_t chosen = -1;  // so far: the last index of positive weight
+  Number before{};      // running sum before it
   bool found = false;
 
   /// This lane's weight of index first + lane.
@@ -142,8 +142,7 @@ __device__ __forceinline__ int64_t first_maximum(const T* row, int64_t cols, con
   uint4 v[kPacks];
   load_segment(v, row, cols, segment * kSegment<T>);
   // Weight 1 for the maximum, 0 for all others: the first with a running sum above 0.
-  return segment * kSegment<T> +
-         walk_segment<T>(0, [&](int k, int i) { return element<T>(v[k], i) == top ? 1 : 0; });
+  return segment * kSegment<T> + walk_segment<T>(0, [&](int k, int i) { return element<T>(v[k], i) == top ? 1 : 0; });
 }
 
 template <class T>
@@ -168,7 +167,7 @@ __device__ __forceinline__ int64_t draw_full(const T* row, int64_t cols, const P
          });
 }
 
-// ---- top_k, top_p: by a whole block -------------------------------------------------------------------------------------
+// ---- top_k, top_p: by a whole block ---------------------------------------------------------------------------------
 
 template <class T>
 constexpr int kKeyBits = 8 * static_cast<int>(sizeof(T));
@@ -390,7 +389,7 @@ __device__ int64_t draw_kept(const T* row, int64_t cols, int64_t segments, const
          });
 }
 
-// ---- kernels ------------------------------------------------------------------------------------------------------------
+// ---- kernels --------------------------------------------------------------------------------------------------------
 
 /// The statistics of the drawn token, as token_stats has them: its segment is summed again without it.
 template <class T>
@@ -493,8 +492,8 @@ void launch_restricted(const Context& context, const Rows<T>& rows, const RowPla
   if (plan.split()) {
     launch_row_partials<T>(context, rows, nullptr, nullptr, nullptr, job.scale.log2e, plan, job.scratch, nullptr);
   }
-  EEPO_LAUNCH((sample_restricted<T>), static_cast<unsigned>(rows.rows), kRowWarps * kWarp, 0, context.stream, rows,
-              job, plan.split(), shares);
+  EEPO_LAUNCH((sample_restricted<T>), static_cast<unsigned>(rows.rows), kRowWarps * kWarp, 0, context.stream, rows, job,
+              plan.split(), shares);
 }
 
 template <class T>

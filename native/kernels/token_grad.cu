@@ -2,9 +2,10 @@
 //
 // The trick: one block per row sums it as token_stats does, keeping as many of the row's raw segments in shared memory
 // as there is room for, then writes the gradient over it. What shared memory does not hold is read again in reverse
-// order, the latest read first, which the second-level cache still has. 1 - p_y of the target's own entry and T/S of the
-// entropy's part come out of the sums, so nothing cancels. With fewer rows than about two per multiprocessor, a first
-// kernel leaves the sums of the segments in scratch memory, and blocks share the segments of a row in the second too.
+// order, the latest read first, which the second-level cache still has. 1 - p_y of the target's own entry and T/S of
+// the entropy's part come out of the sums, so nothing cancels. With fewer rows than about two per multiprocessor, a
+// first kernel leaves the sums of the segments in scratch memory, and blocks share the segments of a row in the second
+// too.
 //
 // A float row that becomes 16-bit gradients in its own front half is written in rounds, front to back: all warps load
 // their segments, meet, and only then store; a round's stores end before the next round's loads begin.
@@ -18,7 +19,7 @@
 namespace eepo::cuda {
 namespace {
 
-constexpr int kGradWarps = 24;
+constexpr int kGradWarps = 20;
 constexpr int64_t kSegmentBytes = int64_t{kPacks} * kWarp * 16;
 
 /// dz_j = 2^d_j (constant + slope d_j) for j != y; see row_line.
@@ -97,7 +98,7 @@ __device__ __forceinline__ void store_segment(const uint4 (&v)[kPacks], T* row, 
   if (begin + kSegment<T> <= cols && shift == 0) {
     uint4* const packs = reinterpret_cast<uint4*>(first) + lane;
 #pragma unroll
-    for (int k = 0; k < kPacks; ++k) packs[k * kWarp] = v[k];
+    for (int k = 0; k < kPacks; ++k) __stwb(packs + k * kWarp, v[k]);
   } else if (begin + kSegment<T> <= cols) {
     // Aligned packs: the back of the pack before (of the lane below, or the last lane's previous one) and one's own
     // front. The segment's two ends, which share a pack with its neighbours, go element by element.
@@ -111,7 +112,7 @@ __device__ __forceinline__ void store_segment(const uint4 (&v)[kPacks], T* row, 
       if (k == 0 && lane == 0) {
         store_some(first, v[0], 0, own);
       } else {
-        packs[k * kWarp] = aligned;
+        __stwb(packs + k * kWarp, aligned);
       }
     }
     if (lane == kWarp - 1) {
@@ -122,7 +123,7 @@ __device__ __forceinline__ void store_segment(const uint4 (&v)[kPacks], T* row, 
     for (int k = 0; k < kPacks; ++k) {
       const int64_t at = begin + (k * kWarp + lane) * kPack<T>;
       if (shift == 0 && at + kPack<T> <= cols) {
-        *reinterpret_cast<uint4*>(row + at) = v[k];
+        __stwb(reinterpret_cast<uint4*>(row + at), v[k]);
       } else {
         const int64_t rest = cols - at;
         if (rest > 0) store_some(row + at, v[k], 0, rest < kPack<T> ? static_cast<int>(rest) : kPack<T>);
@@ -215,8 +216,8 @@ __device__ __forceinline__ Line block_line(const GradJob<In, Out>& job, int64_t 
   __shared__ Line shared_line;
   if (warp_index() == 0) {
     const RowSums sums = merge(partials, job.segments, true, target_logit, job.scale);
-    const Line line = row_line(sums, static_cast<double>(job.a[r]), static_cast<double>(job.b_of(r)),
-                               job.scale.temperature);
+    const Line line =
+        row_line(sums, static_cast<double>(job.a[r]), static_cast<double>(job.b_of(r)), job.scale.temperature);
     if (lane_index() == 0) shared_line = line;
   }
   __syncthreads();
@@ -273,7 +274,7 @@ __global__ void __launch_bounds__(kGradWarps* kWarp, 1) grad_rows(GradJob<In, Ou
 
 /// Block (part, row) writes its share of the row, whose partial sums row_partials left in scratch memory.
 template <class In, class Out>
-__global__ void __launch_bounds__(kRowWarps* kWarp, 3) grad_parts(GradJob<In, Out> job) {
+__global__ void __launch_bounds__(kRowWarps* kWarp, 2) grad_parts(GradJob<In, Out> job) {
   const int64_t r = blockIdx.y, cols = job.logits.cols;
   const int part = static_cast<int>(blockIdx.x), parts = static_cast<int>(gridDim.x);
   if (write_trivial_row(job, r, part, parts)) return;
@@ -365,8 +366,18 @@ void token_grad(const Context& context, const LogitsView& logits, const int64_t*
     with_dtype(out.dtype, [&](auto to) {
       using In = decltype(in);
       using Out = decltype(to);
-      const GradJob<In, Out> job{rows_of<In>(logits), static_cast<Out*>(out.data), out.stride, targets, a,  b,
-                                 make_scale(temperature), 0,                       nullptr,    nullptr, 0,  bad_row};
+      const GradJob<In, Out> job{rows_of<In>(logits),
+                                 static_cast<Out*>(out.data),
+                                 out.stride,
+                                 targets,
+                                 a,
+                                 b,
+                                 make_scale(temperature),
+                                 0,
+                                 nullptr,
+                                 nullptr,
+                                 0,
+                                 bad_row};
       launch(context, job);
     });
   });

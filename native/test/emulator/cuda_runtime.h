@@ -33,24 +33,16 @@
   ::eepo_emulator::launch(#kernel, kernel, (grid), (block), (shared), (stream)__VA_OPT__(, ) __VA_ARGS__)
 #define EEPO_DYNAMIC_SHARED(name) unsigned char* const name = ::eepo_emulator::dynamic_shared()
 
-// ---- vector types -------------------------------------------------------------------------------------------------------
+// ---- vector types ---------------------------------------------------------------------------------------------------
 
-#define EEPO_VECTORS(name, type)                                                                       \
-  struct name##1 {                                                                                     \
-    type x;                                                                                            \
-  };                                                                                                   \
-  struct alignas(2 * sizeof(type)) name##2 {                                                           \
-    type x, y;                                                                                         \
-  };                                                                                                   \
-  struct name##3 {                                                                                     \
-    type x, y, z;                                                                                      \
-  };                                                                                                   \
-  struct alignas(4 * sizeof(type) < 16 ? 4 * sizeof(type) : 16) name##4 {                              \
-    type x, y, z, w;                                                                                   \
-  };                                                                                                   \
-  inline name##1 make_##name##1(type x) { return {x}; }                                                \
-  inline name##2 make_##name##2(type x, type y) { return {x, y}; }                                     \
-  inline name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; }                          \
+#define EEPO_VECTORS(name, type)                                                              \
+  struct name##1 { type x; };                                                                 \
+  struct alignas(2 * sizeof(type)) name##2 { type x, y; };                                    \
+  struct name##3 { type x, y, z; };                                                           \
+  struct alignas(4 * sizeof(type) < 16 ? 4 * sizeof(type) : 16) name##4 { type x, y, z, w; }; \
+  inline name##1 make_##name##1(type x) { return {x}; }                                       \
+  inline name##2 make_##name##2(type x, type y) { return {x, y}; }                            \
+  inline name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; }                 \
   inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
 EEPO_VECTORS(char, signed char)
 EEPO_VECTORS(uchar, unsigned char)
@@ -74,7 +66,7 @@ extern __thread uint3 threadIdx, blockIdx;
 extern __thread uint3 blockDim, gridDim;
 constexpr int warpSize = 32;
 
-// ---- host side ----------------------------------------------------------------------------------------------------------
+// ---- host side ------------------------------------------------------------------------------------------------------
 
 using cudaStream_t = struct CUstream_st*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
@@ -131,7 +123,8 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 blo
     void (*kernel)(Parameters...);
     std::tuple<Parameters...> values;
   } call{kernel, std::tuple<Parameters...>(static_cast<Parameters>(arguments)...)};
-  run(name, reinterpret_cast<const void*>(kernel), grid, block, shared,
+  run(
+      name, reinterpret_cast<const void*>(kernel), grid, block, shared,
       [](void* p) {
         const Call& c = *static_cast<const Call*>(p);
         std::apply(c.kernel, c.values);
@@ -139,7 +132,21 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 blo
       &call);
 }
 
-enum class Collective : uint8_t { None, Sync, Shuffle, Ballot, Add, Min, Max, SignedMin, SignedMax, And, Or, Xor, Match };
+enum class Collective : uint8_t {
+  None,
+  Sync,
+  Shuffle,
+  Ballot,
+  Add,
+  Min,
+  Max,
+  SignedMin,
+  SignedMax,
+  And,
+  Or,
+  Xor,
+  Match
+};
 /// Waits until every lane of `mask` has called with the same mask and operation, and returns this lane's result.
 uint64_t collective(Collective what, unsigned mask, uint64_t value, int source_lane);
 /// __syncthreads; returns the number of threads whose predicate was not 0.
@@ -190,7 +197,7 @@ cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute attribute, in
   return eepo_emulator::allow_shared(reinterpret_cast<const void*>(kernel), value);
 }
 
-// ---- barriers, warps ----------------------------------------------------------------------------------------------------
+// ---- barriers, warps ------------------------------------------------------------------------------------------------
 
 inline void __syncthreads() { eepo_emulator::barrier(0); }
 inline int __syncthreads_count(int predicate) { return eepo_emulator::barrier(predicate); }
@@ -221,8 +228,7 @@ T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32) {
   return eepo_emulator::shuffle(mask, value, source >= (lane & ~(width - 1)) ? source : lane);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate) {
-  return static_cast<unsigned>(
-      eepo_emulator::collective(eepo_emulator::Collective::Ballot, mask, predicate != 0, 0));
+  return static_cast<unsigned>(eepo_emulator::collective(eepo_emulator::Collective::Ballot, mask, predicate != 0, 0));
 }
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == mask; }
@@ -231,10 +237,10 @@ unsigned __match_any_sync(unsigned mask, T value) {
   return static_cast<unsigned>(
       eepo_emulator::collective(eepo_emulator::Collective::Match, mask, eepo_emulator::to_word(value), 0));
 }
-#define EEPO_REDUCE(name, what, type)                                                                          \
-  inline type name(unsigned mask, type value) {                                                                \
-    return static_cast<type>(eepo_emulator::collective(eepo_emulator::Collective::what, mask,                  \
-                                                       static_cast<uint32_t>(value), 0));                      \
+#define EEPO_REDUCE(name, what, type)                                                                       \
+  inline type name(unsigned mask, type value) {                                                             \
+    return static_cast<type>(                                                                               \
+        eepo_emulator::collective(eepo_emulator::Collective::what, mask, static_cast<uint32_t>(value), 0)); \
   }
 EEPO_REDUCE(__reduce_add_sync, Add, unsigned)
 EEPO_REDUCE(__reduce_add_sync, Add, int)
@@ -252,7 +258,7 @@ inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 [[noreturn]] inline void __trap() { eepo_emulator::fail("__trap()"); }
 
-// ---- atomics ------------------------------------------------------------------------------------------------------------
+// ---- atomics --------------------------------------------------------------------------------------------------------
 
 template <class T>
 T atomicAdd(T* address, std::type_identity_t<T> value) {
@@ -297,12 +303,12 @@ inline unsigned atomicInc(unsigned* address, unsigned limit) {
   return eepo_emulator::atomic_update(address, [&](unsigned old) { return old >= limit ? 0u : old + 1; });
 }
 
-// ---- memory -------------------------------------------------------------------------------------------------------------
+// ---- memory ---------------------------------------------------------------------------------------------------------
 
-#define EEPO_LOAD(name)         \
-  template <class T>            \
-  T name(const T* address) {    \
-    return *address;            \
+#define EEPO_LOAD(name)      \
+  template <class T>         \
+  T name(const T* address) { \
+    return *address;         \
   }
 EEPO_LOAD(__ldg)
 EEPO_LOAD(__ldca)
@@ -311,10 +317,10 @@ EEPO_LOAD(__ldcs)
 EEPO_LOAD(__ldlu)
 EEPO_LOAD(__ldcv)
 #undef EEPO_LOAD
-#define EEPO_STORE(name)                                  \
-  template <class T>                                      \
-  void name(T* address, std::type_identity_t<T> value) {  \
-    *address = value;                                     \
+#define EEPO_STORE(name)                                 \
+  template <class T>                                     \
+  void name(T* address, std::type_identity_t<T> value) { \
+    *address = value;                                    \
   }
 EEPO_STORE(__stwb)
 EEPO_STORE(__stcg)
@@ -322,7 +328,7 @@ EEPO_STORE(__stcs)
 EEPO_STORE(__stwt)
 #undef EEPO_STORE
 
-// ---- numbers ------------------------------------------------------------------------------------------------------------
+// ---- numbers --------------------------------------------------------------------------------------------------------
 
 inline unsigned __float_as_uint(float x) { return eepo_emulator::from_word<unsigned>(eepo_emulator::to_word(x)); }
 inline int __float_as_int(float x) { return eepo_emulator::from_word<int>(eepo_emulator::to_word(x)); }
@@ -333,8 +339,8 @@ inline long long __double_as_longlong(double x) {
 }
 inline double __longlong_as_double(long long x) { return eepo_emulator::from_word<double>(eepo_emulator::to_word(x)); }
 inline double __hiloint2double(int high, int low) {
-  return __longlong_as_double(static_cast<long long>((uint64_t{static_cast<uint32_t>(high)} << 32) |
-                                                     static_cast<uint32_t>(low)));
+  return __longlong_as_double(
+      static_cast<long long>((uint64_t{static_cast<uint32_t>(high)} << 32) | static_cast<uint32_t>(low)));
 }
 
 inline float __expf(float x) { return expf(x); }
@@ -374,8 +380,8 @@ inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
   return static_cast<unsigned long long>((static_cast<Wide>(a) * b) >> 64);
 }
 
-#define EEPO_MIN_MAX(type)                                     \
-  inline type min(type a, type b) { return b < a ? b : a; }    \
+#define EEPO_MIN_MAX(type)                                  \
+  inline type min(type a, type b) { return b < a ? b : a; } \
   inline type max(type a, type b) { return a < b ? b : a; }
 EEPO_MIN_MAX(int)
 EEPO_MIN_MAX(unsigned)

@@ -1,8 +1,6 @@
 // Scheduler of the emulated blocks; see cuda_runtime.h. One fiber per thread of a block, kept for the life of the OS
 // thread; a fiber runs until a barrier or a warp-wide operation that others have yet to reach. The last to arrive
 // completes the operation for all and runs on without a switch.
-#include "cuda_runtime.h"
-
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -12,6 +10,8 @@
 #include <memory>
 #include <mutex>
 #include <vector>
+
+#include "cuda_runtime.h"
 
 #if !defined(__x86_64__)
 #include <ucontext.h>
@@ -457,7 +457,8 @@ uint64_t collective(Collective what, unsigned mask, uint64_t value, int source_l
 }
 
 cudaError_t allow_shared(const void* kernel, int bytes) {
-  if (bytes < 0 || static_cast<size_t>(bytes) > kMaxShared) refuse("?", "shared memory asked for", static_cast<unsigned>(bytes));
+  if (bytes < 0 || static_cast<size_t>(bytes) > kMaxShared)
+    refuse("?", "shared memory asked for", static_cast<unsigned>(bytes));
   const std::lock_guard<std::mutex> lock(shared_mutex);
   shared_limits()[kernel] = static_cast<size_t>(bytes);
   return cudaSuccess;
