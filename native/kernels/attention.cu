@@ -94,32 +94,32 @@ KeyPlan key_plan(const Segments& segments) {
 }
 
 // One head of one query tile. Softmax in powers of two: scores are scaled by scale * log2(e).
-template <int kChunks, bool kVector>
-__global__ __launch_bounds__(kTileThreads,
-                             kChunks <= 2 ? 2 : 1) void attention_kernel(HeadShape shape, const QueryTile* tiles,
+template <int R, int kChunks, bool kVector>
+__global__ __launch_bounds__(kTileThreads<R>,
+                             kChunks <= 2 ? 3 : 2) void attention_kernel(HeadShape shape, const QueryTile* tiles,
                                                                          const float* qkv, float* out, float* lse) {
   __shared__ SharedTile shared[2];
-  const TilePlace at;
+  const TilePlace<R> at;
   const QueryTile tile = tiles[blockIdx.x / static_cast<unsigned>(shape.heads)];
   const int head = static_cast<int>(blockIdx.x % static_cast<unsigned>(shape.heads)), dim = shape.head_dim;
   const float* keys = qkv + static_cast<int64_t>(shape.heads + head / shape.group()) * dim;
   const float* values = keys + static_cast<int64_t>(shape.kv_heads) * dim;
   const Operand queries{qkv + int64_t{tile.token} * shape.ld + static_cast<int64_t>(head) * dim, shape.ld, tile.count};
   const float scale = shape.scale * kLog2E, infinity = __int_as_float(0x7f800000);
-  float mixed[kChunks][4][4] = {}, top[4], total[4] = {};
+  float mixed[kChunks][R][4] = {}, top[R], total[R] = {};
 #pragma unroll
-  for (int i = 0; i < 4; ++i) top[i] = -infinity;
+  for (int i = 0; i < R; ++i) top[i] = -infinity;
 
   const auto visit = [&](int64_t token, int count, int sees) {
-    float scores[4][4];
-    score_heads<kChunks, kVector>(scores, shared, queries, {keys + token * shape.ld, shape.ld, count}, dim);
+    float scores[R][4];
+    score_heads<R, kChunks, kVector>(scores, shared, queries, {keys + token * shape.ld, shape.ld, count}, dim);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < R; ++i) {
       float most = -infinity;
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const int key = at.tx + 16 * j;
-        const bool visible = key < count && key < sees + 4 * at.ty + i;
+        const bool visible = key < count && key < sees + at.row(i);
         scores[i][j] = visible ? scores[i][j] * scale : -infinity;
         most = fmaxf(most, scores[i][j]);
       }
@@ -139,22 +139,24 @@ __global__ __launch_bounds__(kTileThreads,
 #pragma unroll
         for (int e = 0; e < 4; ++e) mixed[c][i][e] *= shrink;
     }
-    mix_heads<kChunks, kVector>(mixed, shared, scores, {values + token * shape.ld, shape.ld, count}, dim);
+    mix_heads<R, kChunks, kVector>(mixed, shared, scores, {values + token * shape.ld, shape.ld, count}, dim);
   };
   each_key_tile(tile, visit);
 
-  float inverse[4];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int row = 4 * at.ty + i;
-    inverse[i] = 1.0f / total[i];
-    if (lse && at.tx == 0 && row < tile.count)
-      lse[(tile.token + int64_t{row}) * shape.heads + head] = (top[i] + log2f(total[i])) * kLn2;
+  for (int i = 0; i < R; ++i) {
+    if (lse && at.tx == 0 && at.row(i) < tile.count)
+      lse[(tile.token + int64_t{at.row(i)}) * shape.heads + head] = (top[i] + log2f(total[i])) * kLn2;
+    const float inverse = 1.0f / total[i];
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) mixed[c][i][e] *= inverse;
   }
 #pragma unroll
   for (int c = 0; c < kChunks; ++c)
-    store_chunk<kVector>(out + int64_t{tile.token} * shape.ld_out() + static_cast<int64_t>(head) * dim, shape.ld_out(),
-                         tile.count, c * kChunk, dim, mixed[c], inverse);
+    store_chunk<R, kVector>(out + int64_t{tile.token} * shape.ld_out() + static_cast<int64_t>(head) * dim,
+                            shape.ld_out(), tile.count, c * kChunk, dim, mixed[c]);
 }
 
 }  // namespace
@@ -185,8 +187,8 @@ void attention(const Context& context, const float* qkv, const AttentionShape& s
   const auto blocks = static_cast<unsigned>(tables.query_blocks * shape.heads);
   with_layout(heads, [&](auto layout) {
     using Layout = decltype(layout);
-    EEPO_LAUNCH((attention_kernel<Layout::chunks, Layout::vector>), blocks, kTileThreads, 0, context.stream, heads,
-                plan.queries, qkv, out, lse);
+    EEPO_LAUNCH((attention_kernel<8, Layout::chunks, Layout::vector>), blocks, kTileThreads<8>, 0, context.stream,
+                heads, plan.queries, qkv, out, lse);
   });
 }
 

@@ -3,13 +3,16 @@
 
 #include <cmath>
 
+#include "core/error.h"
 #include "kernels/attention_tiles.cuh"
 #include "kernels/strips.cuh"
 
 namespace eepo::cuda {
 
-/// `aligned`: all arrays start at multiples of 16 bytes.
+/// `aligned`: all arrays start at multiples of 16 bytes. Throws Unsupported for heads wider than 256.
 inline HeadShape head_shape(const AttentionShape& s, bool aligned) {
+  check(s.head_dim <= 256, ErrorCode::Unsupported, "attention on CUDA: heads may be up to 256 wide, these are ",
+        s.head_dim, "; use device 'cpu'");
   return {static_cast<int>(s.ld),
           static_cast<int>(s.heads),
           static_cast<int>(s.kv_heads),

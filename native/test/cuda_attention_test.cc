@@ -397,6 +397,18 @@ void test_append(const TestDevice& device) {
   check_true("cache_append", same_bits(cache.host(), want));
 }
 
+// Heads wider than the kernels hold are refused before anything is launched.
+void test_refused(const TestDevice& device) {
+  const AttentionShape shape{1, 1, 258, 774};
+  cuda::AttentionTables tables = cuda::plan_attention(Segments{{0, 1}, {}});
+  check_true("attention refuses heads of 258", throws(ErrorCode::Unsupported, "up to 256 wide", [&] {
+               cuda::attention(device.context(), nullptr, shape, tables, nullptr, nullptr);
+             }));
+  check_true("attention_decode refuses heads of 258", throws(ErrorCode::Unsupported, "up to 256 wide", [&] {
+               cuda::attention_decode(device.context(), nullptr, shape, nullptr, 1, nullptr, nullptr, nullptr);
+             }));
+}
+
 }  // namespace
 
 void test_cuda_attention() {
@@ -407,6 +419,7 @@ void test_cuda_attention() {
   test_without_lse(device);
   test_append(device);
   test_decoding(device);
+  test_refused(device);
 }
 
 }  // namespace eepo::test
