@@ -21,14 +21,20 @@ set(EEPO_CUDA_SOURCES
   native/cuda/ops.cc
   native/cuda/runtime_torch.cc
 )
-# TODO an explicit list when all are written
-file(GLOB EEPO_CUDA_KERNELS RELATIVE "${CMAKE_SOURCE_DIR}" "${CMAKE_SOURCE_DIR}/native/kernels/*.cu")
-foreach(file IN LISTS EEPO_CUDA_SOURCES)
-  if(NOT EXISTS "${CMAKE_SOURCE_DIR}/${file}")
-    message(WARNING "${file} does not exist yet")
-    list(REMOVE_ITEM EEPO_CUDA_SOURCES "${file}")
-  endif()
-endforeach()
+set(EEPO_CUDA_KERNELS
+  native/kernels/adamw.cu
+  native/kernels/ascend.cu
+  native/kernels/attention.cu
+  native/kernels/attention_backward.cu
+  native/kernels/attention_decode.cu
+  native/kernels/blocks.cu
+  native/kernels/complementary_loss.cu
+  native/kernels/linear_head.cu
+  native/kernels/rms_norm.cu
+  native/kernels/sample.cu
+  native/kernels/token_grad.cu
+  native/kernels/token_stats.cu
+)
 
 # ---- the kernels: one object each, by nvcc -----------------------------------------------------------------------------
 set(EEPO_GENCODE)

@@ -309,7 +309,7 @@ __device__ __forceinline__ float row_reference(const Partial* partials, int64_t 
 
 /// One warp merges the segments' sums, in double: lane l those of segments l, l + 32, ..., then the lanes.
 /// `logit`: the target's, left out of the segments; has_target false: there is none.
-__device__ __noinline__ RowSums merge(const Partial* partials, int64_t count, bool has_target, float logit,
+__device__ __noinline__ inline RowSums merge(const Partial* partials, int64_t count, bool has_target, float logit,
                                       Scale scale) {
   RowSums row{};
   const float from_target = has_target ? __fmul_rn(logit, scale.log2e) : -infinity();
