@@ -310,7 +310,7 @@ __device__ __forceinline__ float row_reference(const Partial* partials, int64_t 
 /// One warp merges the segments' sums, in double: lane l those of segments l, l + 32, ..., then the lanes.
 /// `logit`: the target's, left out of the segments; has_target false: there is none.
 __device__ __noinline__ inline RowSums merge(const Partial* partials, int64_t count, bool has_target, float logit,
-                                      Scale scale) {
+                                             Scale scale) {
   RowSums row{};
   const float from_target = has_target ? __fmul_rn(logit, scale.log2e) : -infinity();
   row.reference = row_reference(partials, count, scale.log2e, from_target);
@@ -385,8 +385,8 @@ RowPlan plan_rows(const Context& context, int64_t rows, int64_t cols) {
   RowPlan plan{ceil_div(cols, kSegment<T>), 1};
   if (rows < 2 * int64_t{context.multiprocessors}) {
     const int64_t wanted = ceil_div(4 * int64_t{context.multiprocessors}, rows);
-    const int64_t most = ceil_div(plan.segments, kRowWarps);
-    plan.parts = static_cast<int>(wanted < most ? wanted : most);
+    plan.parts = static_cast<int>(wanted < plan.segments ? wanted : plan.segments);
+    if (plan.parts < 1) plan.parts = 1;  // no columns
   }
   return plan;
 }
