@@ -3,6 +3,7 @@
 `npx eepo bench kernels` starts one of them and asks it line by line, in JSON, between its own measurements:
 
     {"open": {"kind": "logits", "rows": 256, "vocab": 151936, "dtype": "float32"}}  ->  {"offer": {"eager": [...], ...}}
+    {"close": true}                 ->  {}                  frees the data
     {"run": NAME, "peer": PEER}     ->  {"ms": ...}
     {"memory": NAME, "peer": PEER}  ->  {"bytes": ...}      beyond the data, at the highest
     {"errors": NAME, "peer": PEER}  ->  {"errors": {...}}   against float64
@@ -12,6 +13,7 @@ The data are those of native/bench/rows.h, so a peer sees rows of the same entro
 """
 
 import ctypes
+import gc
 import json
 import math
 import os
@@ -301,7 +303,7 @@ class LogitsWorkload(Workload):
     def stats_errors(self, result) -> dict:
         logprob, entropy = result
         errors: dict = {}
-        for row in sample_rows(len(self.targets)):
+        for row in sample_rows(len(logprob)):
             exact = self.exact(row, int(self.targets[row]))
             worst(errors, "logprob", abs(float(logprob[row]) - exact.logprob))
             if entropy is not None:
@@ -587,11 +589,16 @@ class Bench:
         self.device, self.compile = torch.device(device), compile
         self.workload: Optional[Workload] = None
 
-    def open(self, spec: dict) -> dict:
+    def close(self) -> None:
+        """Frees the data and what was compiled for it."""
         self.workload = None
         torch._dynamo.reset()
+        gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def open(self, spec: dict) -> dict:
+        self.close()
         self.workload = self.kinds[spec["kind"]](self, spec)
         return {peer: list(cases) for peer, cases in self.workload.cases.items()}
 
@@ -642,12 +649,20 @@ class Bench:
     def answer(self, question: dict) -> dict:
         if "open" in question:
             return {"offer": self.open(question["open"])}
+        if "close" in question:
+            self.close()
+            return {}
         peer = question["peer"]
         if "run" in question:
             return {"ms": self.run(peer, question["run"])}
         if "memory" in question:
             return {"bytes": self.memory(peer, question["memory"])}
         return {"errors": self.errors(peer, question["errors"])}
+
+
+def refuse(reason: str) -> None:
+    """Instead of serve(), where nothing can run."""
+    print(json.dumps({"error": reason}), flush=True)
 
 
 def serve(bench: Bench, missing: dict) -> None:
@@ -675,3 +690,5 @@ def serve(bench: Bench, missing: dict) -> None:
         except Exception as error:  # a peer that cannot do something must not end the others
             words = str(error).strip().split("\n")[0]
             say({"error": f"{type(error).__name__}: {words}"})
+            if bench.device.type == "cuda":
+                torch.cuda.empty_cache()  # after running out of memory, leave what there is to others

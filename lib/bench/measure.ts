@@ -196,5 +196,6 @@ export async function measure(spec: WorkloadSpec, options: MeasureOptions): Prom
     return { spec, title, floors, kernels, notes };
   } finally {
     await native.close();
+    await options.peers?.clear().catch(() => {}); // a process that ended has freed it
   }
 }

@@ -80,13 +80,20 @@ export class Peers {
     if (options.liger) args.push('--liger', options.liger);
     if (options.verl) args.push('--verl', options.verl);
     const peers = new Peers(spawn(python, args, { stdio: 'pipe' }));
-    peers.machine = (await peers.answer()) as unknown as PeerMachine;
+    const first = await peers.answer();
+    if (first.error !== undefined) throw new UnsupportedError(first.error);
+    peers.machine = first as unknown as PeerMachine;
     return peers;
   }
 
   /** Makes the data of a workload there. */
   async open(spec: WorkloadSpec): Promise<Offer> {
     return (await this.ask({ open: spec })).offer as Offer;
+  }
+
+  /** Frees the data of the open workload. */
+  async clear(): Promise<void> {
+    await this.ask({ close: true });
   }
 
   /** One peer on the open workload. */

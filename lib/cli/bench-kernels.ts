@@ -1,15 +1,16 @@
 /** `eepo bench kernels`: every kernel against the machine's limits, against PyTorch and others, and against float64. */
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { freemem } from 'node:os';
 import { dirname } from 'node:path';
 import type { Command } from 'commander';
 import { machine } from '../bench/machine.js';
-import { measure, type WorkloadResult } from '../bench/measure.js';
+import { type MeasureOptions, measure } from '../bench/measure.js';
 import { findPython, Peers } from '../bench/peers.js';
 import { checksText, type KernelsReport, machineText, markdown, workloadText } from '../bench/report.js';
 import { checkTargets } from '../bench/targets.js';
 import { type WorkloadSpec, workloadBytes, workloads, workloadTitle } from '../bench/workloads.js';
 import { resolveDevice } from '../cuda.js';
-import { InvalidArgumentError } from '../errors.js';
+import { InvalidArgumentError, OutOfMemoryError, UnsupportedError } from '../errors.js';
 import { loadNative } from '../native.js';
 import type { FloatDType, TensorDevice } from '../tensor.js';
 import { wholeNumber, withInterrupt } from './common.js';
@@ -104,24 +105,25 @@ const log = (text: string): void => console.error(text);
 async function startPeers(cli: CliOptions, device: TensorDevice): Promise<Peers | undefined> {
   if (cli.peers === false) return undefined;
   const { python, reasons } = findPython(cli.peers);
-  if (python === undefined) {
-    const none = `no Python with torch: ${reasons.join('; ')}`;
-    if (cli.peers !== undefined) throw new InvalidArgumentError(`--peers: ${none}`);
-    log(`${none}; measuring without peers`);
+  try {
+    if (python === undefined) throw new UnsupportedError(`no Python with torch: ${reasons.join('; ')}`);
+    const { liger, verl } = cli;
+    const compile = cli.compile && !cli.quick;
+    return await Peers.start(python, { device, threads: loadNative().info().threads, compile, liger, verl });
+  } catch (error) {
+    if (cli.peers !== undefined || !(error instanceof UnsupportedError)) throw error;
+    log(`${error.message}; measuring without peers`); // nobody asked for them
     return undefined;
   }
-  const { liger, verl } = cli;
-  const compile = cli.compile && !cli.quick;
-  return Peers.start(python, { device, threads: loadNative().info().threads, compile, liger, verl });
 }
 
-/** Why a shape cannot be measured here, if so. */
-async function tooLarge(device: TensorDevice, spec: WorkloadSpec): Promise<string | undefined> {
-  const { freeBytes } = await loadNative().deviceInfo(device);
+/** Throws OutOfMemoryError for a shape whose data alone do not fit. */
+async function refuseTooLarge(device: TensorDevice, spec: WorkloadSpec): Promise<void> {
+  const freeBytes = device === 'cpu' ? freemem() : (await loadNative().deviceInfo(device)).freeBytes;
   const needed = workloadBytes(spec);
-  if (needed <= freeBytes * 0.9) return undefined;
+  if (needed <= freeBytes * 0.9) return;
   const gibibytes = (bytes: number): string => (bytes / 2 ** 30).toFixed(1);
-  return `${workloadTitle(spec)}: left out: needs ${gibibytes(needed)} GiB, ${gibibytes(freeBytes)} GiB are free`;
+  throw new OutOfMemoryError(`needs ${gibibytes(needed)} GiB, ${gibibytes(freeBytes)} GiB are free`);
 }
 
 async function run(
@@ -138,34 +140,39 @@ async function run(
     elements: cli.elements,
     quick: cli.quick ?? false,
   });
+  const rounds = cli.rounds ?? (cli.quick ? 3 : 15);
+  const budget = cli.quick ? 2 : 8;
   const report: KernelsReport = {
     machine: await machine(device, peers?.machine),
-    options: { ...cli },
+    options: { rounds, budget, only: cli.only, quick: cli.quick ?? false, compile: cli.compile && !cli.quick },
     workloads: [],
     skipped: [],
     checks: [],
   };
   console.log(machineText(report));
+  const options: MeasureOptions = {
+    device,
+    rounds,
+    budget,
+    only: cli.only,
+    peers,
+    signal,
+    progress: process.stderr.isTTY ? (message) => log(`  ${message}`) : undefined,
+  };
   for (const spec of shapes) {
-    const reason = await tooLarge(device, spec);
-    if (reason !== undefined) {
+    log(`\n${workloadTitle(spec)} ...`);
+    try {
+      await refuseTooLarge(device, spec);
+      const result = await measure(spec, options);
+      if (result.kernels.length === 0) continue;
+      report.workloads.push(result);
+      console.log(`\n${workloadText(result)}`);
+    } catch (error) {
+      if (!(error instanceof OutOfMemoryError)) throw error;
+      const reason = `${workloadTitle(spec)}: left out: ${error.message}`;
       report.skipped.push(reason);
       console.log(`\n${reason}`);
-      continue;
     }
-    log(`\n${workloadTitle(spec)} ...`);
-    const result: WorkloadResult = await measure(spec, {
-      device,
-      rounds: cli.rounds ?? (cli.quick ? 3 : 15),
-      budget: cli.quick ? 2 : 8,
-      only: cli.only,
-      peers,
-      signal,
-      progress: process.stderr.isTTY ? (message) => log(`  ${message}`) : undefined,
-    });
-    if (result.kernels.length === 0) continue;
-    report.workloads.push(result);
-    console.log(`\n${workloadText(result)}`);
   }
   report.checks = checkTargets(device, report.workloads);
   if (report.checks.length > 0) console.log(`\n${checksText(report.checks)}`);
