@@ -152,9 +152,10 @@ Napi::Value complementary_loss_js(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     check(info[0].IsObject(), ErrorCode::InvalidArgument, "complementaryLoss needs an options object");
     LossInput input = loss_input(info[0].As<Napi::Object>());
+    const Device device = tensor_device(input.logprob);  // before the job takes the input along
     return run(
-        info.Env(), tensor_device(input.logprob), info[1],
-        [input = std::move(input)](const CancelToken&) { return loss_of(input); }, loss_report);
+        info.Env(), device, info[1], [input = std::move(input)](const CancelToken&) { return loss_of(input); },
+        loss_report);
   });
 }
 
