@@ -82,15 +82,22 @@ __device__ __forceinline__ Join join(Running& all, const Running& part) {
   return scales;
 }
 
-// 4 keys of one component from `key` on; those beyond `length` count as 0, whatever the memory holds.
-__device__ __forceinline__ Pack<float, 4> load_keys(const float* line, int key, int length) {
-  Pack<float, 4> x{};
-  if (key >= length) return x;
-  x = *reinterpret_cast<const Pack<float, 4>*>(line + key);
+// 4 keys each of every eighth component from `line` on, which moves past them. What lies behind `length` is not read,
+// or (the rest of the last 4, whatever the memory holds) made 0 for kValues: weights of 0 do not stop a NaN. `left`
+// components are there, the others count as 0. No branches, so that all loads are under way at once.
+template <bool kValues, int N>
+__device__ __forceinline__ void load_lines(Pack<float, 4> (&x)[N], const float*& line, int64_t capacity, int left,
+                                           int key, int length) {
 #pragma unroll
-  for (int e = 1; e < 4; ++e)
-    if (key + e >= length) x.at[e] = 0;
-  return x;
+  for (int i = 0; i < N; ++i, line += kWarps * capacity) {
+    x[i] = {};
+    if (key < length && kWarps * i < left) x[i] = *reinterpret_cast<const Pack<float, 4>*>(line + key);
+    if constexpr (kValues) {
+#pragma unroll
+      for (int e = 1; e < 4; ++e)
+        if (key + e >= length) x[i].at[e] = 0;
+    }
+  }
 }
 
 // Sums each of the H values over the warp; the result for head lane * H / 32 stays in the lane.
@@ -125,7 +132,8 @@ struct DecodeArguments {
 template <int H, int kLines>
 __global__ __launch_bounds__(kThreads, kLines <= 16 ? 2 : 1) void decode_kernel(DecodeArguments a) {
   EEPO_DYNAMIC_SHARED(bytes);
-  __shared__ Running running[H];  // of the split
+  constexpr int kBatch = H >= 4 ? 4 : 8;  // components a warp reads at once
+  __shared__ Running running[H];          // of the split
   __shared__ float shrink[H];
   const int dim = a.shape.head_dim, group = a.shape.group();
   auto* scores = reinterpret_cast<float*>(bytes);  // [warp, H, 128], partial sums over components
@@ -170,19 +178,23 @@ __global__ __launch_bounds__(kThreads, kLines <= 16 ? 2 : 1) void decode_kernel(
       const int key = (in_prompt ? step : step - cut.prompt_steps) * kKeys + 4 * lane;
       const float* keys =
           (in_prompt ? a.prompts + row.prompt_at : a.own + row.own_at) + int64_t{2} * kv_head * dim * capacity;
-      const float* values = keys + dim * capacity;
 
       // scores of this warp's components
       float sums[H][4] = {};
-#pragma unroll 8
-      for (int i = 0; i < kLines; ++i) {
-        const int d = warp + kWarps * i;
-        if (d >= dim) break;
-        const auto k = load_keys(keys + d * capacity, key, length);
+      const float* line = keys + warp * capacity;
+#pragma unroll 1
+      for (int first = 0; first < kLines && warp + kWarps * first < dim; first += kBatch) {
+        Pack<float, 4> k[kBatch];
+        load_lines<false>(k, line, capacity, dim - warp - kWarps * first, key, length);
 #pragma unroll
-        for (int h = 0; h < H; ++h)
+        for (int i = 0; i < kBatch; ++i) {
+          const int d = warp + kWarps * (first + i);
+          const auto q = *reinterpret_cast<const Pack<float, H>*>(queries + (d < dim ? d : 0) * H);
 #pragma unroll
-          for (int e = 0; e < 4; ++e) sums[h][e] = fmaf(queries[d * H + h], k.at[e], sums[h][e]);
+          for (int h = 0; h < H; ++h)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) sums[h][e] = fmaf(q.at[h], k[i].at[e], sums[h][e]);
+        }
       }
 #pragma unroll
       for (int h = 0; h < H; ++h)
@@ -227,17 +239,20 @@ __global__ __launch_bounds__(kThreads, kLines <= 16 ? 2 : 1) void decode_kernel(
 #pragma unroll
       for (int h = 0; h < H; ++h) p[h] = *reinterpret_cast<const Pack<float, 4>*>(weights + h * kKeys + 4 * lane);
       const float old_scale = shrink[my_head];
+      line = keys + (dim + warp) * capacity;
 #pragma unroll
-      for (int i = 0; i < kLines; ++i) {
-        const int d = warp + kWarps * i;
-        if (d >= dim) break;
-        const auto v = load_keys(values + d * capacity, key, length);
-        float products[H];
+      for (int first = 0; first < kLines; first += kBatch) {
+        Pack<float, 4> v[kBatch];
+        load_lines<true>(v, line, capacity, dim - warp - kWarps * first, key, length);
 #pragma unroll
-        for (int h = 0; h < H; ++h)
-          products[h] =
-              fmaf(p[h].at[0], v.at[0], fmaf(p[h].at[1], v.at[1], fmaf(p[h].at[2], v.at[2], p[h].at[3] * v.at[3])));
-        part[i] = fmaf(part[i], old_scale, sum_heads<H>(products, lane));
+        for (int i = 0; i < kBatch; ++i) {
+          float products[H];
+#pragma unroll
+          for (int h = 0; h < H; ++h)
+            products[h] = fmaf(p[h].at[0], v[i].at[0],
+                               fmaf(p[h].at[1], v[i].at[1], fmaf(p[h].at[2], v[i].at[2], p[h].at[3] * v[i].at[3])));
+          part[first + i] = fmaf(part[first + i], old_scale, sum_heads<H>(products, lane));
+        }
       }
     }
 
