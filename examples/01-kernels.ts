@@ -10,7 +10,7 @@ await scope(async () => {
   // Two sequences of three tokens over a vocabulary of five.
   const logits = Tensor.from(
     Float32Array.from({ length: 6 * 5 }, (_, i) => 3 * Math.sin(i)),
-    { shape: [6, 5] },
+    { shape: [6, 5], device: 'auto' },
   );
   const offsets = [0, 3, 6];
 
@@ -30,7 +30,7 @@ await scope(async () => {
   // Any loss of (log-prob, entropy) is two numbers per token; tokenGrad turns them into the gradient of the logits, in
   // their place, so it is given a copy.
   const gradient = await tokenGrad(await logits.clone(), drawn.tokens, { a });
-  const forgotten = Tensor.zeros([6, 5]);
+  const forgotten = Tensor.zeros([6, 5], { device: logits.device });
   const report = await ascend([logits], [gradient], { eta: 2, into: [forgotten] });
   const after = await tokenStats(forgotten, drawn.tokens);
 

@@ -41,8 +41,8 @@ export interface TensorOptions<D extends DType = DType> {
   shape?: readonly number[];
   /** Default: int64 for Int32Array and BigInt64Array, float16 for Float16Array, else float32. */
   dtype?: D;
-  /** Default 'cpu'. */
-  device?: TensorDevice;
+  /** Default 'cpu'. 'auto': the GPU where there is one that works. */
+  device?: TensorDevice | 'auto';
 }
 
 /** The native handle behind a {@link Tensor}. @internal */
@@ -130,7 +130,7 @@ export class Tensor<D extends DType = FloatDType> {
    */
   static zeros<D extends DType = 'float32'>(
     shape: readonly number[],
-    options: { dtype?: D; device?: TensorDevice } = {},
+    options: { dtype?: D; device?: TensorDevice | 'auto' } = {},
   ): Tensor<D> {
     const device = requireDevice(options.device);
     return wrapTensor(callNative(() => loadNative().tensorZeros(shape, options.dtype ?? 'float32', device)));
@@ -189,7 +189,7 @@ export class Tensor<D extends DType = FloatDType> {
   /** A copy with its own storage in another dtype (float to int64 truncates towards zero) or on another device. */
   async to<E extends DType = D>(options: {
     dtype?: E;
-    device?: TensorDevice;
+    device?: TensorDevice | 'auto';
     signal?: AbortSignal;
   }): Promise<Tensor<E>> {
     const device = requireDevice(options.device, this.device);
