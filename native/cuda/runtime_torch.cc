@@ -15,6 +15,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "cuda/pinned_ring.h"
 #include "cuda/runtime.h"
 #include "device/scalar_type.h"
 
@@ -128,9 +129,11 @@ class TorchRuntime final : public Runtime {
         cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, height, cudaMemcpyDeviceToDevice, stream_.stream()),
         "a copy of rows");
   }
-  // From memory that is not pinned the driver takes its own copy before it returns, in stream order.
   void upload(void* to, const void* host, int64_t bytes) override {
-    if (bytes) require(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, stream_.stream()), "an upload");
+    if (bytes == 0) return;
+    if (PinnedRing::fits(bytes)) return require(ring_.upload(to, host, bytes, stream_.stream()), "an upload");
+    // From memory that is not pinned the driver takes its own copy before it returns, in stream order.
+    require(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, stream_.stream()), "an upload");
   }
   void download(void* host, const void* from, int64_t bytes) override {
     if (bytes) require(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream_.stream()), "a download");
@@ -187,6 +190,7 @@ class TorchRuntime final : public Runtime {
   cudaDeviceProp properties_{};
   cublasHandle_t blas_ = nullptr;
   at::Tensor workspace_;
+  PinnedRing ring_;
 };
 
 }  // namespace
