@@ -1,6 +1,7 @@
 /** How good a policy is on a split of a task: greedy accuracy, pass@k, distinct correct solutions. */
-import { AbortedError, InvalidArgumentError, RewardError } from '../errors.js';
+import { AbortedError, InvalidArgumentError } from '../errors.js';
 import type { Generation, PolicyLike } from '../policy.js';
+import { callReward } from '../tasks/call-reward.js';
 import type { ChatMessage, Problem, Task } from '../tasks/types.js';
 import { passAtK } from './pass-at-k.js';
 
@@ -212,7 +213,7 @@ async function* collect(
     tokens,
     finishReason,
   }));
-  const rewards = await rewardsOf(task, inputs);
+  const rewards = await callReward(task.reward, inputs, task.name);
   const judged = batch.map((_, i): Judged => ({ index: begin + i, correct: [], tokens: 0, entropy: 0 }));
   generations.forEach((generation, i) => {
     const entry = judged[generation.prompt] as Judged;
@@ -221,28 +222,6 @@ async function* collect(
     if ((rewards[i] ?? 0) > 0) entry.correct.push((inputs[i] as { response: string }).response);
   });
   yield* judged;
-}
-
-async function rewardsOf(task: Task, inputs: Parameters<Task['reward']>[0]): Promise<readonly (number | null)[]> {
-  let rewards: readonly (number | null)[];
-  try {
-    rewards = await task.reward(inputs);
-  } catch (cause) {
-    throw new RewardError(`the reward of task '${task.name}' threw: ${String(cause)}`, { cause });
-  }
-  if (!Array.isArray(rewards) || rewards.length !== inputs.length) {
-    const got = Array.isArray(rewards) ? `${rewards.length} values` : typeof rewards;
-    throw new RewardError(
-      `the reward of task '${task.name}' must return one value per response (${inputs.length}), got ${got}`,
-    );
-  }
-  const bad = rewards.findIndex((reward) => reward !== null && !Number.isFinite(reward));
-  if (bad >= 0) {
-    throw new RewardError(
-      `the reward of task '${task.name}' returned ${rewards[bad]} for response ${bad}; it must be a finite number or null`,
-    );
-  }
-  return rewards;
 }
 
 function countDistinct(responses: readonly string[], key: ((response: string) => string | null) | undefined) {

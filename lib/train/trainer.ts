@@ -8,13 +8,13 @@ import type { Objective } from '../algorithm/types.js';
 import { AbortedError, ConfigError, NonFiniteError } from '../errors.js';
 import type { PolicyLike, StepReport } from '../policy.js';
 import { type Rollout, type RolloutPhase, type RolloutPrompt, twoStageRollout } from '../rollout.js';
+import { callReward, tryReward } from '../tasks/call-reward.js';
 import type { ChatMessage, Problem, RewardFunction, RewardInput, Task } from '../tasks/types.js';
 import { Tokenizer } from '../tokenizer.js';
 import { chunk, type LossSample, microBatches, sequenceBatch, splitTokens, tokenBatch } from './batching.js';
 import { checkContext, defineConfig, type TrainConfig, type TrainConfigInput } from './config.js';
 import { type Metrics, peakMemoryMiB, rolloutMetrics, type ScoredSample, unlearnMetrics } from './metrics.js';
 import { PromptStream } from './prompt-stream.js';
-import { callReward, tryReward } from './rewards.js';
 
 /** What the trainer needs of a policy. */
 export type TrainablePolicy = Pick<

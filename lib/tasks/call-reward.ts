@@ -1,6 +1,6 @@
 /** Calling a reward function, and telling its author what is wrong with what it did. */
 import { AbortedError, RewardError } from '../errors.js';
-import type { RewardFunction, RewardInput } from '../tasks/types.js';
+import type { RewardFunction, RewardInput } from './types.js';
 
 /**
  * Judges a batch.
