@@ -4,7 +4,8 @@
 //   node scripts/build-native.cjs [--libtorch DIR] [--clean] [--jobs N] [--out DIR]
 //                                 [--cuda [--cuda-archs 80,90]]
 // --cuda builds the addon and the CUDA half (build/cuda/eepo_cuda.so), both against a libtorch that has CUDA.
-// --cuda-archs: compute capabilities; `native` is that of this machine's GPUs. Default: all that are supported.
+// --cuda-archs: compute capabilities; `native` is that of this machine's GPUs. Default: those of the last build there,
+// else all that are supported.
 // --out: another folder instead of build/ (what EEPO_BUILD names when the package is loaded).
 'use strict';
 
@@ -85,14 +86,14 @@ function architectures(list) {
   return cleaned.sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10)).join(';');
 }
 
-function definitions(options, libtorch, toolkit) {
+function definitions(options, libtorch, toolkit, last) {
   const { version } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8'));
   const values = { EEPO_LIBTORCH: libtorch.path, EEPO_VERSION: version, EEPO_OUTPUT: options.out };
   if (toolkit !== undefined) {
     values.EEPO_NVCC = toolkit.nvcc;
     values.EEPO_CUDA_INCLUDE = toolkit.includes.join(';');
     values.EEPO_CUDA_LIBRARIES = toolkit.libraries.join(';');
-    const archs = architectures(options.cudaArchs);
+    const archs = architectures(options.cudaArchs) ?? last.EEPO_CUDA_ARCHITECTURES;
     if (archs !== undefined) values.EEPO_CUDA_ARCHITECTURES = archs;
   }
   values.EEPO_CUDA = toolkit === undefined ? 'OFF' : 'ON';
@@ -129,12 +130,12 @@ async function main() {
   if (toolkit !== undefined) console.log(`eepo build: CUDA ${toolkit.version}, ${toolkit.nvcc}`);
 
   // CMake caches where it found things: a tree configured for another libtorch or compiler is worth nothing.
-  const values = definitions(options, libtorch, toolkit);
   const cmakeDir = path.join(options.out, 'cmake');
   const stamp = path.join(cmakeDir, 'eepo-libtorch.txt');
+  const known = !options.clean && fs.existsSync(stamp) ? fs.readFileSync(stamp, 'utf8') : '';
+  const values = definitions(options, libtorch, toolkit, known.startsWith('{') ? JSON.parse(known) : {});
   const identity = `${JSON.stringify({ libtorch: libtorch.version, ...values }, null, 2)}\n`;
-  const known = fs.existsSync(stamp) ? fs.readFileSync(stamp, 'utf8') : undefined;
-  if (options.clean || known !== identity) fs.rmSync(cmakeDir, { recursive: true, force: true });
+  if (known !== identity) fs.rmSync(cmakeDir, { recursive: true, force: true });
   fs.mkdirSync(cmakeDir, { recursive: true });
 
   cmakeJs('configure', cmakeDir, options.jobs, values);

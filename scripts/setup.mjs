@@ -82,8 +82,25 @@ function removeOrphans(folder = at('dist')) {
   }
 }
 
+const minor = (version) => version?.split('.').slice(0, 2).join('.');
+
+/** The libtorch with CUDA that build/ was made for with --cuda, if that is still there: then CUDA stays. */
+async function libtorchOfCudaBuild(findLibtorch) {
+  if (!existsSync(at('build', 'cuda', 'eepo_cuda.so')) || !existsSync(at('build', 'Release', 'eepo.node'))) return;
+  const { builtAgainst, locateCudaHalf } = await import(pathToFileURL(at('dist', 'lib', 'native.js')).href);
+  const version = builtAgainst(at('build', 'Release', 'eepo.node'));
+  if (version === undefined || minor(locateCudaHalf()?.libtorch) !== minor(version)) return;
+  try {
+    return { ...findLibtorch({ version, cuda: 'required' }), cuda: true };
+  } catch {
+    return; // Gone: the CPU build serves.
+  }
+}
+
 async function libtorch() {
   const { findLibtorch } = await import(pathToFileURL(at('dist', 'lib', 'libtorch', 'find.js')).href);
+  const ofCuda = await libtorchOfCudaBuild(findLibtorch);
+  if (ofCuda !== undefined) return ofCuda;
   try {
     return findLibtorch();
   } catch (error) {
@@ -99,13 +116,13 @@ async function libtorch() {
 async function native(found) {
   const addon = at('build', 'Release', 'eepo.node');
   const preload = at('build', 'preload', 'preload.node');
-  const sources = newest([at('native'), at('CMakeLists.txt')]);
+  const sources = newest([at('native'), at('CMakeLists.txt'), at('cmake')]);
   if (existsSync(addon) && existsSync(preload) && newest([addon]) > sources) {
     const { builtAgainst } = await import(pathToFileURL(at('dist', 'lib', 'native.js')).href);
-    const minor = (version) => version?.split('.').slice(0, 2).join('.');
     if (minor(builtAgainst(addon)) === minor(found.version)) return;
   }
-  step('compile the addon', process.execPath, [at('scripts', 'build-native.cjs')]);
+  const cuda = found.cuda ? ['--cuda'] : [];
+  step('compile the addon', process.execPath, [at('scripts', 'build-native.cjs'), ...cuda]);
   touch(addon);
 }
 
