@@ -5,26 +5,53 @@
 namespace eepo::EEPO_ISA_NAMESPACE {
 namespace {
 
-template <class Type, class Exponential>
-void gradient(typename Type::Stored* z, int64_t count, const Exponential& exponential, const GradientLine& line) {
-  const Vec shift = splat(line.max), constant = splat(line.constant), slope = splat(line.slope);
-  const auto of = [&](Vec logit) {
-    const Vec d = exponential.clamp(logit - shift);
-    return exponential(d) * (slope * d + constant);
-  };
-  const int64_t whole = count - count % kLanes;
-#pragma GCC unroll 4
-  for (int64_t i = 0; i < whole; i += kLanes) Type::store(z + i, of(Type::load(z + i)));
-  if (whole < count) store_tail<Type>(z + whole, count - whole, of(load_tail<Type>(z + whole, count - whole)));
+template <bool Near, class Exponential>
+void gradient_of(const Exponential& exponential, const GradientLine& line, Vec (&v)[kBatch]) {
+  Vec drop[kBatch], e[kBatch];
+  EEPO_EACH(u) drop[u] = splat(line.max) - v[u];
+  if constexpr (Near) {
+    exponential(drop, e);
+  } else {
+    exponential.careful(drop, e);
+  }
+  EEPO_EACH(u) drop[u] = splat(-line.slope) * drop[u] + splat(line.constant);
+  EEPO_EACH(u) v[u] = e[u] * drop[u];
+}
+
+template <class Type, bool Near, class Exponential>
+void gradient(typename Type::Stored* z, int64_t count, const Exponential& exponential, const GradientLine& line,
+              const void* next) {
+  using Stored = typename Type::Stored;
+  Vec v[kBatch];
+  const int64_t whole = count - count % kBatchSize;
+  for (int64_t i = 0; i < whole; i += kBatchSize) {
+    if (next) prefetch_batch<kBatchSize * sizeof(Stored)>(static_cast<const Stored*>(next) + i, 0);
+    load_batch<Type>(z + i, v);
+    gradient_of<Near>(exponential, line, v);
+    store_batch<Type>(z + i, v);
+  }
+  if (whole == count) return;
+  Stored rest[kBatchSize];  // padded with a logit that is there
+  for (int64_t i = 0; i < kBatchSize; ++i) rest[i] = z[whole + i < count ? whole + i : whole];
+  load_batch<Type>(rest, v);
+  gradient_of<false>(exponential, line, v);
+  store_batch<Type>(rest, v);
+  std::memcpy(z + whole, rest, static_cast<size_t>(count - whole) * sizeof(Stored));
 }
 
 }  // namespace
 
-void grad_block(void* block, DType dtype, int64_t count, const ExpScale& scale, const GradientLine& line) {
+void grad_block(void* block, DType dtype, int64_t count, const ExpScale& scale, const GradientLine& line, bool near,
+                const void* next) {
   with_dtype(dtype, [&](auto type) {
     using Type = decltype(type);
+    auto* z = static_cast<typename Type::Stored*>(block);
     with_exponential(scale, [&](const auto& exponential) {
-      gradient<Type>(static_cast<typename Type::Stored*>(block), count, exponential, line);
+      if (near) {
+        gradient<Type, true>(z, count, exponential, line, next);
+      } else {
+        gradient<Type, false>(z, count, exponential, line, next);
+      }
     });
   });
 }

@@ -18,7 +18,8 @@ namespace eepo {
 ExpScale exp_scale(double temperature) {
   const double log2e = 1.4426950408889634074 / temperature;
   const float high = static_cast<float>(log2e);
-  return {high, static_cast<float>(log2e - static_cast<double>(high)), static_cast<float>(-127.0 / log2e)};
+  return {high, static_cast<float>(log2e - static_cast<double>(high)), static_cast<float>(123.0 / log2e),
+          static_cast<float>(60.0 * temperature)};
 }
 
 float element(const void* data, DType dtype, int64_t index) {
@@ -31,18 +32,42 @@ float element(const void* data, DType dtype, int64_t index) {
   return std::numeric_limits<float>::quiet_NaN();
 }
 
-BlockSums sum_block(const void* row, DType dtype, int64_t cols, int64_t block, const Target& target,
-                    const ExpScale& scale) {
-  const void* data = block_at(row, dtype, block);
-  const int64_t count = block_size(cols, block);
-  const int64_t inside = target.index - block * kStatsBlock;
-  if (target.index < 0 || inside < 0 || inside >= count) {
-    return EEPO_ISA_DISPATCH(scan_block)(data, dtype, count, scale);
+void sum_blocks(const void* row, DType dtype, int64_t cols, int64_t first, int64_t end, const Target& target,
+                const ExpScale& scale, BlockSums* sums) {
+  const auto max_of = EEPO_ISA_DISPATCH(max_block);
+  const auto scan = EEPO_ISA_DISPATCH(scan_block);
+  float max = first < end ? max_of(block_at(row, dtype, first), dtype, block_size(cols, first)) : 0.0f;
+  for (int64_t block = first; block < end; ++block) {
+    const void* data = block_at(row, dtype, block);
+    const int64_t count = block_size(cols, block);
+    const bool next_whole = block + 1 < end && block_size(cols, block + 1) == kStatsBlock;
+    const void* next = next_whole ? block_at(row, dtype, block + 1) : nullptr;
+    const int64_t inside = target.index - block * kStatsBlock;
+    float next_max = 0;
+    if (target.index >= 0 && inside >= 0 && inside < count) {
+      // Summed from a copy without the target, so that q holds no 1 - p.
+      alignas(64) float values[kStatsBlock];
+      EEPO_ISA_DISPATCH(widen_block)(data, dtype, count, values);
+      std::memmove(values + inside, values + inside + 1, static_cast<size_t>(count - 1 - inside) * sizeof(float));
+      max = max_of(values, DType::Float32, count - 1);
+      sums[block] = scan(values, DType::Float32, count - 1, scale, max, nullptr, nullptr);
+      if (next) next_max = max_of(next, dtype, kStatsBlock);
+    } else {
+      sums[block] = scan(data, dtype, count, scale, max, next, &next_max);
+    }
+    if (!next && block + 1 < end) next_max = max_of(block_at(row, dtype, block + 1), dtype, block_size(cols, block + 1));
+    max = next_max;
   }
-  alignas(64) float values[kStatsBlock];  // a copy without the target, so that q holds no 1 - p
-  EEPO_ISA_DISPATCH(widen_block)(data, dtype, count, values);
-  values[inside] = -std::numeric_limits<float>::infinity();
-  return EEPO_ISA_DISPATCH(scan_block)(values, DType::Float32, count, scale);
+}
+
+void sum_row_in_parallel(const void* row, DType dtype, int64_t cols, const Target& target, const ExpScale& scale,
+                         BlockSums* sums) {
+  const int64_t blocks = block_count(cols);
+#pragma omp parallel
+  {
+    const int64_t thread = omp_get_thread_num(), team = omp_get_num_threads();
+    sum_blocks(row, dtype, cols, blocks * thread / team, blocks * (thread + 1) / team, target, scale, sums);
+  }
 }
 
 RowStats merge_blocks(const BlockSums* blocks, int64_t count, const Target& target, double temperature) {
@@ -68,9 +93,13 @@ RowStats merge_blocks(const BlockSums* blocks, int64_t count, const Target& targ
     row.others = row.target = row.shifted = row.log_sum = row.logprob = row.entropy = row.one_minus_p = nan;
     return row;
   }
-  // When the target is the maximum, ln(1 + others) keeps l and H exact as p_y -> 1.
-  row.log_sum = row.target == 1.0 ? std::log1p(row.others) : std::log(total);
-  row.logprob = target_shift - row.log_sum;
+  if (row.target > row.others) {  // ln(1 + others / target) keeps l and H exact as p_y -> 1
+    row.logprob = -std::log1p(row.others / row.target);
+    row.log_sum = target_shift - row.logprob;
+  } else {
+    row.log_sum = std::log(total);
+    row.logprob = target_shift - row.log_sum;
+  }
   const double entropy = row.log_sum - row.shifted / total;
   row.entropy = entropy < 0 ? 0 : entropy;
   row.one_minus_p = row.others / total;
@@ -91,9 +120,6 @@ void token_stats(const LogitsView& logits, const int64_t* targets, float tempera
     if (!targets) return {};
     return {targets[row], element(row_at(logits, row), logits.dtype, targets[row])};
   };
-  const auto sum = [&](int64_t row, int64_t block, const Target& target) {
-    return sum_block(row_at(logits, row), logits.dtype, logits.cols, block, target, scale);
-  };
   const auto finish = [&](int64_t row, const BlockSums* sums, const Target& target) {
     const RowStats stats = merge_blocks(sums, blocks, target, temperature);
     if (logprob) logprob[row] = static_cast<float>(stats.logprob);
@@ -105,8 +131,7 @@ void token_stats(const LogitsView& logits, const int64_t* targets, float tempera
     std::vector<BlockSums> sums(static_cast<size_t>(blocks));
     for (int64_t row = 0; row < logits.rows; ++row) {
       const Target target = target_of(row);
-#pragma omp parallel for schedule(static)
-      for (int64_t block = 0; block < blocks; ++block) sums[static_cast<size_t>(block)] = sum(row, block, target);
+      sum_row_in_parallel(row_at(logits, row), logits.dtype, logits.cols, target, scale, sums.data());
       finish(row, sums.data(), target);
     }
     return;
@@ -118,7 +143,7 @@ void token_stats(const LogitsView& logits, const int64_t* targets, float tempera
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < logits.rows; ++row) {
       const Target target = target_of(row);
-      for (int64_t block = 0; block < blocks; ++block) sums[block] = sum(row, block, target);
+      sum_blocks(row_at(logits, row), logits.dtype, logits.cols, 0, blocks, target, scale, sums);
       finish(row, sums, target);
     }
   }

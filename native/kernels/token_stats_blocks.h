@@ -10,20 +10,23 @@
 
 namespace eepo {
 
-/// Columns per block: 8 KB of float32, which the second sweep of a block finds in the first-level cache.
+/// Columns per block: 8 KB of float32, so that this block and the next fit into the first-level cache.
 inline constexpr int64_t kStatsBlock = 2048;
 
 inline int64_t block_count(int64_t cols) { return (cols + kStatsBlock - 1) / kStatsBlock; }
 
 /// Of one block: m = max z (-inf if all are), s = sum e^((z - m)/tau), t = sum (z - m) e^((z - m)/tau) (not over tau).
+/// `near`: no logit is more than ExpScale::near below m.
 struct BlockSums {
   float max;
+  bool near;
   double sum, shifted;
 };
 
-/// log2(e) / tau in two floats, and the shift z - m below which e^((z - m)/tau) counts as 0 (127 binary places).
+/// log2(e) / tau in two floats, and two distances m - z of a logit from the maximum: from `ceiling` on e^((z - m)/tau)
+/// counts as 0 (123 binary places); up to `near` (60 nats) nothing needs care.
 struct ExpScale {
-  float log2e_high, log2e_low, floor;
+  float log2e_high, log2e_low, ceiling, near;
 };
 
 ExpScale exp_scale(double temperature);
@@ -51,9 +54,13 @@ struct Target {
 /// Merges the blocks in their order.
 RowStats merge_blocks(const BlockSums* blocks, int64_t count, const Target& target, double temperature);
 
-/// The sums of block `block` of a row, without `target` if it lies there.
-BlockSums sum_block(const void* row, DType dtype, int64_t cols, int64_t block, const Target& target,
-                    const ExpScale& scale);
+/// The sums of the blocks [first, end) of a row, into sums[first] and so on, without `target` where it lies.
+void sum_blocks(const void* row, DType dtype, int64_t cols, int64_t first, int64_t end, const Target& target,
+                const ExpScale& scale, BlockSums* sums);
+
+/// The same of all blocks of a row, shared among the threads.
+void sum_row_in_parallel(const void* row, DType dtype, int64_t cols, const Target& target, const ExpScale& scale,
+                         BlockSums* sums);
 
 /// Element `index` of an array of a float dtype.
 float element(const void* data, DType dtype, int64_t index);
@@ -77,11 +84,12 @@ bool split_columns(int64_t rows, int64_t cols);
 /// Whether the work is worth a team of threads at all.
 bool worth_threads(int64_t rows, int64_t cols);
 
-// Compiled once per instruction set (token_stats_isa.cc): the sums of `count` logits, their exponentials
-// e^((z - max)/tau) as floats, and their values as floats.
-EEPO_ISA_DECLARE(BlockSums scan_block(const void* block, DType dtype, int64_t count, const ExpScale& scale);
+// Compiled once per instruction set (token_stats_isa.cc): the sums of `count` logits, their 
+EEPO_ISA_DECLARE(BlockSums scan_block(const void* block, DType dtype, int64_t count, const ExpScale& scale, float max,
+                                      const void* next, float* next_max);
                  void exp_block(const void* block, DType dtype, int64_t count, const ExpScale& scale, float max,
                                 float* exponentials);
+                 float max_block(const void* block, DType dtype, int64_t count);
                  void widen_block(const void* block, DType dtype, int64_t count, float* values))
 
 }  // namespace eepo

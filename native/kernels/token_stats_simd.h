@@ -11,9 +11,12 @@
 #pragma GCC diagnostic pop
 #endif
 
+#include <array>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "core/dtype.h"
 #include "kernels/token_stats_blocks.h"
@@ -38,9 +41,50 @@ inline Vec max_or_second(Vec a, Vec b) {
 #endif
 }
 
+// a < b ? a : b, likewise.
+inline Vec min_or_second(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
 inline IntVec bits_of(Vec x) { return (IntVec)x; }
 
 typedef uint32_t UIntVec __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+
+inline UIntVec max_unsigned(UIntVec a, UIntVec b) {
+#if defined(__AVX512F__)
+  return (UIntVec)_mm512_max_epu32((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return (UIntVec)_mm256_max_epu32((__m256i)a, (__m256i)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// Whether any lane of `v` is above `limit`.
+inline bool any_above(UIntVec v, uint32_t limit) {
+#if defined(__AVX512F__)
+  return _mm512_cmpgt_epu32_mask((__m512i)v, _mm512_set1_epi32(static_cast<int>(limit))) != 0;
+#else
+  bool above = false;
+  for (int i = 0; i < kLanes; ++i) above |= v[i] > limit;
+  return above;
+#endif
+}
+
+// Vectors that a sweep works on together, and a loop over them.
+#if defined(__AVX512F__)
+inline constexpr int kBatch = 4;
+#else
+inline constexpr int kBatch = 2;
+#endif
+inline constexpr int64_t kBatchSize = int64_t{kBatch} * kLanes;
+#define EEPO_EACH(u) _Pragma("GCC unroll 4") for (int u = 0; u < kBatch; ++u)
 
 // Element types: load() widens kLanes elements, pack() rounds to nearest even and store() writes that. `Bits` holds the
 // packed elements as integers. The compiler's own widening and narrowing of 16-bit lanes goes through half vectors.
@@ -66,18 +110,21 @@ struct BFloat16 {
     return (Vec)(__builtin_convertvector(half, IntVec) << 16);
 #endif
   }
-  static Bits pack(Vec v) {
+  // Rounded in the upper half of each lane; the lower half is of no meaning.
+  static UIntVec rounded(Vec v) {
     const UIntVec bits = (UIntVec)v;
-    const UIntVec nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    const UIntVec quiet = (bits >> 16) | 0x40u;
-    const UIntVec rounded = v != v ? quiet : nearest;
+    const UIntVec nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
+    return v != v ? bits | 0x400000u : nearest;
+  }
+  static Bits pack(Vec v) {
+    const UIntVec upper = rounded(v) >> 16;
 #if defined(__AVX512F__)
-    return (Bits)_mm512_cvtepi32_epi16((__m512i)rounded);
+    return (Bits)_mm512_cvtepi32_epi16((__m512i)upper);
 #elif defined(__AVX2__)
-    const __m256i pairs = _mm256_packus_epi32((__m256i)rounded, (__m256i)rounded);
+    const __m256i pairs = _mm256_packus_epi32((__m256i)upper, (__m256i)upper);
     return (Bits)_mm256_castsi256_si128(_mm256_permute4x64_epi64(pairs, 0x08));
 #else
-    return __builtin_convertvector(rounded, HalfVec);
+    return __builtin_convertvector(upper, HalfVec);
 #endif
   }
   static void store(Stored* p, Vec v) {
@@ -117,6 +164,46 @@ struct Float16 {
   }
 };
 
+// kBatch vectors of consecutive elements. The order inside a batch is the type's own, the same for both: bfloat16 takes
+// the even and the odd elements of a register apart, one operation each instead of two.
+template <class Type>
+inline void load_batch(const typename Type::Stored* p, Vec (&v)[kBatch]) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<Type, BFloat16>) {
+    for (int u = 0; u < kBatch; u += 2) {
+      const __m512i pairs = _mm512_loadu_si512(p + u * kLanes);
+      v[u] = (Vec)_mm512_slli_epi32(pairs, 16);
+      v[u + 1] = (Vec)_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
+    }
+    return;
+  }
+#endif
+  EEPO_EACH(u) v[u] = Type::load(p + u * kLanes);
+}
+
+template <class Type>
+inline void store_batch(typename Type::Stored* p, const Vec (&v)[kBatch]) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<Type, BFloat16>) {
+    for (int u = 0; u < kBatch; u += 2) {
+      const UIntVec even = BFloat16::rounded(v[u]) >> 16, odd = BFloat16::rounded(v[u + 1]) & 0xffff0000u;
+      _mm512_storeu_si512(p + u * kLanes, (__m512i)(even | odd));
+    }
+    return;
+  }
+#endif
+  EEPO_EACH(u) Type::store(p + u * kLanes, v[u]);
+}
+
+// Prefetches the cache lines that lie `ahead` bytes behind a batch of Bytes bytes.
+template <size_t Bytes>
+inline void prefetch_batch(const void* p, uintptr_t ahead) {
+#pragma GCC unroll 4
+  for (size_t line = 0; line < Bytes; line += 64) {
+    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + ahead + line));
+  }
+}
+
 // The last `count` < kLanes elements, padded with -inf, which no sum of a row notices.
 template <class Type>
 inline Vec load_tail(const typename Type::Stored* p, int64_t count) {
@@ -134,34 +221,73 @@ inline void store_tail(typename Type::Stored* p, int64_t count, Vec v) {
   std::memcpy(p, raw, static_cast<size_t>(count) * sizeof *p);
 }
 
-// 2^(d log2(e) / tau) for d = z - m <= 0, with d first raised to the floor, where the result is exactly 0: a logit of
-// -inf then contributes 0 to every sum, not 0 * -inf. NaN stays NaN.
-//   x = d log2(e)/tau = n + f, n integer, |f| <= 1/2: adding 1.5 * 2^23 rounds x and leaves n in the low bits.
+#if defined(__AVX512F__)
+// The bits of 2^(k/32) A for k = 0 ... 31, less k << 18: see Exponential.
+inline constexpr std::array<uint32_t, 32> kRootBits = [] {
+  std::array<uint32_t, 32> bits{};
+  double power = 0.240228348540618;  // A = 1 / (alpha^2 + beta)
+  for (uint32_t k = 0; k < 32; ++k) {
+    bits[k] = std::bit_cast<uint32_t>(static_cast<float>(power)) - (k << 18);
+    power *= 1.0218971486541166782;  // 2^(1/32)
+  }
+  return bits;
+}();
+#endif
+
+// e^(-drop / tau) = 2^(-x), x = drop log2(e) / tau, for 0 <= drop <= ceiling: kBatch vectors at once and one step of all
+// after the other, because an instruction that waits for the one before it keeps a place in a scheduler that has few.
 //   log2(e)/tau is split in two floats, so that the temperature used is tau to 1e-14 and not to 6e-8; Split says
 //   whether the second part matters (needs_split), which at tau = 1 it does not.
-//   2^f = 1 + f (c1 + ...): own minimax fit of degree 5 to 9e-8; exactly 1 at f = 0.
+//   AVX-512: -x = n/32 + f, |f| <= 1/64: adding 1.5 * 2^18 rounds to 32nds and leaves n in the low bits, whose lowest
+//   five look up 2^(k/32) in two registers while the rest go to the exponent (one shift and one integer addition; the
+//   k << 18 that come with them were taken off the table). 2^f = A ((f + alpha)^2 + beta) to 5.4e-8, with A in the
+//   table: three operations, two of them on the adders, for the multipliers are the busier half. Exactly 1 at 0.
+//   Others: -x = n + f, |f| <= 1/2, 2^f = 1 + f (c1 + ...) by an own minimax fit of degree 5 to 9e-8.
 template <bool Split>
 struct Exponential {
-  Vec high, low, floor;
+  Vec high, low, ceiling;
 
   explicit Exponential(const ExpScale& scale)
-      : high(splat(scale.log2e_high)), low(splat(scale.log2e_low)), floor(splat(scale.floor)) {}
+      : high(splat(-scale.log2e_high)), low(splat(-scale.log2e_low)), ceiling(splat(scale.ceiling)) {}
 
-  Vec clamp(Vec d) const { return max_or_second(floor, d); }
-
-  Vec operator()(Vec clamped) const {
+  void operator()(const Vec (&drop)[kBatch], Vec (&e)[kBatch]) const {
+    Vec rounded[kBatch], f[kBatch];
+#if defined(__AVX512F__)
+    const Vec magic = splat(393216.0f);
+    const __m512 first = _mm512_loadu_ps(kRootBits.data()), second = _mm512_loadu_ps(kRootBits.data() + kLanes);
+    EEPO_EACH(u) rounded[u] = drop[u] * high + magic;
+    EEPO_EACH(u) f[u] = drop[u] * high - (rounded[u] - magic);
+    if constexpr (Split) EEPO_EACH(u) f[u] = drop[u] * low + f[u];
+    EEPO_EACH(u) {
+      const __m512 root = _mm512_permutex2var_ps(first, (__m512i)rounded[u], second);
+      e[u] = (Vec)(bits_of((Vec)root) + (bits_of(rounded[u]) << 18));
+    }
+    EEPO_EACH(u) f[u] = f[u] + 1.44270515f;
+    EEPO_EACH(u) f[u] = f[u] * f[u] + 2.08130789f;
+    EEPO_EACH(u) e[u] = e[u] * f[u];
+#else
     const Vec magic = splat(12582912.0f + 127.0f);  // the 127 is the exponent's bias
-    const Vec rounded = clamped * high + magic;
-    const Vec n = rounded - magic;
-    Vec f = clamped * high - n;
-    if constexpr (Split) f = clamped * low + f;
-    Vec p = splat(0.001326472731307149f);
-    p = p * f + 0.009671512991189957f;
-    p = p * f + 0.05550733581185341f;
-    p = p * f + 0.24022242426872253f;
-    p = p * f + 0.6931470036506653f;
-    p = p * f + 1.0f;
-    return p * (Vec)(bits_of(rounded) << 23);  // n = -127 gives the bits of 0
+    EEPO_EACH(u) rounded[u] = drop[u] * high + magic;
+    EEPO_EACH(u) f[u] = drop[u] * high - (rounded[u] - magic);
+    if constexpr (Split) EEPO_EACH(u) f[u] = drop[u] * low + f[u];
+    EEPO_EACH(u) {
+      Vec p = splat(0.001326472731307149f);
+      p = p * f[u] + 0.009671512991189957f;
+      p = p * f[u] + 0.05550733581185341f;
+      p = p * f[u] + 0.24022242426872253f;
+      p = p * f[u] + 0.6931470036506653f;
+      e[u] = p * f[u] + 1.0f;
+    }
+    EEPO_EACH(u) e[u] = e[u] * (Vec)(bits_of(rounded[u]) << 23);
+#endif
+  }
+
+  // The same for any drop >= 0: 0 from the ceiling on (a logit of -inf adds 0 to every sum, not 0 * inf), NaN of NaN.
+  // `drop` is lowered to the ceiling.
+  void careful(Vec (&drop)[kBatch], Vec (&e)[kBatch]) const {
+    EEPO_EACH(u) drop[u] = min_or_second(ceiling, drop[u]);
+    (*this)(drop, e);
+    EEPO_EACH(u) e[u] = drop[u] == ceiling ? Vec{} : e[u];
   }
 };
 
@@ -180,7 +306,7 @@ inline void with_exponential(const ExpScale& scale, Work work) {
   }
 }
 
-// Sums of vectors in double. A float accumulator that holds the row's maximum (e^0 = 1) would lose every addend below
+// Sums of vectors in double, to which a sweep adds its float sums of a few vectors. A float accumulator that holds the row's maximum (e^0 = 1) would lose every addend below
 // 6e-8, and a vocabulary has thousands of them: an error of 4e-6 in l.
 struct DoubleSum {
 #if defined(__AVX512F__)
