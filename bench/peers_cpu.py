@@ -1,4 +1,4 @@
-"""PyTorch on the CPU beside eepo's kernels; started by `npx eepo bench kernels`, which talks to it (see peers.py).
+"""PyTorch on the CPU beside eepo's kernels; started by `npx eepo bench kernels`, which talks to it (see peers/serve.py).
 
 Peers: `eager` (log_softmax, gather, exp, sum; autograd), `by row` (TRL's form, which saves memory), `compile`
 (torch.compile of the eager form), `fused` (torch.optim.AdamW(fused=True)).
@@ -8,7 +8,7 @@ import argparse
 
 import torch
 
-import peers
+from peers.serve import Bench, serve
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    peers.serve(peers.Bench("cpu", compile=not args.no_compile), missing={})
+    serve(Bench("cpu", compile=not args.no_compile), missing={})
 
 
 if __name__ == "__main__":

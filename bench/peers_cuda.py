@@ -1,5 +1,5 @@
 """PyTorch, Liger-Kernel, verl and flash-attn on a GPU beside eepo's kernels; started by `npx eepo bench kernels
---device cuda`, which talks to it (see peers.py).
+--device cuda`, which talks to it (see peers/serve.py).
 
 Besides the peers of peers_cpu.py:
 
@@ -23,7 +23,11 @@ from typing import Callable
 
 import torch
 
-import peers
+from peers.forms import sequence_length, unlearning_loss
+from peers.head import HeadWorkload
+from peers.logits import LogitsWorkload
+from peers.serve import Bench, refuse, serve
+from peers.workload import Case
 
 
 def import_liger(folder):
@@ -77,7 +81,7 @@ def import_all(liger, verl) -> tuple[dict, dict]:
     return found, missing
 
 
-class CudaLogits(peers.LogitsWorkload):
+class CudaLogits(LogitsWorkload):
     def __init__(self, bench, spec):
         super().__init__(bench, spec)
         self.over = torch.empty_like(self.logits).requires_grad_()  # what in-place gradients overwrite
@@ -95,11 +99,11 @@ class CudaLogits(peers.LogitsWorkload):
             loss(self.over).backward()
             return self.over.grad
 
-        self.add(peer, name, peers.Case(run, lambda grad: self.gradient_errors(grad, coefficient), self.restore))
+        self.add(peer, name, Case(run, lambda grad: self.gradient_errors(grad, coefficient), self.restore))
 
     def add_flash(self, cross_entropy) -> None:
         logprob = torch.no_grad()(lambda: (-cross_entropy(self.logits, self.targets)[0], None))
-        self.add("flash-attn", "tokenStats", peers.Case(logprob, self.stats_errors))
+        self.add("flash-attn", "tokenStats", Case(logprob, self.stats_errors))
 
         def logprob_of(z):
             return -cross_entropy(z, self.targets, inplace_backward=True)[0]
@@ -113,7 +117,7 @@ class CudaLogits(peers.LogitsWorkload):
 
     def add_unlearning(self, peer: str, logprob_of: Callable) -> None:
         def loss(z):
-            return peers.unlearning_loss(logprob_of(z), self.entropy, math.inf, self.length)
+            return unlearning_loss(logprob_of(z), self.entropy, math.inf, self.length)
 
         self.add_in_place(peer, "unlearn", loss, self.unlearning_coefficient(math.inf))
 
@@ -127,7 +131,7 @@ class CudaLogits(peers.LogitsWorkload):
         # One sequence whose last row has no token: its layout is [batch, length + 1, vocab].
         tokens = self.targets[None, :-1].contiguous()
         logprob = lambda: (liger["logprob"](self.logits[None], tokens, temperature=1.0)[0], None)
-        self.add("liger GRPO", "tokenStats", peers.Case(torch.no_grad()(logprob), self.stats_errors))
+        self.add("liger GRPO", "tokenStats", Case(torch.no_grad()(logprob), self.stats_errors))
         advantage = torch.ones(1, device=self.device)
 
         def grpo(z):
@@ -138,7 +142,7 @@ class CudaLogits(peers.LogitsWorkload):
         self.add_in_place("liger GRPO", "tokenGrad", grpo, lambda row, exact: (0.0 if row == last else -1.0, 0.0))
 
 
-class CudaHead(peers.HeadWorkload):
+class CudaHead(HeadWorkload):
     def __init__(self, bench, spec):
         super().__init__(bench, spec)
         if "verl" in bench.found:
@@ -158,7 +162,7 @@ class CudaHead(peers.HeadWorkload):
     def add_fused(self, peer: str, stats: Callable) -> None:
         """For a function (hidden, head) -> (log-prob, entropy) with a backward."""
         run = torch.no_grad()(lambda: stats(self.hidden, self.head))
-        self.add(peer, "tokenStats", peers.Case(run, self.stats_errors))
+        self.add(peer, "tokenStats", Case(run, self.stats_errors))
 
         def loss(a, b):
             def of(hidden, head):
@@ -183,7 +187,7 @@ class CudaHead(peers.HeadWorkload):
         self.add_gradient("liger", "tokenGrad, some active", self.some_a, None, loss(self.some_a))
 
         rows = len(self.targets)
-        length = peers.sequence_length(rows, 512)
+        length = sequence_length(rows, 512)
         advantages = torch.ones(rows // length, device=self.device)
         mask = torch.ones(rows // length, length, device=self.device)
         grpo = liger["linear_grpo"](beta=0.0, use_ref_model=False, temperature=1.0)
@@ -196,8 +200,8 @@ class CudaHead(peers.HeadWorkload):
         self.add_gradient("liger GRPO", "tokenGrad", uniform, None, grpo_loss)
 
 
-class CudaBench(peers.Bench):
-    kinds = {**peers.Bench.kinds, "logits": CudaLogits, "head": CudaHead}
+class CudaBench(Bench):
+    kinds = {**Bench.kinds, "logits": CudaLogits, "head": CudaHead}
 
     def __init__(self, found: dict, compile: bool):
         super().__init__("cuda", compile)
@@ -213,11 +217,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if not torch.cuda.is_available():
-        peers.refuse(f"torch {torch.__version__} of this Python finds no GPU")
+        refuse(f"torch {torch.__version__} of this Python finds no GPU")
         return
     torch.manual_seed(0)
     found, missing = import_all(args.liger, args.verl)
-    peers.serve(CudaBench(found, compile=not args.no_compile), missing)
+    serve(CudaBench(found, compile=not args.no_compile), missing)
 
 
 if __name__ == "__main__":

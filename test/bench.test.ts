@@ -76,12 +76,13 @@ describe('the rows that are measured', () => {
     assert.ok(Math.abs(surprise / entropy - 1) < 0.05, `${surprise} against ${entropy} nats`);
   });
 
-  it('are the same in bench/peers.py', async (t) => {
+  it('are the same in bench/peers/data.py', async (t) => {
     const { python } = findPython(undefined);
     if (python === undefined) return t.skip('no Python with torch');
     const script = [
-      'import sys, json, torch, peers',
-      'rows = peers.ZipfRows(3001)',
+      'import json, torch',
+      'from peers.data import ZipfRows',
+      'rows = ZipfRows(3001)',
       'logits = torch.empty(70, 3001); rows.fill(logits)',
       'print(json.dumps([rows.targets(70).tolist(), logits[69].tolist()]))',
     ];

@@ -79,7 +79,7 @@ export class Peers {
     if (!options.compile) args.push('--no-compile');
     if (options.liger) args.push('--liger', options.liger);
     if (options.verl) args.push('--verl', options.verl);
-    const peers = new Peers(spawn(python, args, { stdio: 'pipe' }));
+    const peers = new Peers(spawn(python, args, { env: { ...process.env, PYTHONDONTWRITEBYTECODE: '1' } }));
     const first = await peers.answer();
     if (first.error !== undefined) throw new UnsupportedError(first.error);
     peers.machine = first as unknown as PeerMachine;

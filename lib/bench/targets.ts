@@ -74,6 +74,9 @@ const isFloat = ({ spec }: WorkloadResult): boolean => 'dtype' in spec && spec.d
 const isHalf = (result: WorkloadResult): boolean => 'dtype' in result.spec && !isFloat(result);
 const rowsOf = ({ spec }: WorkloadResult): number => ('rows' in spec ? spec.rows : 0);
 
+/** Enough rows that a launch takes no time beside them. */
+const isLargeLogits = (result: WorkloadResult): boolean => isLogits(result) && rowsOf(result) >= 4096;
+
 /** On every device. */
 const exactness: Target[] = [
   {
@@ -122,8 +125,8 @@ const cpu: Target[] = [
 
 /** Of reads alone, a copy's time counts half: its floor is scaled by bytes. */
 const cuda: Target[] = [
-  { applies: isLogits, kernels: ['tokenStats'], what: 'time over one read', judge: floor(1.15) },
-  { applies: isLogits, kernels: ['unlearn'], what: 'time over read + write', judge: floor(1.7) },
+  { applies: isLargeLogits, kernels: ['tokenStats'], what: 'time over one read', judge: floor(1.15) },
+  { applies: isLargeLogits, kernels: ['unlearn'], what: 'time over read + write', judge: floor(1.7) },
   {
     applies: ({ spec }) => spec.kind === 'head' && spec.rows === 8192 && spec.dim === 4096 && spec.dtype !== 'float32',
     kernels: ['tokenStats'],

@@ -141,7 +141,7 @@ async function run(
     quick: cli.quick ?? false,
   });
   const rounds = cli.rounds ?? (cli.quick ? 3 : 15);
-  const budget = cli.quick ? 2 : 8;
+  const budget = cli.quick ? 1 : 3;
   const report: KernelsReport = {
     machine: await machine(device, peers?.machine),
     options: { rounds, budget, only: cli.only, quick: cli.quick ?? false, compile: cli.compile && !cli.quick },

@@ -1,4 +1,4 @@
-// Rows of logits that look like a language model's, the same on every machine and in bench/peers.py.
+// Rows of logits that look like a language model's, the same on every machine and in bench/peers/data.py.
 //
 //   z_rj = 20 - s_r ln(1 + rank_rj),   rank_rj = ((j + m_r) P) mod V
 //
