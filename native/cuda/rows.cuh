@@ -22,6 +22,7 @@ template <class T>
 constexpr int kSegment = kPacks * kWarp * kPack<T>;
 constexpr int64_t kMaxSharedSegments = 2048;  // above (V > 2M) the partial sums of a row are in scratch memory
 constexpr int kRowWarps = 8;
+constexpr double kDoubleLn2 = 0.69314718055994530942;
 
 /// Of one segment, with r = reference(max): sum = sum 2^d, shifted = sum d 2^d.
 struct Partial {
@@ -293,9 +294,16 @@ struct RowSums {
   bool valid;  // false for a row with NaN, +inf or no finite logit; then the statistics are NaN
 };
 
-/// The weight of a segment's sums in the row's.
-__device__ __forceinline__ float segment_weight(const Partial& p, float log2e, float row_reference) {
-  return exp2f(__fsub_rn(reference(p.max, log2e), row_reference));
+/// How far a segment's reference lies below the row's, exactly.
+__device__ __forceinline__ double segment_distance(const Partial& p, float log2e, float row_reference) {
+  return static_cast<double>(reference(p.max, log2e)) - static_cast<double>(row_reference);
+}
+
+/// 2^distance: of a float exponential, with what the float lost of the exponent.
+__device__ __forceinline__ double segment_weight(double distance) {
+  const float rounded = static_cast<float>(distance);
+  const double lost = distance == static_cast<double>(rounded) ? 0 : distance - static_cast<double>(rounded);
+  return static_cast<double>(exp2f(rounded)) * (1 + kDoubleLn2 * lost);
 }
 
 __device__ __forceinline__ float row_reference(const Partial* partials, int64_t count, float log2e, float start) {
@@ -318,14 +326,14 @@ __device__ __noinline__ inline RowSums merge(const Partial* partials, int64_t co
   for (int64_t s = lane_index(); s < count; s += kWarp) {
     const Partial p = partials[s];
     if (p.sum == 0) continue;  // nothing but -inf
-    const double weight = static_cast<double>(segment_weight(p, scale.log2e, row.reference));
-    const double distance = static_cast<double>(reference(p.max, scale.log2e)) - static_cast<double>(row.reference);
+    const double distance = segment_distance(p, scale.log2e, row.reference);
+    const double weight = segment_weight(distance);
     others += weight * static_cast<double>(p.sum);
     shifted += weight * (static_cast<double>(p.shifted) + static_cast<double>(p.sum) * distance);
   }
   others = warp_sum(others);
   shifted = warp_sum(shifted);
-  const double ln2 = 0.69314718055994530942;
+  const double ln2 = kDoubleLn2;
   const double d =
       has_target ? static_cast<double>(logit) * static_cast<double>(scale.log2e) - static_cast<double>(row.reference)
                  : -static_cast<double>(infinity());

@@ -149,7 +149,7 @@ template <class T>
 __device__ __forceinline__ int64_t draw_full(const T* row, int64_t cols, const Partial* partials, int64_t segments,
                                              const RowSums& sums, float log2e, double uniform) {
   const auto weight_of = [&](int64_t s) {
-    return static_cast<double>(segment_weight(partials[s], log2e, sums.reference));
+    return segment_weight(segment_distance(partials[s], log2e, sums.reference));
   };
   Walk<double> walk{uniform * sums.others};
   for (int64_t first = 0; first < segments && !walk.found; first += kWarp) {

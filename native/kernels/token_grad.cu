@@ -33,12 +33,11 @@ __device__ __forceinline__ Line row_line(const RowSums& sums, double a, double b
   Line line{};
   line.valid = sums.valid;
   if (!line.valid) return line;
-  const double ln2 = 0.69314718055994530942;
   const double total = sums.others + sums.target;
-  // log p_j + H = ln2 (d_j - T/S): ln S cancels, which in floats it would not.
+  // log p_j + H = ln 2 (d_j - T/S): ln S cancels, which in floats it would not.
   line.reference = sums.reference;
-  line.constant = static_cast<float>(-(a - b * ln2 * sums.shifted / total) / (temperature * total));
-  line.slope = static_cast<float>(-b * ln2 / (temperature * total));
+  line.constant = static_cast<float>(-(a - b * kDoubleLn2 * sums.shifted / total) / (temperature * total));
+  line.slope = static_cast<float>(-b * kDoubleLn2 / (temperature * total));
   const double p = sums.target / total;
   const double entropy_part = p > 0 ? p * b * (sums.logprob + sums.entropy) : 0;
   line.target = static_cast<float>((a * sums.one_minus_p - entropy_part) / temperature);

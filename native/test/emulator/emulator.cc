@@ -90,8 +90,9 @@ struct Fiber {
 };
 
 struct Warp {
-  unsigned ready = 0;  // lanes that may run
-  unsigned live = 0;   // lanes that have not returned from the kernel
+  unsigned ready = 0;    // lanes that may run
+  unsigned live = 0;     // lanes that have not returned from the kernel
+  unsigned arrived = 0;  // lanes that wait in a warp-wide operation
 };
 
 struct Launch {
@@ -135,16 +136,14 @@ class Processor {
   void create(Fiber& fiber);
   void resume(unsigned thread);
   void yield();
-  bool complete(unsigned warp, unsigned mask, Collective what);
+  void complete(unsigned warp, unsigned mask, Collective what);
   void release_barrier();
   [[noreturn]] void deadlock() const;
-  uint3 thread_index(unsigned thread) const {
-    const dim3& b = launch_->block;
-    return {thread % b.x, thread / b.x % b.y, thread / (b.x * b.y)};
-  }
   uint64_t random() { return random_ = mix(random_); }
 
   const Launch* launch_ = nullptr;
+  dim3 indexed_{0, 0, 0};  // the shape of block that indices_ is for
+  std::vector<uint3> indices_ = std::vector<uint3>(kMaxThreads);
   std::vector<Fiber> fibers_ = std::vector<Fiber>(kMaxThreads);
   std::vector<Warp> warps_ = std::vector<Warp>(kMaxThreads / 32);
   Registers scheduler_{};
@@ -160,8 +159,12 @@ class Processor {
 };
 
 Processor& processor() {
-  static thread_local Processor p;
-  return p;
+  static __thread Processor* known = nullptr;
+  if (known == nullptr) {
+    static thread_local Processor own;
+    known = &own;
+  }
+  return *known;
 }
 
 void fiber_entry() {
@@ -173,7 +176,7 @@ void Processor::fail(const char* message, unsigned thread) const {
   if (!launch_) {
     std::fprintf(stderr, "CUDA emulator: %s\n", message);
   } else {
-    const uint3 t = thread_index(thread);
+    const uint3& t = indices_[thread];
     std::fprintf(stderr, "CUDA emulator: kernel %s, block %llu of (%u, %u, %u), thread (%u, %u, %u): %s\n",
                  launch_->name, static_cast<unsigned long long>(block_index_), launch_->grid.x, launch_->grid.y,
                  launch_->grid.z, t.x, t.y, t.z, message);
@@ -222,7 +225,7 @@ void Processor::create(Fiber& fiber) {
 void Processor::resume(unsigned thread) {
   Fiber& fiber = fibers_[thread];
   current_ = thread;
-  threadIdx = thread_index(thread);
+  threadIdx = indices_[thread];
 #ifdef EEPO_FIBER_SANITIZER
   __sanitizer_start_switch_fiber(&scheduler_fake_stack_, fiber.stack, kStack);
 #endif
@@ -265,11 +268,11 @@ void Processor::fiber_main() {
   }
 }
 
-bool Processor::complete(unsigned warp, unsigned mask, Collective what) {
+void Processor::complete(unsigned warp, unsigned mask, Collective what) {
   Fiber* const lanes = &fibers_[warp * 32];
   for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
     const Waiting& w = lanes[__builtin_ctz(rest)].waiting;
-    if (w.what == Collective::None || w.mask != mask) return false;
+    if (w.mask != mask) fail("lanes of one mask call with different masks");
     if (w.what != what) fail("lanes of one mask call different warp-wide operations");
   }
   uint64_t all = what == Collective::And ? 0xffffffffu : what == Collective::Min ? 0xffffffffu : 0;
@@ -305,9 +308,8 @@ bool Processor::complete(unsigned warp, unsigned mask, Collective what) {
       }
     }
   }
-  for (unsigned rest = mask; rest != 0; rest &= rest - 1) lanes[__builtin_ctz(rest)].waiting.what = Collective::None;
+  warps_[warp].arrived &= ~mask;
   warps_[warp].ready |= mask;
-  return true;
 }
 
 uint64_t Processor::collective(Collective what, unsigned mask, uint64_t value, int source) {
@@ -318,7 +320,9 @@ uint64_t Processor::collective(Collective what, unsigned mask, uint64_t value, i
   }
   Fiber& fiber = fibers_[current_];
   fiber.waiting = {what, false, mask, source, value};
-  if (complete(warp, mask, what)) {
+  warps_[warp].arrived |= bit;
+  if ((warps_[warp].arrived & mask) == mask) {
+    complete(warp, mask, what);
     warps_[warp].ready &= ~bit;  // runs on
   } else {
     yield();
@@ -358,6 +362,13 @@ void Processor::prepare(const Launch& launch) {
   at_barrier_ = 0;
   predicates_ = 0;
   for (Warp& warp : warps_) warp = {};
+  const dim3& shape = launch.block;
+  if (indexed_.x != shape.x || indexed_.y != shape.y || indexed_.z != shape.z) {
+    for (unsigned t = 0; t < threads_; ++t) {
+      indices_[t] = {t % shape.x, t / shape.x % shape.y, t / (shape.x * shape.y)};
+    }
+    indexed_ = shape;
+  }
   for (unsigned t = 0; t < threads_; ++t) {
     Fiber& fiber = fibers_[t];
     if (!fiber.stack) create(fiber);
