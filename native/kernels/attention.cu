@@ -1,8 +1,7 @@
 // Attention, forward: a block computes one head of up to 64 queries, key tile by key tile, with the running maximum and
 // sum of an online softmax in registers. Contract: kernels/attention.h; tables: kernels/attention_tables.cuh.
 #include <algorithm>
-#include <cmath>
-#include <limits>
+#include <vector>
 
 #include "kernels/attention_host.cuh"
 #include "kernels/attention_tiles.cuh"
@@ -20,7 +19,7 @@ void append(std::vector<int32_t>& words, const std::vector<T>& items) {
   words.insert(words.end(), begin, begin + items.size() * kWords<T>);
 }
 
-// The query tiles of segment s as a key of that segment (position >= 0) or as one of its prefix sees them.
+// add(first token, tokens, place of the first in the segment) for the tiles of segment s.
 template <class Add>
 void each_tile(const Segments& segments, int64_t s, Add add) {
   for (int64_t q = 0; q < segments.length(s); q += kTile)
@@ -93,11 +92,15 @@ KeyPlan key_plan(const Segments& segments) {
   return plan;
 }
 
+// Blocks that share a multiprocessor: what the registers allow.
+template <int kChunks>
+constexpr int kForwardBlocks = kChunks <= 2 ? 3 : 2;
+
 // One head of one query tile. Softmax in powers of two: scores are scaled by scale * log2(e).
 template <int R, int kChunks, bool kVector>
 __global__ __launch_bounds__(kTileThreads<R>,
-                             kChunks <= 2 ? 3 : 2) void attention_kernel(HeadShape shape, const QueryTile* tiles,
-                                                                         const float* qkv, float* out, float* lse) {
+                             kForwardBlocks<kChunks>) void attention_kernel(HeadShape shape, const QueryTile* tiles,
+                                                                            const float* qkv, float* out, float* lse) {
   __shared__ SharedTile shared[2];
   const TilePlace<R> at;
   const QueryTile tile = tiles[blockIdx.x / static_cast<unsigned>(shape.heads)];

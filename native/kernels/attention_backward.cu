@@ -34,13 +34,19 @@ __device__ __forceinline__ void multiply(float (&values)[kChunks][R][4], float f
       for (int e = 0; e < 4; ++e) values[c][i][e] *= factor;
 }
 
+// Blocks that share a multiprocessor: what the registers allow.
+template <int R, int kChunks>
+constexpr int kQueryBlocks = kChunks == 1 ? 3 : R / 4;
+template <int R>
+constexpr int kKeyBlocks = R / 4;
+
 struct BackwardInputs {
   const float *qkv, *d_out, *lse, *delta;
 };
 
 template <int R, int kChunks, bool kVector>
 __global__ __launch_bounds__(kTileThreads<R>,
-                             kChunks == 1 ? 3 : R / 4) void query_gradient_kernel(HeadShape shape,
+                             kQueryBlocks<R, kChunks>) void query_gradient_kernel(HeadShape shape,
                                                                                   const QueryTile* tiles,
                                                                                   BackwardInputs in, float* d_qkv) {
   __shared__ SharedTile shared[2];
@@ -88,9 +94,10 @@ __global__ __launch_bounds__(kTileThreads<R>,
 
 // Rows of the products are keys here, columns are queries. slots: [slot, kv head, dK or dV, 64, head_dim].
 template <int R, int kChunks, bool kVector>
-__global__ __launch_bounds__(kTileThreads<R>, R / 4) void key_gradient_kernel(HeadShape shape, const KeyPiece* pieces,
-                                                                              const Visit* visits, BackwardInputs in,
-                                                                              float* slots, float* d_qkv) {
+__global__ __launch_bounds__(kTileThreads<R>,
+                             kKeyBlocks<R>) void key_gradient_kernel(HeadShape shape, const KeyPiece* pieces,
+                                                                     const Visit* visits, BackwardInputs in,
+                                                                     float* slots, float* d_qkv) {
   __shared__ SharedTile shared[2];
   const TilePlace<R> at;
   const KeyPiece piece = pieces[blockIdx.x / static_cast<unsigned>(shape.kv_heads)];

@@ -26,6 +26,7 @@ struct alignas(16) SharedTile {
   float at[kTileFloats];
 };
 
+/// Which part of every tile is the calling thread's.
 template <int R>
 struct TilePlace {
   static constexpr int kRowStep = kTile / R;
@@ -144,8 +145,8 @@ __device__ __forceinline__ int chunk_width(int c, int dim) {
   return dim - c * kChunk < kChunk ? dim - c * kChunk : kChunk;
 }
 
-/// rows . rows^T over a whole head: scores += a b^T, where a and b are `dim` wide. Both tiles are used; begins with a
-/// barrier (they may still be read), and ends without one.
+/// scores = a b^T, over the whole head. Both tiles are used; begins with a barrier (they may still be read), and ends
+/// without one.
 template <int R, int kChunks, bool kVector>
 __device__ __forceinline__ void score_heads(float (&scores)[R][4], SharedTile (&tiles)[2], const Operand& a,
                                             const Operand& b, int dim) {
