@@ -81,4 +81,26 @@ describe('eepo doctor', () => {
       ],
     );
   });
+
+  it('tells the GPU, or why there is none; only where a driver is, that is a problem', () => {
+    const { found } = doctor(process.env);
+    const half = { path: '/a/eepo_cuda.so', eepo: '0.1.0', libtorch: '2.14.1', architectures: '80 90' };
+    const device = { name: 'H100', totalBytes: 85e9, freeBytes: 80e9, capability: '9.0', multiprocessors: 132 };
+    const usable: Diagnosis = {
+      ...found,
+      cuda: { driver: true, libtorch: true, half, status: { available: true, device } },
+    };
+    assert.match(render(usable), /CUDA half {2}.*\/a\/eepo_cuda\.so, built against libtorch 2\.14\.1 for 80 90\n/);
+    assert.match(render(usable), /H100, compute capability 9\.0, 132 multiprocessors, 80\.0 of 85\.0 GB free/);
+    assert.deepEqual(problemsOf(usable), problemsOf({ ...found, cuda: { ...found.cuda, driver: false } }));
+
+    const status = { available: false, reason: 'the process was killed by SIGSEGV', fix: 'nvidia-smi' };
+    const broken: Diagnosis = { ...usable, cuda: { ...usable.cuda, status } };
+    assert.match(render(broken), /GPU +cannot be used: the process was killed by SIGSEGV/);
+    assert.deepEqual(problemsOf(broken).at(-1), {
+      problem: `device 'cuda' is not available: ${status.reason}`,
+      fix: 'nvidia-smi',
+      fatal: false,
+    });
+  });
 });
