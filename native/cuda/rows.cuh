@@ -409,7 +409,7 @@ __device__ __forceinline__ bool in_range(int64_t target, int64_t cols) { return 
 /// Block (part, row) sums its share of the row's segments into partials[row]. targets may be null; with `a`, rows whose
 /// a and b are 0 are left out. Where target_logits is not null it receives each row's z_y.
 template <class T>
-__global__ void __launch_bounds__(kRowWarps* kWarp, 4)
+__global__ void __launch_bounds__(kRowWarps* kWarp, 3)
     row_partials(Rows<T> rows, const int64_t* targets, const float* a, const float* b, float log2e, int64_t segments,
                  Partial* partials, float* target_logits) {
   const int64_t r = blockIdx.y;

@@ -8,7 +8,7 @@
 //
 // Floor: every logit read once (V * 2 or 4 bytes a row), 12 bytes a row written. Per logit: 1 MUFU.EX2, 2 FMNMX, 2
 // FFMA, 1 FADD and, of 16-bit types, 1 integer operation: at the H100's 1.7e12 bfloat16 logits per second that is under
-// half of what the multiprocessors issue. 32 warps of 4 KB each per multiprocessor keep 128 KB in flight, several times
+// half of what the multiprocessors issue. 24 warps of 4 KB each per multiprocessor keep 96 KB in flight, several times
 // what latency times bandwidth asks for.
 #include "cuda/rows.cuh"
 
@@ -40,7 +40,7 @@ __device__ __forceinline__ void finish_row(const Rows<T>& rows, int64_t r, const
 
 /// Block r sums row r. `scratch`: where the partial sums go if not into shared memory.
 template <class T>
-__global__ void __launch_bounds__(kRowWarps* kWarp, 4)
+__global__ void __launch_bounds__(kRowWarps* kWarp, 3)
     stats_rows(Rows<T> rows, const int64_t* targets, Scale scale, int64_t segments, Partial* scratch, StatsOut out) {
   EEPO_DYNAMIC_SHARED(shared);
   const int64_t r = blockIdx.x;
