@@ -49,6 +49,12 @@ void token_stats(const Context& context, const LogitsView& logits, const int64_t
 void token_grad(const Context& context, const LogitsView& logits, const int64_t* targets, const float* a,
                 const float* b, float temperature, const MutableLogitsView& out, int64_t* bad_row);
 
+/// kernels/token_grad.h: complementary_grad; all arrays of `rows` on the device. `out` and a bad target as of
+/// token_grad (a row of weight 0 has none).
+void complementary_grad(const Context& context, const LogitsView& logits, const int64_t* targets,
+                        const ComplementaryRows& rows, float temperature, const MutableLogitsView& out,
+                        int64_t* bad_row);
+
 /// kernels/sample.h; counters on the device. A row with NaN, +inf or no finite logit gets token -1, NaN statistics, and
 /// lowers *bad_row (which may be null). logprob and entropy are the bits token_stats gives on the same device.
 void sample(const Context& context, const LogitsView& logits, const SampleOptions& options,

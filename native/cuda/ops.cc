@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -171,64 +172,51 @@ class CudaOps final : public Ops {
 
   void linear_token_grad(const LinearHead& head, const int64_t* targets, const float* host_a, const float* host_b,
                          float temperature, float* d_hidden, float* d_head, const CancelToken* cancel) override {
-    std::vector<int64_t> active;
-    for (int64_t row = 0; row < head.rows; ++row)
-      if (host_a[row] != 0 || (host_b && host_b[row] != 0)) active.push_back(row);
-    const auto count = static_cast<int64_t>(active.size());
-    const int64_t dim = head.dim, vocab = head.vocab, width = static_cast<int64_t>(size_of(head.dtype));
-    if (count < head.rows) zero(d_hidden, head.rows * dim * static_cast<int64_t>(sizeof(float)));
-    if (count == 0) return;
-
-    const int64_t chunk = chunk_rows(count, vocab), stride = logits_stride(vocab);
-    const at::Tensor logits = runtime_->empty({chunk * stride}, DType::Float32);
-    const bool dense = active.back() - active.front() == count - 1;
-    at::Tensor gathered, gradients, y_memory, rows_memory, coefficients;
-    if (!dense) {
-      gathered = runtime_->empty({chunk, dim}, head.dtype);
-      gradients = runtime_->empty({chunk, dim}, DType::Float32);
-      y_memory = runtime_->empty({chunk}, DType::Int64);
-      stage(active, rows_memory);
-    }
+    const Active active(head.rows, [&](int64_t r) { return host_a[r] != 0 || (host_b && host_b[r] != 0); });
     std::vector<float> packed;  // a of all active rows, then b
-    for (const int64_t row : active) packed.push_back(host_a[row]);
+    for (const int64_t row : active.rows) packed.push_back(host_a[row]);
     if (host_b)
-      for (const int64_t row : active) packed.push_back(host_b[row]);
-    const float* a = stage(packed, coefficients);
-    const float* b = host_b ? a + count : nullptr;
+      for (const int64_t row : active.rows) packed.push_back(host_b[row]);
+    at::Tensor memory;
+    const float* a = stage(packed, memory);
+    const float* b = host_b ? a + active.count() : nullptr;
+    active_grad(head, targets, active, d_hidden, d_head, cancel,
+                [&](const LogitsView& z, const int64_t* y, int64_t first, const MutableLogitsView& dz) {
+                  cuda::token_grad(context_, z, y, a + first, b ? b + first : nullptr, temperature, dz, nullptr);
+                });
+  }
 
-    for (int64_t first = 0; first < count; first += chunk) {
-      if (cancel) cancel->check();
-      const int64_t n = std::min(chunk, count - first);
-      const void* hidden = row_of(head, active[first]);
-      const int64_t* y = targets + active[first];
-      float* dh = d_hidden + active[first] * dim;
-      if (!dense) {
-        const int64_t* rows = rows_memory.data_ptr<int64_t>() + first;
-        launch([&] {
-          gather_row_bytes(context_, head.hidden, rows, n, dim * width, gathered.data_ptr());
-          gather_row_bytes(context_, targets, rows, n, sizeof(int64_t), y_memory.data_ptr());
-        });
-        hidden = gathered.data_ptr();
-        y = y_memory.data_ptr<int64_t>();
-        dh = gradients.data_ptr<float>();
-      }
-      project(head, hidden, n, logits.data_ptr(), stride);
-      // The gradient takes the head's dtype, which the products below want, in the front of each row of logits.
-      const MutableLogitsView dz{logits.data_ptr(), head.dtype, n, vocab,
-                                 stride * static_cast<int64_t>(sizeof(float)) / width};
-      launch([&] {
-        cuda::token_grad(context_, {logits.data_ptr(), DType::Float32, n, vocab, stride}, y, a + first,
-                         b ? b + first : nullptr, temperature, dz, nullptr);
-      });
-      const Matrix z{dz.data, dz.dtype, dz.stride}, w{const_cast<void*>(head.head), head.dtype, dim};
-      const Matrix h{const_cast<void*>(hidden), head.dtype, dim};
-      runtime_->gemm(Op::None, Op::None, n, dim, vocab, 1, z, w, 0, {dh, DType::Float32, dim});
-      runtime_->gemm(Op::Transpose, Op::None, vocab, dim, n, 1, z, h, 1, {d_head, DType::Float32, dim});
-      if (!dense)
-        launch([&] {
-          scatter_row_bytes(context_, dh, rows_memory.data_ptr<int64_t>() + first, n,
-                            dim * static_cast<int64_t>(sizeof(float)), d_hidden);
-        });
+  void complementary_grad(const MutableLogitsView& logits, const int64_t* targets, const ComplementaryRows& rows,
+                          float temperature, int64_t* bad_row) override {
+    const LogitsView in{logits.data, logits.dtype, logits.rows, logits.cols, logits.stride};
+    launch([&] { cuda::complementary_grad(context_, in, targets, rows, temperature, logits, bad_row); });
+  }
+
+  void linear_complementary_grad(const LinearHead& head, const int64_t* targets, const float* host_weight,
+                                 const ComplementaryOptions& options, float temperature, float* host_logprob,
+                                 float* host_one_minus_p, float* d_hidden, float* d_head,
+                                 const CancelToken* cancel) override {
+    std::fill_n(host_logprob, head.rows, std::numeric_limits<float>::quiet_NaN());
+    std::fill_n(host_one_minus_p, head.rows, std::numeric_limits<float>::quiet_NaN());
+    const Active active(head.rows, [&](int64_t r) { return host_weight[r] != 0; });
+    const int64_t count = active.count();
+    std::vector<float> packed;
+    for (const int64_t row : active.rows) packed.push_back(host_weight[row]);
+    at::Tensor memory;
+    const float* weight = stage(packed, memory);
+    const at::Tensor seen = runtime_->empty({2 * count}, DType::Float32);  // l, then 1 - p, of the active rows
+    auto* logprob = static_cast<float*>(seen.data_ptr());
+    active_grad(head, targets, active, d_hidden, d_head, cancel,
+                [&](const LogitsView& z, const int64_t* y, int64_t first, const MutableLogitsView& dz) {
+                  const ComplementaryRows rows{weight + first, options, logprob + first, logprob + count + first};
+                  cuda::complementary_grad(context_, z, y, rows, temperature, dz, nullptr);
+                });
+    if (count == 0) return;
+    std::vector<float> host(static_cast<size_t>(2 * count));
+    download(host.data(), logprob, 2 * count * static_cast<int64_t>(sizeof(float)));
+    for (int64_t i = 0; i < count; ++i) {
+      host_logprob[active.rows[i]] = host[i];
+      host_one_minus_p[active.rows[i]] = host[count + i];
     }
   }
 
@@ -296,6 +284,68 @@ class CudaOps final : public Ops {
   }
 
  private:
+  /// The rows that a gradient comes from, known on the host.
+  struct Active {
+    std::vector<int64_t> rows;
+
+    template <class Test>
+    Active(int64_t count, Test test) {
+      for (int64_t row = 0; row < count; ++row)
+        if (test(row)) rows.push_back(row);
+    }
+    int64_t count() const { return static_cast<int64_t>(rows.size()); }
+    bool dense() const { return rows.empty() || rows.back() - rows.front() == count() - 1; }
+  };
+
+  /// d_hidden (overwritten) and d_head (added to) of the active rows, chunk by chunk: logits, `gradient` in their
+  /// place, two products. gradient(z, y, first, dz) is called for active rows [first, first + z.rows).
+  template <class Gradient>
+  void active_grad(const LinearHead& head, const int64_t* targets, const Active& active, float* d_hidden, float* d_head,
+                   const CancelToken* cancel, Gradient gradient) {
+    const int64_t count = active.count(), dim = head.dim, vocab = head.vocab;
+    const auto width = static_cast<int64_t>(size_of(head.dtype));
+    constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
+    if (count < head.rows) zero(d_hidden, head.rows * dim * kFloat);
+    if (count == 0) return;
+
+    const int64_t chunk = chunk_rows(count, vocab), stride = logits_stride(vocab);
+    const at::Tensor logits = runtime_->empty({chunk * stride}, DType::Float32);
+    const bool dense = active.dense();
+    at::Tensor gathered, gradients, y_memory, rows_memory;
+    if (!dense) {
+      gathered = runtime_->empty({chunk, dim}, head.dtype);
+      gradients = runtime_->empty({chunk, dim}, DType::Float32);
+      y_memory = runtime_->empty({chunk}, DType::Int64);
+      stage(active.rows, rows_memory);
+    }
+    for (int64_t first = 0; first < count; first += chunk) {
+      if (cancel) cancel->check();
+      const int64_t n = std::min(chunk, count - first), front = active.rows[first];
+      const void* hidden = row_of(head, front);
+      const int64_t* y = targets + front;
+      float* dh = d_hidden + front * dim;
+      const int64_t* rows = dense ? nullptr : static_cast<const int64_t*>(rows_memory.data_ptr()) + first;
+      if (!dense) {
+        launch([&] {
+          gather_row_bytes(context_, head.hidden, rows, n, dim * width, gathered.data_ptr());
+          gather_row_bytes(context_, targets, rows, n, sizeof(int64_t), y_memory.data_ptr());
+        });
+        hidden = gathered.data_ptr();
+        y = static_cast<const int64_t*>(y_memory.data_ptr());
+        dh = static_cast<float*>(gradients.data_ptr());
+      }
+      project(head, hidden, n, logits.data_ptr(), stride);
+      // The gradient takes the head's dtype, which the products below want, in the front of each row of logits.
+      const MutableLogitsView dz{logits.data_ptr(), head.dtype, n, vocab, stride * kFloat / width};
+      launch([&] { gradient(LogitsView{logits.data_ptr(), DType::Float32, n, vocab, stride}, y, first, dz); });
+      const Matrix z{dz.data, dz.dtype, dz.stride}, w{const_cast<void*>(head.head), head.dtype, dim};
+      const Matrix h{const_cast<void*>(hidden), head.dtype, dim};
+      runtime_->gemm(Op::None, Op::None, n, dim, vocab, 1, z, w, 0, {dh, DType::Float32, dim});
+      runtime_->gemm(Op::Transpose, Op::None, vocab, dim, n, 1, z, h, 1, {d_head, DType::Float32, dim});
+      if (!dense) launch([&] { scatter_row_bytes(context_, dh, rows, n, dim * kFloat, d_hidden); });
+    }
+  }
+
   template <class Body>
   void launch(Body body) {
     scratch_.clear();  // of the call before; the allocator reuses it in stream order

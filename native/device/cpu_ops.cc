@@ -169,6 +169,20 @@ class CpuOps final : public Ops {
     eepo::linear_token_grad(static_cast<const float*>(head.hidden), static_cast<const float*>(head.head), head.rows,
                             head.dim, head.vocab, targets, host_a, host_b, temperature, d_hidden, d_head, cancel);
   }
+  void complementary_grad(const MutableLogitsView& logits, const int64_t* targets, const ComplementaryRows& rows,
+                          float temperature, int64_t* bad_row) override {
+    if (!targets_in_range(targets, logits.rows, logits.cols, bad_row)) return;
+    eepo::complementary_grad(logits, targets, rows, temperature);
+  }
+  void linear_complementary_grad(const LinearHead& head, const int64_t* targets, const float* host_weight,
+                                 const ComplementaryOptions& options, float temperature, float* host_logprob,
+                                 float* host_one_minus_p, float* d_hidden, float* d_head,
+                                 const CancelToken* cancel) override {
+    require_float(head);
+    eepo::linear_complementary_grad(static_cast<const float*>(head.hidden), static_cast<const float*>(head.head),
+                                    head.rows, head.dim, head.vocab, targets, host_weight, options, temperature,
+                                    host_logprob, host_one_minus_p, d_hidden, d_head, cancel);
+  }
   ComplementaryResult complementary_loss(const float* logprob, const float* entropy, const float* one_minus_p,
                                          const int64_t* offsets, int64_t sequences, int64_t /*tokens*/,
                                          const float* weight, float* carry, const ComplementaryOptions& options,

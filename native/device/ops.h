@@ -150,6 +150,14 @@ class Ops {
   virtual void linear_token_grad(const LinearHead& head, const int64_t* targets, const float* host_a,
                                  const float* host_b, float temperature, float* d_hidden, float* d_head,
                                  const CancelToken* cancel) = 0;
+  /// kernels/token_grad.h: complementary_grad; arrays on the device. `bad_row` as of token_stats.
+  virtual void complementary_grad(const MutableLogitsView& logits, const int64_t* targets,
+                                  const ComplementaryRows& rows, float temperature, int64_t* bad_row) = 0;
+  /// kernels/linear_head.h: weights come from the host and statistics go there. Waits.
+  virtual void linear_complementary_grad(const LinearHead& head, const int64_t* targets, const float* host_weight,
+                                         const ComplementaryOptions& options, float temperature, float* host_logprob,
+                                         float* host_one_minus_p, float* d_hidden, float* d_head,
+                                         const CancelToken* cancel) = 0;
   /// All arrays on the device. Waits (it returns numbers). Throws NonFinite as kernels/complementary_loss.h says.
   virtual ComplementaryResult complementary_loss(const float* logprob, const float* entropy, const float* one_minus_p,
                                                  const int64_t* offsets, int64_t sequences, int64_t tokens,

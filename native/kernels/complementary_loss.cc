@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "kernels/complementary_rule.h"
 
 namespace eepo {
 namespace {
@@ -58,21 +59,6 @@ void update_carry(const Sequence& seq, int window) {
   }
 }
 
-struct Term {
-  double log_complement;  // log(1 - pc)
-  double slope;           // d log(1 - pc) / dl
-  bool low, high;         // clamped
-};
-
-// Eq. 9 of one token; q = 1 - p is kept apart from p because 1 - p cancels.
-Term complement(double p, double q, const ComplementaryOptions& options) {
-  const double eps_low = options.eps_low, eps_high = options.eps_high;
-  const bool saturate = options.clamp_grad == ClampGrad::Saturate;
-  if (p < eps_low) return {std::log1p(-eps_low), saturate ? -eps_low / (1 - eps_low) : 0, true, false};
-  if (q < eps_high) return {std::log(eps_high), saturate ? -(1 - eps_high) / eps_high : 0, false, true};
-  return {std::log(q), -p / q, false, false};
-}
-
 ComplementaryResult run_sequence(const Sequence& seq, const ComplementaryOptions& options, float* a, uint8_t* gate) {
   ComplementaryResult result;
   result.tokens = seq.tokens;
@@ -82,7 +68,8 @@ ComplementaryResult run_sequence(const Sequence& seq, const ComplementaryOptions
     a[t] = 0;
     if (!open) continue;
     const double l = seq.logprob[t];
-    const Term term = complement(std::exp(l), seq.one_minus_p ? seq.one_minus_p[t] : -std::expm1(l), options);
+    const ComplementaryTerm term =
+        complementary_term(std::exp(l), seq.one_minus_p ? seq.one_minus_p[t] : -std::expm1(l), options);
     result.loss += seq.weight * term.log_complement;
     result.open_tokens += 1;
     result.clamped_low += term.low;
@@ -105,6 +92,19 @@ void check_numbers(const float* logprob, const float* entropy, const float* one_
 }
 
 }  // namespace
+
+void entropy_gate(const float* entropy, const int64_t* offsets, int64_t sequences, const ComplementaryOptions& options,
+                  uint8_t* gate) {
+  check_options(options);
+  for (int64_t k = 0; k < sequences; ++k) {
+    const int64_t begin = offsets[k], count = offsets[k + 1] - begin;
+    const Sequence seq{nullptr, entropy + begin, nullptr, count, 0, nullptr};
+    for (int64_t t = 0; t < count; ++t) {
+      check(std::isfinite(seq.entropy[t]), ErrorCode::NonFinite, "entropy[", begin + t, "] is ", seq.entropy[t]);
+      gate[begin + t] = window_mean(seq, t, options.window) < static_cast<double>(options.alpha);
+    }
+  }
+}
 
 ComplementaryResult complementary_loss(const float* logprob, const float* entropy, const float* one_minus_p,
                                        const int64_t* offsets, int64_t sequences, const float* weight, float* carry,

@@ -10,6 +10,7 @@
 // which no run notices (a batch has some 10^5 tokens).
 #include "cuda/common.cuh"
 #include "cuda/kernels.h"
+#include "kernels/complementary_rule.h"
 
 namespace eepo::cuda {
 namespace {
@@ -57,21 +58,6 @@ __device__ __forceinline__ double window_mean(const float* entropy, const Sequen
     ++count;
   }
   return sum / count;
-}
-
-struct Term {
-  double log_complement;  // log(1 - pc)
-  double slope;           // d log(1 - pc) / dl
-  bool low, high;         // clamped
-};
-
-/// Eq. 9 of one token; q = 1 - p is kept apart from p because 1 - p cancels.
-__device__ __forceinline__ Term complement(double p, double q, const ComplementaryOptions& options) {
-  const double eps_low = options.eps_low, eps_high = options.eps_high;
-  const bool saturate = options.clamp_grad == ClampGrad::Saturate;
-  if (p < eps_low) return {log1p(-eps_low), saturate ? -eps_low / (1 - eps_low) : 0, true, false};
-  if (q < eps_high) return {log(eps_high), saturate ? -(1 - eps_high) / eps_high : 0, false, true};
-  return {log(q), -p / q, false, false};
 }
 
 __device__ __forceinline__ bool finite(float x) { return fabsf(x) <= 3.402823466e38f; }
@@ -126,7 +112,7 @@ __device__ __forceinline__ void run_token(const Inputs& in, const Sequence& seq,
   if (open) {
     const double l = static_cast<double>(in.logprob[i]);
     const double q = in.one_minus_p != nullptr ? static_cast<double>(in.one_minus_p[i]) : -expm1(l);
-    const Term term = complement(exp(l), q, in.options);
+    const ComplementaryTerm term = complementary_term(exp(l), q, in.options);
     sum.loss = __dadd_rn(sum.loss, __dmul_rn(seq.weight, term.log_complement));
     sum.open_tokens += 1;
     sum.clamped_low += term.low ? 1 : 0;

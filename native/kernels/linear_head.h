@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "core/cancel.h"
+#include "kernels/complementary_loss.h"
 
 namespace eepo {
 
@@ -27,5 +28,13 @@ void linear_token_stats(const float* hidden, const float* head, int64_t rows, in
 void linear_token_grad(const float* hidden, const float* head, int64_t rows, int64_t dim, int64_t vocab,
                        const int64_t* targets, const float* a, const float* b, float temperature, float* d_hidden,
                        float* d_head, const CancelToken* cancel = nullptr);
+
+/// One pass over the head for the unlearning loss (Eq. 9-10): rows of weight 0 are dropped, the others' statistics,
+/// coefficients and gradients are formed chunk by chunk from one product. Outputs as above; logprob and one_minus_p
+/// [rows] are NaN where the weight is 0. Floor: 6 dim vocab FLOPs for every row of weight other than 0.
+void linear_complementary_grad(const float* hidden, const float* head, int64_t rows, int64_t dim, int64_t vocab,
+                               const int64_t* targets, const float* weight, const ComplementaryOptions& options,
+                               float temperature, float* logprob, float* one_minus_p, float* d_hidden, float* d_head,
+                               const CancelToken* cancel = nullptr);
 
 }  // namespace eepo

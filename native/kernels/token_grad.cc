@@ -10,6 +10,7 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/complementary_rule.h"
 #include "kernels/token_grad_blocks.h"
 #include "kernels/token_stats_blocks.h"
 
@@ -72,18 +73,47 @@ struct Row {
   }
 };
 
-}  // namespace
+// Coefficients that the caller knows.
+struct Given {
+  const float *a, *b;
 
-void token_grad(const MutableLogitsView& logits, const int64_t* targets, const float* a, const float* b,
-                float temperature) {
+  bool active(int64_t r) const { return a[r] != 0 || (b && b[r] != 0); }
+  void skip(int64_t) const {}
+  RowGradient gradient(int64_t r, const RowStats& stats, double temperature) const {
+    return row_gradient(stats, a[r], b ? b[r] : 0.0f, temperature);
+  }
+};
+
+// Coefficients that follow from the row.
+struct Complementary {
+  const ComplementaryRows& rows;
+
+  bool active(int64_t r) const { return rows.weight[r] != 0; }
+  void skip(int64_t r) const {
+    record(r, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN());
+  }
+  RowGradient gradient(int64_t r, const RowStats& stats, double temperature) const {
+    record(r, stats.logprob, stats.one_minus_p);
+    const double p = stats.target / stats.total();
+    return row_gradient(stats, complementary_coefficient(rows.weight[r], p, stats.one_minus_p, rows.options), 0,
+                        temperature);
+  }
+  void record(int64_t r, double logprob, double one_minus_p) const {
+    if (rows.logprob) rows.logprob[r] = static_cast<float>(logprob);
+    if (rows.one_minus_p) rows.one_minus_p[r] = static_cast<float>(one_minus_p);
+  }
+};
+
+template <class Rule>
+void grad_rows(const MutableLogitsView& logits, const int64_t* targets, const Rule& rule, float temperature) {
   const int64_t width = static_cast<int64_t>(size_of(logits.dtype));
   const int64_t blocks = block_count(logits.cols);
   const ExpScale scale = exp_scale(temperature);
   const auto data_of = [&](int64_t r) { return static_cast<char*>(logits.data) + r * logits.stride * width; };
-  const auto b_of = [&](int64_t r) { return b ? b[r] : 0.0f; };
   // Zeros are written without reading; their bits are 0 in every dtype.
   const auto clear_if_inactive = [&](int64_t r) {
-    if (a[r] != 0 || b_of(r) != 0) return false;
+    if (rule.active(r)) return false;
+    rule.skip(r);
     std::memset(data_of(r), 0, static_cast<size_t>(logits.cols * width));
     return true;
   };
@@ -93,7 +123,7 @@ void token_grad(const MutableLogitsView& logits, const int64_t* targets, const f
                temperature, scale,        {targets[r], element(data, logits.dtype, targets[r])}};
   };
   const auto gradient_of = [&](int64_t r, const Row& row, const BlockSums* sums) {
-    return row_gradient(merge_blocks(sums, blocks, row.target, temperature), a[r], b_of(r), temperature);
+    return rule.gradient(r, merge_blocks(sums, blocks, row.target, temperature), temperature);
   };
   const auto finish = [&](const Row& row, const RowGradient& gradient) {
     if (gradient.valid) set_element(row.data, row.dtype, row.target.index, gradient.target);
@@ -124,7 +154,7 @@ void token_grad(const MutableLogitsView& logits, const int64_t* targets, const f
       const Row row = row_of(r);
       sum_blocks(row.data, row.dtype, row.cols, 0, blocks, row.target, scale, sums);
       const RowGradient gradient = gradient_of(r, row, sums);
-      const bool more = r + 1 < logits.rows && (a[r + 1] != 0 || b_of(r + 1) != 0);
+      const bool more = r + 1 < logits.rows && rule.active(r + 1);
       for (int64_t block = 0; block < blocks; ++block) {
         const int64_t early = block * kEarlyShare / 100;
         const bool fetch = more && (block + 1) * kEarlyShare / 100 > early;
@@ -133,6 +163,18 @@ void token_grad(const MutableLogitsView& logits, const int64_t* targets, const f
       finish(row, gradient);
     }
   }
+}
+
+}  // namespace
+
+void token_grad(const MutableLogitsView& logits, const int64_t* targets, const float* a, const float* b,
+                float temperature) {
+  grad_rows(logits, targets, Given{a, b}, temperature);
+}
+
+void complementary_grad(const MutableLogitsView& logits, const int64_t* targets, const ComplementaryRows& rows,
+                        float temperature) {
+  grad_rows(logits, targets, Complementary{rows}, temperature);
 }
 
 }  // namespace eepo

@@ -15,6 +15,7 @@
 // cache: close to one read and one write, at worst two reads. Per logit: 2 MUFU.EX2, 3 FMNMX, 5 FFMA, 1 FADD, 1 FMUL,
 // and 3 conversions where the type has 16 bits: two thirds of what the multiprocessors issue at that rate.
 #include "cuda/rows.cuh"
+#include "kernels/complementary_rule.h"
 
 namespace eepo::cuda {
 namespace {
@@ -188,23 +189,40 @@ struct GradJob {
   Partial* scratch;            // partial sums, or null: in shared memory
   const float* target_logits;  // with row_partials only: by the second kernel z_y may be overwritten
   int kept;                    // segments whose logits stay in shared memory
+  ComplementaryRows rule;      // its weight null: a and b are given
   int64_t* bad_row;
 
   __device__ float b_of(int64_t r) const { return b != nullptr ? b[r] : 0.0f; }
   __device__ Out* row(int64_t r) const { return out + r * out_stride; }
-  __device__ bool inactive(int64_t r) const { return a[r] == 0 && b_of(r) == 0; }
+  __device__ bool inactive(int64_t r) const { return a[r] == 0 && b_of(r) == 0; }  // with a rule, a is its weight
+  __device__ void record(int64_t r, double logprob, double one_minus_p) const {
+    if (rule.logprob != nullptr) rule.logprob[r] = static_cast<float>(logprob);
+    if (rule.one_minus_p != nullptr) rule.one_minus_p[r] = static_cast<float>(one_minus_p);
+  }
+  /// One thread, once per row (of several blocks that share the row, any: they record the same).
+  __device__ double a_of(int64_t r, const RowSums& sums) const {
+    if (rule.weight == nullptr) return static_cast<double>(a[r]);
+    record(r, sums.logprob, sums.one_minus_p);
+    const double p = sums.target / (sums.others + sums.target);
+    return static_cast<double>(
+        complementary_coefficient(static_cast<double>(rule.weight[r]), p, sums.one_minus_p, rule.options));
+  }
 };
 
 /// What needs no logits: rows without coefficients, bad targets. True if the row is done.
 template <class In, class Out>
 __device__ __forceinline__ bool write_trivial_row(const GradJob<In, Out>& job, int64_t r, int part, int parts) {
   if (job.inactive(r)) {
+    if (part == 0 && threadIdx.x == 0) job.record(r, not_a_number(), not_a_number());
     fill_row(job.row(r), job.logits.cols, from_float<Out>(0.0f), part, parts);
     return true;
   }
   if (in_range(job.targets[r], job.logits.cols)) return false;
   fill_row(job.row(r), job.logits.cols, from_float<Out>(not_a_number()), part, parts);
-  if (part == 0 && threadIdx.x == 0) report_row(job.bad_row, r);
+  if (part == 0 && threadIdx.x == 0) {
+    job.record(r, not_a_number(), not_a_number());
+    report_row(job.bad_row, r);
+  }
   return true;
 }
 
@@ -215,9 +233,9 @@ __device__ __forceinline__ Line block_line(const GradJob<In, Out>& job, int64_t 
   __shared__ Line shared_line;
   if (warp_index() == 0) {
     const RowSums sums = merge(partials, job.segments, true, target_logit, job.scale);
-    const Line line =
-        row_line(sums, static_cast<double>(job.a[r]), static_cast<double>(job.b_of(r)), job.scale.temperature);
-    if (lane_index() == 0) shared_line = line;
+    if (lane_index() == 0) {
+      shared_line = row_line(sums, job.a_of(r, sums), static_cast<double>(job.b_of(r)), job.scale.temperature);
+    }
   }
   __syncthreads();
   return shared_line;
@@ -356,30 +374,39 @@ void launch(const Context& context, GradJob<In, Out> job) {
   }
 }
 
-}  // namespace
-
-void token_grad(const Context& context, const LogitsView& logits, const int64_t* targets, const float* a,
-                const float* b, float temperature, const MutableLogitsView& out, int64_t* bad_row) {
+void run(const Context& context, const LogitsView& logits, const int64_t* targets, const float* a, const float* b,
+         const ComplementaryRows& rule, float temperature, const MutableLogitsView& out, int64_t* bad_row) {
   if (logits.rows <= 0 || logits.cols <= 0) return;
   with_dtype(logits.dtype, [&](auto in) {
     with_dtype(out.dtype, [&](auto to) {
       using In = decltype(in);
       using Out = decltype(to);
-      const GradJob<In, Out> job{rows_of<In>(logits),
-                                 static_cast<Out*>(out.data),
-                                 out.stride,
-                                 targets,
-                                 a,
-                                 b,
-                                 make_scale(temperature),
-                                 0,
-                                 nullptr,
-                                 nullptr,
-                                 0,
-                                 bad_row};
+      GradJob<In, Out> job{};
+      job.logits = rows_of<In>(logits);
+      job.out = static_cast<Out*>(out.data);
+      job.out_stride = out.stride;
+      job.targets = targets;
+      job.a = a;
+      job.b = b;
+      job.scale = make_scale(temperature);
+      job.rule = rule;
+      job.bad_row = bad_row;
       launch(context, job);
     });
   });
+}
+
+}  // namespace
+
+void token_grad(const Context& context, const LogitsView& logits, const int64_t* targets, const float* a,
+                const float* b, float temperature, const MutableLogitsView& out, int64_t* bad_row) {
+  run(context, logits, targets, a, b, {}, temperature, out, bad_row);
+}
+
+void complementary_grad(const Context& context, const LogitsView& logits, const int64_t* targets,
+                        const ComplementaryRows& rows, float temperature, const MutableLogitsView& out,
+                        int64_t* bad_row) {
+  run(context, logits, targets, rows.weight, nullptr, rows, temperature, out, bad_row);
 }
 
 }  // namespace eepo::cuda

@@ -1,5 +1,7 @@
 // The temporary unlearning step of EEPO: theta' = theta + eta grad L(O1), written out of place into the rollout
-// copy. The policy's weights are read, never written; nothing is subtracted afterwards, the copy is dropped.
+// copy. What is open is known from the entropies recorded at sampling, so the head sees only open tokens, and sees them
+// once: statistics, coefficients and gradient come from one product. The policy's weights are read, never written;
+// nothing is subtracted afterwards, the copy is dropped.
 #include <algorithm>
 #include <cmath>
 
@@ -20,6 +22,33 @@ double mean_change(const std::vector<float>& before, const std::vector<float>& a
 }
 
 }  // namespace
+
+TokenComplements Model::accumulate_complements(const TrainBatch& batch, const float* entropy,
+                                               const std::vector<int64_t>& offsets, const std::vector<float>& weight,
+                                               const ForgetOptions& options, const CancelToken& cancel) {
+  const auto n = static_cast<size_t>(offsets.back());
+  std::vector<uint8_t> open(n);
+  entropy_gate(entropy, offsets.data(), static_cast<int64_t>(weight.size()), options.loss, open.data());
+  // A token behind a closed gate has no loss whatever its probability is: any will do.
+  TokenComplements seen{std::vector<float>(n, std::log(0.5f)), std::vector<float>(n, 0.5f)};
+  if (std::ranges::find(open, uint8_t{1}) == open.end()) return seen;
+
+  std::vector<float> row_weight(n);
+  for (size_t s = 0; s < weight.size(); ++s)
+    for (int64_t t = offsets[s]; t < offsets[s + 1]; ++t) row_weight[t] = open[t] ? weight[s] : 0.0f;
+  std::vector<float> logprob(n), one_minus_p(n);
+  run_kept(share_prompts(batch), options.temperature, cancel);
+  accumulate(weights(), cancel, [&](const LinearHead& head, const int64_t* targets, float* d_hidden, float* d_head) {
+    ops_.linear_complementary_grad(head, targets, row_weight.data(), options.loss, options.temperature, logprob.data(),
+                                   one_minus_p.data(), d_hidden, d_head, &cancel);
+  });
+  for (size_t t = 0; t < n; ++t)
+    if (open[t]) {
+      seen.logprob[t] = logprob[t];
+      seen.one_minus_p[t] = one_minus_p[t];
+    }
+  return seen;
+}
 
 ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& entropy, const ForgetOptions& options,
                            const CancelToken& cancel) {
@@ -45,8 +74,6 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
   int64_t done = 0;  // response tokens before this micro-batch
   for (size_t first = 0; first < sequences;) {
     const size_t end = micro_batch_end(batch, first, options.micro_batch_tokens);
-    const TrainBatch part = slice(batch, first, end);
-    const TokenStats seen = forward(part, options.temperature, true, cancel);
     std::vector<int64_t> offsets{0};
     std::vector<float> weight;
     for (size_t s = first; s < end; ++s) {
@@ -55,10 +82,13 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
       // 1 / (|O1| T_k): known without the other micro-batches, so their size cannot matter
       weight.push_back(length ? 1.0f / (static_cast<float>(sequences) * static_cast<float>(length)) : 0.0f);
     }
+    const auto count = static_cast<int64_t>(end - first);
+    const TokenComplements seen =
+        accumulate_complements(slice(batch, first, end), entropy.data() + done, offsets, weight, options, cancel);
     std::vector<float> a(offsets.back());
     const ComplementaryResult loss =
-        complementary_loss(seen.logprob.data(), entropy.data() + done, nullptr, offsets.data(),
-                           static_cast<int64_t>(end - first), weight.data(), nullptr, options.loss, a.data(), nullptr);
+        complementary_loss(seen.logprob.data(), entropy.data() + done, seen.one_minus_p.data(), offsets.data(), count,
+                           weight.data(), nullptr, options.loss, a.data(), nullptr);
     report.loss.loss += loss.loss;
     report.loss.tokens += loss.tokens;
     report.loss.open_tokens += loss.open_tokens;
@@ -70,7 +100,6 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
         probe_before.push_back(seen.logprob[t]);
         probe_a.push_back(a[t]);
       }
-    if (loss.active_tokens > 0) accumulate(weights(), a, {}, cancel);
     done += offsets.back();
     first = end;
   }

@@ -166,14 +166,16 @@ std::vector<Sample> Model::generate(const Packed& prompts, const GenerateOptions
 TokenStats Model::forward(const TrainBatch& batch, float temperature, bool keep, const CancelToken& cancel) {
   const SharedBatch shared = share_prompts(batch);
   if (!keep) return inspect(shared, weights(), temperature, cancel);
-  const int64_t dim = config().hidden_size;
-  const auto n = static_cast<int64_t>(shared.rows.size());
+  run_kept(shared, temperature, cancel);
+  return head_stats(weights(), hidden_.data(), targets_, temperature, cancel);
+}
+
+void Model::run_kept(const SharedBatch& shared, float temperature, const CancelToken& cancel) {
   kept_.valid = false;  // whatever stops this forward, no backward may mix the last one's activations with its targets
   targets_ = shared.targets;
   temperature_ = temperature;
-  float* hidden = hidden_.reserve(ops_, n * dim);
+  float* hidden = hidden_.reserve(ops_, static_cast<int64_t>(shared.rows.size()) * config().hidden_size);
   decoder_.forward(weights(), shared.packed, shared.rows, kept_, true, hidden, cancel);
-  return head_stats(weights(), hidden, targets_, temperature, cancel);
 }
 
 TokenStats Model::inspect(const SharedBatch& shared, const float* weights, float temperature,
@@ -183,8 +185,7 @@ TokenStats Model::inspect(const SharedBatch& shared, const float* weights, float
   return head_stats(weights, hidden, shared.targets, temperature, cancel);
 }
 
-void Model::accumulate(const float* weights, const std::vector<float>& a, const std::vector<float>& b,
-                       const CancelToken& cancel) {
+void Model::accumulate(const float* weights, const CancelToken& cancel, const HeadGrad& head_grad) {
   const int64_t dim = config().hidden_size;
   const auto n = static_cast<int64_t>(targets_.size());
   if (gradient_.empty()) gradient_ = FloatBuffer(ops_, layout().flat_size());
@@ -193,8 +194,7 @@ void Model::accumulate(const float* weights, const std::vector<float>& a, const 
   try {
     float* d_hidden = d_hidden_.reserve(ops_, n * dim);
     const LinearHead head{hidden_.data(), weights + layout().head, DType::Float32, n, dim, config().vocab_size};
-    ops_.linear_token_grad(head, ops_.stage(targets_, targets_memory_), a.data(), b.empty() ? nullptr : b.data(),
-                           temperature_, d_hidden, gradient_.data() + layout().head, &cancel);
+    head_grad(head, ops_.stage(targets_, targets_memory_), d_hidden, gradient_.data() + layout().head);
     decoder_.backward(weights, kept_, d_hidden, gradient_.data(), cancel);
   } catch (...) {
     zero_grad();
@@ -210,7 +210,10 @@ void Model::backward(const std::vector<float>& a, const std::vector<float>& b, c
         " entries, but the last forward had ", targets_.size(), " response tokens");
   check(b.empty() || b.size() == a.size(), ErrorCode::InvalidArgument, "b has ", b.size(), " entries, expected ",
         a.size());
-  accumulate(weights(), a, b, cancel);
+  accumulate(weights(), cancel, [&](const LinearHead& head, const int64_t* targets, float* d_hidden, float* d_head) {
+    ops_.linear_token_grad(head, targets, a.data(), b.empty() ? nullptr : b.data(), temperature_, d_hidden, d_head,
+                           &cancel);
+  });
 }
 
 void Model::zero_grad() {

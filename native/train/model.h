@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +21,10 @@ enum class WeightSet : uint8_t { Policy, Rollout };
 
 struct TokenStats {
   std::vector<float> logprob, entropy;
+};
+
+struct TokenComplements {
+  std::vector<float> logprob, one_minus_p;
 };
 
 struct StepOptions {
@@ -101,8 +106,15 @@ class Model {
                         float temperature, const CancelToken& cancel);
   /// Statistics of the response tokens under any weights, nothing kept.
   TokenStats inspect(const SharedBatch& shared, const float* weights, float temperature, const CancelToken& cancel);
-  void accumulate(const float* weights, const std::vector<float>& a, const std::vector<float>& b,
-                  const CancelToken& cancel);
+  /// Forward of the policy's weights, activations and hidden states kept for accumulate().
+  void run_kept(const SharedBatch& shared, float temperature, const CancelToken& cancel);
+  /// Backward of the kept forward. `head_grad(head, targets, d_hidden, d_head)` is the head's part.
+  using HeadGrad = std::function<void(const LinearHead&, const int64_t*, float*, float*)>;
+  void accumulate(const float* weights, const CancelToken& cancel, const HeadGrad& head_grad);
+  /// The unlearning loss's gradient of one micro-batch added, and l and 1 - p of its open tokens.
+  TokenComplements accumulate_complements(const TrainBatch& batch, const float* entropy,
+                                          const std::vector<int64_t>& offsets, const std::vector<float>& weight,
+                                          const ForgetOptions& options, const CancelToken& cancel);
 
   Ops& ops_;
   Decoder decoder_;
