@@ -65,6 +65,7 @@ foreach(kernel IN LISTS EEPO_CUDA_KERNELS)
     COMMAND "${EEPO_NVCC}" -c "${CMAKE_SOURCE_DIR}/${kernel}" -o "${object}" -MD -MF "${object}.d" -MT "${object}"
       -ccbin "${CMAKE_CXX_COMPILER}" -std=c++20 -O3 -DNDEBUG -lineinfo --expt-relaxed-constexpr
       "-I${CMAKE_SOURCE_DIR}/native" -Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra
+      -Xfatbin=-compress-all # with line numbers in it the binary is six times larger otherwise
       ${EEPO_GENCODE} ${EEPO_MORE_NVCC_FLAGS}
     MAIN_DEPENDENCY "${CMAKE_SOURCE_DIR}/${kernel}"
     ${dependencies}
