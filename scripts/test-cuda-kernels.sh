@@ -60,5 +60,11 @@ rm -f "$out/failed"
   wait
   if [ -e "$out/failed" ]; then exit 1; fi
   "$cxx" -fopenmp $sanitize $objects -o "$out/cuda_kernels_test"
+  objects=
+  compile emulator native/test/emulator/emulator.cc $emulated
+  compile emulator_test native/test/emulator_test.cc $emulated
+  wait
+  "$cxx" -fopenmp $sanitize $objects -o "$out/emulator_test"
 }
+"$out/emulator_test"
 exec "$out/cuda_kernels_test" "$@"
