@@ -52,9 +52,11 @@ double cpu_extra_memory(const Entry& entry) {
     }
     malloc_trim(0);
     check(reset_high_water_mark(), ErrorCode::Unsupported, "/proc/self/clear_refs cannot be written here");
-    const double before = status_bytes("VmRSS");
+    const double before = status_bytes("VmRSS"), anonymous = status_bytes("RssAnon");
     entry.work();
-    extra = std::max(0.0, status_bytes("VmHWM") - before);
+    // The second term is for a kernel so long that the system meanwhile took back pages of libraries: they count in the
+    // first, and could hide what the kernel still holds.
+    extra = std::max({0.0, status_bytes("VmHWM") - before, status_bytes("RssAnon") - anonymous});
   });
   return extra;
 }
