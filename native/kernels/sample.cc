@@ -206,7 +206,7 @@ void sample(const LogitsView& logits, const SampleOptions& options, const Philox
     if (!logprob && !entropy) return;
     const Target target{token[r], element(row.data, row.dtype, token[r])};
     const int64_t block = token[r] / kStatsBlock;
-    sum_blocks(row.data, row.dtype, row.cols, block, block + 1, target, scale, row.sums);
+    row.sums[block] = sum_block(row.data, row.dtype, row.cols, block, target, scale);
     const RowStats stats = merge_blocks(row.sums, blocks, target, temperature);
     if (logprob) logprob[r] = static_cast<float>(stats.logprob);
     if (entropy) entropy[r] = static_cast<float>(stats.entropy);
@@ -214,13 +214,17 @@ void sample(const LogitsView& logits, const SampleOptions& options, const Philox
   const auto row_of = [&](int64_t r, BlockSums* sums) {
     return Row{row_at(logits, r), logits.dtype, logits.cols, temperature, scale, sums, {}};
   };
+  const auto sum = [&](const Row& row, int64_t block) {
+    row.sums[block] = sum_block(row.data, row.dtype, row.cols, block, {}, scale);
+  };
 
   const bool split = split_columns(logits.rows, logits.cols);
   std::vector<BlockSums> scratch(static_cast<size_t>(blocks * (split ? 1 : omp_get_max_threads())));
   if (split) {
     for (int64_t r = 0; r < logits.rows; ++r) {
       Row row = row_of(r, scratch.data());
-      sum_row_in_parallel(row.data, row.dtype, row.cols, {}, scale, row.sums);
+#pragma omp parallel for schedule(static)
+      for (int64_t block = 0; block < blocks; ++block) sum(row, block);
       finish(r, row);
     }
   } else {
@@ -228,7 +232,7 @@ void sample(const LogitsView& logits, const SampleOptions& options, const Philox
     for (int64_t r = 0; r < logits.rows; ++r) {
       try {
         Row row = row_of(r, scratch.data() + blocks * omp_get_thread_num());
-        sum_blocks(row.data, row.dtype, row.cols, 0, blocks, {}, scale, row.sums);
+        for (int64_t block = 0; block < blocks; ++block) sum(row, block);
         finish(r, row);
       } catch (...) {  // an exception must not leave the team
 #pragma omp critical(eepo_sample)

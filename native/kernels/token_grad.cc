@@ -17,10 +17,6 @@
 namespace eepo {
 namespace {
 
-// Percent of the next row that is fetched while a row is written, so that the memory does not idle meanwhile. A row of
-// a large vocabulary and this share of the next one fit into a second-level cache of 1 MB.
-constexpr int64_t kEarlyShare = 40;
-
 struct RowGradient {
   bool valid = false;
   GradientLine line{};
@@ -60,8 +56,9 @@ struct Row {
   ExpScale scale;
   Target target;
 
-  // `next`: where memory that is wanted soon begins, or null; as much as a block of it is prefetched.
-  void write(int64_t block, const BlockSums& sums, const RowGradient& gradient, const void* next) const {
+  BlockSums sum(int64_t block) const { return sum_block(data, dtype, cols, block, target, scale); }
+
+  void write(int64_t block, const BlockSums& sums, const RowGradient& gradient) const {
     void* out = const_cast<void*>(block_at(data, dtype, block));
     const int64_t count = block_size(cols, block);
     if (!gradient.valid) {
@@ -69,7 +66,7 @@ struct Row {
       return;
     }
     const bool near = sums.near && gradient.line.max - sums.max < scale.ceiling - scale.near;
-    EEPO_ISA_DISPATCH(grad_block)(out, dtype, count, scale, gradient.line, near, next);
+    EEPO_ISA_DISPATCH(grad_block)(out, dtype, count, scale, gradient.line, near);
   }
 };
 
@@ -134,12 +131,11 @@ void grad_rows(const MutableLogitsView& logits, const int64_t* targets, const Ru
     for (int64_t r = 0; r < logits.rows; ++r) {
       if (clear_if_inactive(r)) continue;
       const Row row = row_of(r);
-      sum_row_in_parallel(row.data, row.dtype, row.cols, row.target, scale, sums.data());
+#pragma omp parallel for schedule(static)
+      for (int64_t block = 0; block < blocks; ++block) sums[static_cast<size_t>(block)] = row.sum(block);
       const RowGradient gradient = gradient_of(r, row, sums.data());
 #pragma omp parallel for schedule(static)
-      for (int64_t block = 0; block < blocks; ++block) {
-        row.write(block, sums[static_cast<size_t>(block)], gradient, nullptr);
-      }
+      for (int64_t block = 0; block < blocks; ++block) row.write(block, sums[static_cast<size_t>(block)], gradient);
       finish(row, gradient);
     }
     return;
@@ -152,14 +148,9 @@ void grad_rows(const MutableLogitsView& logits, const int64_t* targets, const Ru
     for (int64_t r = 0; r < logits.rows; ++r) {
       if (clear_if_inactive(r)) continue;
       const Row row = row_of(r);
-      sum_blocks(row.data, row.dtype, row.cols, 0, blocks, row.target, scale, sums);
+      for (int64_t block = 0; block < blocks; ++block) sums[block] = row.sum(block);
       const RowGradient gradient = gradient_of(r, row, sums);
-      const bool more = r + 1 < logits.rows && rule.active(r + 1);
-      for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t early = block * kEarlyShare / 100;
-        const bool fetch = more && (block + 1) * kEarlyShare / 100 > early;
-        row.write(block, sums[block], gradient, fetch ? block_at(data_of(r + 1), logits.dtype, early) : nullptr);
-      }
+      for (int64_t block = 0; block < blocks; ++block) row.write(block, sums[block], gradient);
       finish(row, gradient);
     }
   }

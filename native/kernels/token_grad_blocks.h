@@ -16,8 +16,8 @@ struct GradientLine {
 };
 
 // Compiled once per instruction set (token_grad_isa.cc). Overwrites `count` logits, none above line.max. `near`: none
-// is scale.ceiling or more below it either. Prefetches as many bytes from `next` on, if it is not null.
+// is scale.ceiling or more below it either.
 EEPO_ISA_DECLARE(void grad_block(void* block, DType dtype, int64_t count, const ExpScale& scale,
-                                 const GradientLine& line, bool near, const void* next))
+                                 const GradientLine& line, bool near))
 
 }  // namespace eepo

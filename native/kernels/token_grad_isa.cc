@@ -6,7 +6,7 @@ namespace eepo::EEPO_ISA_NAMESPACE {
 namespace {
 
 template <bool Near, class Exponential>
-void gradient_of(const Exponential& exponential, const GradientLine& line, Vec (&v)[kBatch]) {
+[[gnu::always_inline]] inline void gradient_of(const Exponential& exponential, const GradientLine& line, Vec (&v)[kBatch]) {
   Vec drop[kBatch], e[kBatch];
   EEPO_EACH(u) drop[u] = splat(line.max) - v[u];
   if constexpr (Near) {
@@ -19,38 +19,37 @@ void gradient_of(const Exponential& exponential, const GradientLine& line, Vec (
 }
 
 template <class Type, bool Near, class Exponential>
-void gradient(typename Type::Stored* z, int64_t count, const Exponential& exponential, const GradientLine& line,
-              const void* next) {
+void gradient(typename Type::Stored* z, int64_t count, const Exponential& exponential, const GradientLine& line) {
   using Stored = typename Type::Stored;
+  const Exponential power = exponential;  // a copy that no store can change, so that it stays in registers
+  const GradientLine own = line;
   Vec v[kBatch];
   const int64_t whole = count - count % kBatchSize;
   for (int64_t i = 0; i < whole; i += kBatchSize) {
-    if (next) prefetch_batch<kBatchSize * sizeof(Stored)>(static_cast<const Stored*>(next) + i, 0);
     load_batch<Type>(z + i, v);
-    gradient_of<Near>(exponential, line, v);
+    gradient_of<Near>(power, own, v);
     store_batch<Type>(z + i, v);
   }
   if (whole == count) return;
   Stored rest[kBatchSize];  // padded with a logit that is there
   for (int64_t i = 0; i < kBatchSize; ++i) rest[i] = z[whole + i < count ? whole + i : whole];
   load_batch<Type>(rest, v);
-  gradient_of<false>(exponential, line, v);
+  gradient_of<false>(power, own, v);
   store_batch<Type>(rest, v);
   std::memcpy(z + whole, rest, static_cast<size_t>(count - whole) * sizeof(Stored));
 }
 
 }  // namespace
 
-void grad_block(void* block, DType dtype, int64_t count, const ExpScale& scale, const GradientLine& line, bool near,
-                const void* next) {
+void grad_block(void* block, DType dtype, int64_t count, const ExpScale& scale, const GradientLine& line, bool near) {
   with_dtype(dtype, [&](auto type) {
     using Type = decltype(type);
     auto* z = static_cast<typename Type::Stored*>(block);
     with_exponential(scale, [&](const auto& exponential) {
       if (near) {
-        gradient<Type, true>(z, count, exponential, line, next);
+        gradient<Type, true>(z, count, exponential, line);
       } else {
-        gradient<Type, false>(z, count, exponential, line, next);
+        gradient<Type, false>(z, count, exponential, line);
       }
     });
   });

@@ -32,42 +32,18 @@ float element(const void* data, DType dtype, int64_t index) {
   return std::numeric_limits<float>::quiet_NaN();
 }
 
-void sum_blocks(const void* row, DType dtype, int64_t cols, int64_t first, int64_t end, const Target& target,
-                const ExpScale& scale, BlockSums* sums) {
-  const auto max_of = EEPO_ISA_DISPATCH(max_block);
-  const auto scan = EEPO_ISA_DISPATCH(scan_block);
-  float max = first < end ? max_of(block_at(row, dtype, first), dtype, block_size(cols, first)) : 0.0f;
-  for (int64_t block = first; block < end; ++block) {
-    const void* data = block_at(row, dtype, block);
-    const int64_t count = block_size(cols, block);
-    const bool next_whole = block + 1 < end && block_size(cols, block + 1) == kStatsBlock;
-    const void* next = next_whole ? block_at(row, dtype, block + 1) : nullptr;
-    const int64_t inside = target.index - block * kStatsBlock;
-    float next_max = 0;
-    if (target.index >= 0 && inside >= 0 && inside < count) {
-      // Summed from a copy without the target, so that q holds no 1 - p.
-      alignas(64) float values[kStatsBlock];
-      EEPO_ISA_DISPATCH(widen_block)(data, dtype, count, values);
-      std::memmove(values + inside, values + inside + 1, static_cast<size_t>(count - 1 - inside) * sizeof(float));
-      max = max_of(values, DType::Float32, count - 1);
-      sums[block] = scan(values, DType::Float32, count - 1, scale, max, nullptr, nullptr);
-      if (next) next_max = max_of(next, dtype, kStatsBlock);
-    } else {
-      sums[block] = scan(data, dtype, count, scale, max, next, &next_max);
-    }
-    if (!next && block + 1 < end) next_max = max_of(block_at(row, dtype, block + 1), dtype, block_size(cols, block + 1));
-    max = next_max;
+BlockSums sum_block(const void* row, DType dtype, int64_t cols, int64_t block, const Target& target,
+                    const ExpScale& scale) {
+  const void* data = block_at(row, dtype, block);
+  const int64_t count = block_size(cols, block);
+  const int64_t inside = target.index - block * kStatsBlock;
+  if (target.index < 0 || inside < 0 || inside >= count) {
+    return EEPO_ISA_DISPATCH(scan_block)(data, dtype, count, scale);
   }
-}
-
-void sum_row_in_parallel(const void* row, DType dtype, int64_t cols, const Target& target, const ExpScale& scale,
-                         BlockSums* sums) {
-  const int64_t blocks = block_count(cols);
-#pragma omp parallel
-  {
-    const int64_t thread = omp_get_thread_num(), team = omp_get_num_threads();
-    sum_blocks(row, dtype, cols, blocks * thread / team, blocks * (thread + 1) / team, target, scale, sums);
-  }
+  alignas(64) float values[kStatsBlock];  // a copy without the target, so that q holds no 1 - p
+  EEPO_ISA_DISPATCH(widen_block)(data, dtype, count, values);
+  std::memmove(values + inside, values + inside + 1, static_cast<size_t>(count - 1 - inside) * sizeof(float));
+  return EEPO_ISA_DISPATCH(scan_block)(values, DType::Float32, count - 1, scale);
 }
 
 RowStats merge_blocks(const BlockSums* blocks, int64_t count, const Target& target, double temperature) {
@@ -120,6 +96,9 @@ void token_stats(const LogitsView& logits, const int64_t* targets, float tempera
     if (!targets) return {};
     return {targets[row], element(row_at(logits, row), logits.dtype, targets[row])};
   };
+  const auto sum = [&](int64_t row, int64_t block, const Target& target) {
+    return sum_block(row_at(logits, row), logits.dtype, logits.cols, block, target, scale);
+  };
   const auto finish = [&](int64_t row, const BlockSums* sums, const Target& target) {
     const RowStats stats = merge_blocks(sums, blocks, target, temperature);
     if (logprob) logprob[row] = static_cast<float>(stats.logprob);
@@ -131,7 +110,8 @@ void token_stats(const LogitsView& logits, const int64_t* targets, float tempera
     std::vector<BlockSums> sums(static_cast<size_t>(blocks));
     for (int64_t row = 0; row < logits.rows; ++row) {
       const Target target = target_of(row);
-      sum_row_in_parallel(row_at(logits, row), logits.dtype, logits.cols, target, scale, sums.data());
+#pragma omp parallel for schedule(static)
+      for (int64_t block = 0; block < blocks; ++block) sums[static_cast<size_t>(block)] = sum(row, block, target);
       finish(row, sums.data(), target);
     }
     return;
@@ -143,7 +123,7 @@ void token_stats(const LogitsView& logits, const int64_t* targets, float tempera
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < logits.rows; ++row) {
       const Target target = target_of(row);
-      sum_blocks(row_at(logits, row), logits.dtype, logits.cols, 0, blocks, target, scale, sums);
+      for (int64_t block = 0; block < blocks; ++block) sums[block] = sum(row, block, target);
       finish(row, sums, target);
     }
   }

@@ -54,13 +54,9 @@ struct Target {
 /// Merges the blocks in their order.
 RowStats merge_blocks(const BlockSums* blocks, int64_t count, const Target& target, double temperature);
 
-/// The sums of the blocks [first, end) of a row, into sums[first] and so on, without `target` where it lies.
-void sum_blocks(const void* row, DType dtype, int64_t cols, int64_t first, int64_t end, const Target& target,
-                const ExpScale& scale, BlockSums* sums);
-
-/// The same of all blocks of a row, shared among the threads.
-void sum_row_in_parallel(const void* row, DType dtype, int64_t cols, const Target& target, const ExpScale& scale,
-                         BlockSums* sums);
+/// The sums of block `block` of a row, without `target` if it lies there.
+BlockSums sum_block(const void* row, DType dtype, int64_t cols, int64_t block, const Target& target,
+                    const ExpScale& scale);
 
 /// Element `index` of an array of a float dtype.
 float element(const void* data, DType dtype, int64_t index);
@@ -84,12 +80,11 @@ bool split_columns(int64_t rows, int64_t cols);
 /// Whether the work is worth a team of threads at all.
 bool worth_threads(int64_t rows, int64_t cols);
 
-// Compiled once per instruction set (token_stats_isa.cc): the sums of `count` logits, their 
-EEPO_ISA_DECLARE(BlockSums scan_block(const void* block, DType dtype, int64_t count, const ExpScale& scale, float max,
-                                      const void* next, float* next_max);
+// Compiled once per instruction set (token_stats_isa.cc): the sums of `count` logits, their exponentials
+// e^((z - max)/tau) as floats, and their values as floats.
+EEPO_ISA_DECLARE(BlockSums scan_block(const void* block, DType dtype, int64_t count, const ExpScale& scale);
                  void exp_block(const void* block, DType dtype, int64_t count, const ExpScale& scale, float max,
                                 float* exponentials);
-                 float max_block(const void* block, DType dtype, int64_t count);
                  void widen_block(const void* block, DType dtype, int64_t count, float* values))
 
 }  // namespace eepo

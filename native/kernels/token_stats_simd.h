@@ -246,6 +246,9 @@ inline constexpr std::array<uint32_t, 32> kRootBits = [] {
 template <bool Split>
 struct Exponential {
   Vec high, low, ceiling;
+#if defined(__AVX512F__)
+  __m512 first = _mm512_loadu_ps(kRootBits.data()), second = _mm512_loadu_ps(kRootBits.data() + kLanes);
+#endif
 
   explicit Exponential(const ExpScale& scale)
       : high(splat(-scale.log2e_high)), low(splat(-scale.log2e_low)), ceiling(splat(scale.ceiling)) {}
@@ -254,7 +257,6 @@ struct Exponential {
     Vec rounded[kBatch], f[kBatch];
 #if defined(__AVX512F__)
     const Vec magic = splat(393216.0f);
-    const __m512 first = _mm512_loadu_ps(kRootBits.data()), second = _mm512_loadu_ps(kRootBits.data() + kLanes);
     EEPO_EACH(u) rounded[u] = drop[u] * high + magic;
     EEPO_EACH(u) f[u] = drop[u] * high - (rounded[u] - magic);
     if constexpr (Split) EEPO_EACH(u) f[u] = drop[u] * low + f[u];
@@ -330,9 +332,13 @@ struct DoubleSum {
   }
 #endif
   double total() const {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_pd(low + high);
+#else
     double sum = 0;
     for (int i = 0; i < kLanes / 2; ++i) sum += low[i] + high[i];
     return sum;
+#endif
   }
 };
 
