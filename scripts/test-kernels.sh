@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the kernels and their C++ tests with the compiler alone (no libtorch, no Node) and runs them once per
-# instruction set that this machine has. `--bench` times them instead; `--sanitize` runs the tests under the address and
+# instruction set that this machine has. `--bench [rounds]` times them instead; `--sanitize` runs the tests under the address and
 # undefined-behaviour sanitizers.
 set -eu
 cd "$(dirname "$0")/.."
@@ -58,7 +58,7 @@ compile() { # object, source, flags...
 }
 
 if [ "${1:-}" = --bench ]; then
-  exec "$out/kernels_bench"
+  exec "$out/kernels_bench" ${2:+"$2"}
 fi
 for set in base ${x86:+avx2 avx512}; do
   EEPO_ISA=$set "$out/kernels_test"

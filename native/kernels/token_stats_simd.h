@@ -222,10 +222,11 @@ inline void store_tail(typename Type::Stored* p, int64_t count, Vec v) {
 }
 
 #if defined(__AVX512F__)
+inline constexpr float kAlpha = 46.0f / 32.0f, kBeta = 2.08128095f;
 // The bits of 2^(k/32) A for k = 0 ... 31, less k << 18: see Exponential.
 inline constexpr std::array<uint32_t, 32> kRootBits = [] {
   std::array<uint32_t, 32> bits{};
-  double power = 0.240228348540618;  // A = 1 / (alpha^2 + beta)
+  double power = 0.2410982028220482;  // A
   for (uint32_t k = 0; k < 32; ++k) {
     bits[k] = std::bit_cast<uint32_t>(static_cast<float>(power)) - (k << 18);
     power *= 1.0218971486541166782;  // 2^(1/32)
@@ -240,8 +241,9 @@ inline constexpr std::array<uint32_t, 32> kRootBits = [] {
 //   whether the second part matters (needs_split), which at tau = 1 it does not.
 //   AVX-512: -x = n/32 + f, |f| <= 1/64: adding 1.5 * 2^18 rounds to 32nds and leaves n in the low bits, whose lowest
 //   five look up 2^(k/32) in two registers while the rest go to the exponent (one shift and one integer addition; the
-//   k << 18 that come with them were taken off the table). 2^f = A ((f + alpha)^2 + beta) to 5.4e-8, with A in the
-//   table: three operations, two of them on the adders, for the multipliers are the busier half. Exactly 1 at 0.
+//   k << 18 that come with them were taken off the table). 2^f = A ((f + alpha)^2 + beta) to 2e-7, and to 1e-11 on
+//   average, with A in the table. alpha is a multiple of 1/32 near the best 1/ln 2, so that it is subtracted together
+//   with the rounding's 1.5 * 2^18: two operations are left for the polynomial.
 //   Others: -x = n + f, |f| <= 1/2, 2^f = 1 + f (c1 + ...) by an own minimax fit of degree 5 to 9e-8.
 template <bool Split>
 struct Exponential {
@@ -258,14 +260,13 @@ struct Exponential {
 #if defined(__AVX512F__)
     const Vec magic = splat(393216.0f);
     EEPO_EACH(u) rounded[u] = drop[u] * high + magic;
-    EEPO_EACH(u) f[u] = drop[u] * high - (rounded[u] - magic);
+    EEPO_EACH(u) f[u] = drop[u] * high - (rounded[u] - (magic + kAlpha));
     if constexpr (Split) EEPO_EACH(u) f[u] = drop[u] * low + f[u];
     EEPO_EACH(u) {
       const __m512 root = _mm512_permutex2var_ps(first, (__m512i)rounded[u], second);
       e[u] = (Vec)(bits_of((Vec)root) + (bits_of(rounded[u]) << 18));
     }
-    EEPO_EACH(u) f[u] = f[u] + 1.44270515f;
-    EEPO_EACH(u) f[u] = f[u] * f[u] + 2.08130789f;
+    EEPO_EACH(u) f[u] = f[u] * f[u] + kBeta;
     EEPO_EACH(u) e[u] = e[u] * f[u];
 #else
     const Vec magic = splat(12582912.0f + 127.0f);  // the 127 is the exponent's bias
