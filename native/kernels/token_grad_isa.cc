@@ -6,7 +6,8 @@ namespace eepo::EEPO_ISA_NAMESPACE {
 namespace {
 
 template <bool Near, class Exponential>
-[[gnu::always_inline]] inline void gradient_of(const Exponential& exponential, const GradientLine& line, Vec (&v)[kBatch]) {
+[[gnu::always_inline]] inline void gradient_of(const Exponential& exponential, const GradientLine& line,
+                                               Vec (&v)[kBatch]) {
   Vec drop[kBatch], e[kBatch];
   EEPO_EACH(u) drop[u] = splat(line.max) - v[u];
   if constexpr (Near) {

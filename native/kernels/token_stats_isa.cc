@@ -80,8 +80,8 @@ struct Sums {
 };
 
 // The maximum, in one burst of loads; then the sums, while the block is in the first-level cache and the next one is
-// fetched. Logits so far below the maximum that their exponentials vanish are rare: a block that has any is summed again
-// with care.
+// fetched. Logits so far below the maximum that their exponentials vanish are rare: a block that has any is summed
+// again with care.
 template <class Type, class Exponential>
 BlockSums scan(const typename Type::Stored* z, int64_t count, const Exponential& exponential, const ExpScale& scale) {
   const int64_t whole = count - count % kBatchSize;
@@ -97,8 +97,7 @@ BlockSums scan(const typename Type::Stored* z, int64_t count, const Exponential&
     float rest[kBatchSize];  // padded with -inf
     for (int64_t i = 0; i < kBatchSize; i += kLanes) {
       const int64_t left = count - whole - i;
-      store(rest + i, left >= kLanes ? Type::load(z + whole + i)
-                                     : load_tail<Type>(z + whole + i, left > 0 ? left : 0));
+      store(rest + i, left >= kLanes ? Type::load(z + whole + i) : load_tail<Type>(z + whole + i, left > 0 ? left : 0));
     }
     for (int64_t i = 0; i < count - whole; ++i) near = near && rest[i] >= block_max - scale.near;
     sums.template add<Float32>(rest, kBatchSize);

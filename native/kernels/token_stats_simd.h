@@ -235,8 +235,9 @@ inline constexpr std::array<uint32_t, 32> kRootBits = [] {
 }();
 #endif
 
-// e^(-drop / tau) = 2^(-x), x = drop log2(e) / tau, for 0 <= drop <= ceiling: kBatch vectors at once and one step of all
-// after the other, because an instruction that waits for the one before it keeps a place in a scheduler that has few.
+// e^(-drop / tau) = 2^(-x), x = drop log2(e) / tau, for 0 <= drop <= ceiling: kBatch vectors at once and one step of
+// all after the other, because an instruction that waits for the one before it keeps a place in a scheduler that has
+// few.
 //   log2(e)/tau is split in two floats, so that the temperature used is tau to 1e-14 and not to 6e-8; Split says
 //   whether the second part matters (needs_split), which at tau = 1 it does not.
 //   AVX-512: -x = n/32 + f, |f| <= 1/64: adding 1.5 * 2^18 rounds to 32nds and leaves n in the low bits, whose lowest
@@ -309,8 +310,9 @@ inline void with_exponential(const ExpScale& scale, Work work) {
   }
 }
 
-// Sums of vectors in double, to which a sweep adds its float sums of a few vectors. A float accumulator that holds the row's maximum (e^0 = 1) would lose every addend below
-// 6e-8, and a vocabulary has thousands of them: an error of 4e-6 in l.
+// Sums of vectors in double, to which a sweep adds its float sums of a few vectors. A float accumulator that holds the
+// row's maximum (e^0 = 1) would lose every addend below 6e-8, and a vocabulary has thousands of them: an error of 4e-6
+// in l.
 struct DoubleSum {
 #if defined(__AVX512F__)
   __m512d low = _mm512_setzero_pd(), high = _mm512_setzero_pd();

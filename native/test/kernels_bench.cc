@@ -1,5 +1,5 @@
-// Times the row kernels and ascend against the memory floors of this machine, measured in the same run, on one thread and
-// on all. Interleaved rounds, and the best of each, so that a busy neighbour slows all alike. Run by
+// Times the row kernels and ascend against the memory floors of this machine, measured in the same run, on one thread
+// and on all. Interleaved rounds, and the best of each, so that a busy neighbour slows all alike. Run by
 // scripts/test-kernels.sh --bench [rounds].
 #include <omp.h>
 #include <time.h>

@@ -73,6 +73,21 @@ void test_grad_values() {
   check_at_most("grad, rows shifted by 300", grad_error(shifted, random_targets(6, 3000, 1), a, &b, 1).of_row, 1e-6);
 }
 
+// Logits too far below the maximum for an exponential, whole blocks of them and a few: gradient 0, the others exact.
+void test_grad_masks() {
+  for (const float mask : {-75.0f, -1e9f, -kInf}) {
+    Logits logits = random_logits(DType::Float32, 2, 9001, 63);
+    for (int64_t j = 2; j < 9001; j += 5) logits.set(0, j, mask);
+    for (int64_t j = 100; j < 7000; ++j) logits.set(1, j, mask);
+    const std::vector<float> a{-1, 1}, b{0.5f, -0.5f};
+    check_at_most(text("grad masked by %g", mask), grad_error(logits, {1, 8000}, a, &b, 1).of_row, 1e-6);
+    Logits got = logits;
+    const std::vector<int64_t> targets{1, 8000};
+    token_grad(got.mutable_view(), targets.data(), a.data(), nullptr, 1);
+    if (mask < -100) check_true(text("grad masked by %g: 0 there", mask), got.get(0, 7) == 0 && got.get(1, 5000) == 0);
+  }
+}
+
 void test_grad_probabilities() {
   for (const double p : {1e-6, 1e-3, 0.5, 0.99, 1 - 1e-5, 1 - 1e-7}) {
     Logits logits = random_logits(DType::Float32, 2, 3000, 71, 0, 0, 0.5f);
@@ -159,6 +174,7 @@ void test_grad_rows() {
 
 void test_token_grad() {
   test_grad_values();
+  test_grad_masks();
   test_grad_probabilities();
   test_grad_finite_differences();
   test_grad_rows();

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -125,6 +126,18 @@ void test_stats_infinities() {
   }
 }
 
+// Vocabularies masked by a large negative number rather than -inf, scattered or over whole blocks.
+void test_stats_masks() {
+  for (const float mask : {-100.0f, -1e9f, -std::numeric_limits<float>::max()}) {
+    Logits logits = random_logits(DType::Float32, 3, 9001, 59);
+    for (int64_t j = 0; j < 9001; j += 3) logits.set(0, j, mask);
+    for (int64_t j = 100; j < 7000; ++j) logits.set(1, j, mask);
+    for (int64_t j = 0; j < 9001; ++j)
+      if (j != 4000) logits.set(2, j, mask);
+    check_stats(text("stats masked by %g", mask), logits.view(), {1, 8000, 4000});
+  }
+}
+
 void test_stats_invariance() {
   const int64_t cols = 50000;
   const Logits logits = random_logits(DType::Float32, 9, cols, 47, 5);
@@ -163,6 +176,7 @@ void test_token_stats() {
   test_stats_ranges();
   test_stats_probabilities();
   test_stats_infinities();
+  test_stats_masks();
   test_stats_invariance();
 }
 
