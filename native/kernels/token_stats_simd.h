@@ -265,7 +265,7 @@ struct Exponential {
     if constexpr (Split) EEPO_EACH(u) f[u] = drop[u] * low + f[u];
     EEPO_EACH(u) {
       const __m512 root = _mm512_permutex2var_ps(first, (__m512i)rounded[u], second);
-      e[u] = (Vec)(bits_of((Vec)root) + (bits_of(rounded[u]) << 18));
+      e[u] = (Vec)((UIntVec)root + ((UIntVec)rounded[u] << 18));
     }
     EEPO_EACH(u) f[u] = f[u] * f[u] + kBeta;
     EEPO_EACH(u) e[u] = e[u] * f[u];
