@@ -87,6 +87,20 @@ export interface ComplementaryLossReport {
   activeTokens: number;
 }
 
+export interface ComplementaryGradOptions
+  extends Call,
+    Pick<ComplementaryLossInput, 'offsets' | 'weight' | 'alpha' | 'window' | 'epsLow' | 'epsHigh' | 'clampGrad'> {
+  /** H in nats, recorded when each token was drawn, [rows]: it decides the gate, before anything is computed. */
+  entropy: Reals;
+  /** tau > 0 of the logits. Default 1. */
+  temperature?: number;
+}
+
+export interface ComplementaryGradReport extends ComplementaryLossReport {
+  /** l of the open tokens, NaN of the others and of those of weight 0 (which count as not clamped), float32 [rows]. */
+  logprob: Tensor;
+}
+
 export interface AscendOptions extends Call {
   eta: number;
   /**
@@ -170,6 +184,14 @@ declare module './native.js' {
       options: Record<string, unknown>,
       signal: Optional<AbortSignal>,
     ): Promise<Omit<ComplementaryLossReport, 'a'> & { a: NativeTensor }>;
+    complementaryGrad(
+      logits: Optional<NativeTensor>,
+      hidden: Optional<NativeTensor>,
+      head: Optional<NativeTensor>,
+      targets: NativeTensor,
+      options: Record<string, unknown>,
+      signal: Optional<AbortSignal>,
+    ): Promise<Omit<ComplementaryLossReport, 'a'> & { tensors: NativeTensor[] }>;
     ascend(
       params: NativeTensor[],
       grads: (NativeTensor | null)[],
@@ -287,6 +309,53 @@ export async function complementaryLoss(input: ComplementaryLossInput): Promise<
   } finally {
     temporaries.dispose();
   }
+}
+
+/**
+ * The unlearning loss of Eq. 9-10 and its gradient, fused: for open tokens log-prob, 1 - p, coefficient and gradient come
+ * from one read and one write of their logits, or from one product with the head (6 instead of 8 dim vocab FLOPs a row);
+ * tokens behind a closed gate are dropped before anything is computed.
+ *
+ * For logits the gradient of L is written IN PLACE, in their dtype; with `{ hidden, head }` it is returned in float32. It
+ * is to be ascended.
+ *
+ * @param input logits [rows, vocab], or `{ hidden: [rows, dim], head: [vocab, dim] }`; rows are the sequences' tokens.
+ * @param targets the drawn token of every row.
+ * @throws InvalidArgumentError for a wrong shape, dtype, option or target (nothing is written then); NonFiniteError for
+ *   an entropy or log-prob that is not a number.
+ */
+export async function complementaryGrad(
+  input: Tensor,
+  targets: TokenTargets,
+  options: ComplementaryGradOptions,
+): Promise<ComplementaryGradReport>;
+export async function complementaryGrad(
+  input: { hidden: Tensor; head: Tensor },
+  targets: TokenTargets,
+  options: ComplementaryGradOptions,
+): Promise<ComplementaryGradReport & { hidden: Tensor; head: Tensor }>;
+export async function complementaryGrad(
+  input: TokenInput,
+  targets: TokenTargets,
+  options: ComplementaryGradOptions,
+): Promise<ComplementaryGradReport & { hidden?: Tensor; head?: Tensor }> {
+  const { signal, ...rest } = requireOptions(options, 'complementaryGrad', '{ entropy, offsets }');
+  const { alpha = 0.3, window = 3, epsLow = 1e-6, epsHigh = 1e-5, clampGrad = 'zero', temperature = 1 } = rest;
+  const { tensors, ...report } = await withTemporaries((temporary) => {
+    const [logits, hidden, head] = inputHandles(input);
+    const ids = integers(targets, 'targets', temporary);
+    const arguments_ = {
+      entropy: reals(rest.entropy, 'entropy', temporary),
+      offsets: integers(rest.offsets, 'offsets', temporary),
+      weight: rest.weight == null ? undefined : reals(rest.weight, 'weight', temporary),
+      ...{ alpha, window, epsLow, epsHigh, clampGrad, temperature },
+    };
+    return callNative(() => loadNative().complementaryGrad(logits, hidden, head, ids, arguments_, signal));
+  });
+  const [a, logprob, dHidden, dHead] = tensors;
+  const result = { ...report, a: wrapTensor(a as NativeTensor), logprob: wrapTensor(logprob as NativeTensor) };
+  if (dHidden === undefined || dHead === undefined) return result;
+  return { ...result, hidden: wrapTensor(dHidden), head: wrapTensor(dHead) };
 }
 
 /**

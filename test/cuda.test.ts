@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { cudaStatus } from '../lib/cuda.js';
 import { deviceInfo, emptyCache } from '../lib/device.js';
-import { ascend, complementaryLoss, sample, tokenGrad, tokenStats } from '../lib/kernels.js';
+import { ascend, complementaryGrad, complementaryLoss, sample, tokenGrad, tokenStats } from '../lib/kernels.js';
 import { Policy } from '../lib/policy.js';
 import type { Generation } from '../lib/policy-types.js';
 import { countdown } from '../lib/tasks/countdown.js';
@@ -187,6 +187,33 @@ describe('cuda: kernels agree with the CPU', { skip }, () => {
     });
     assert.deepEqual(right.gate, left.gate);
     assert.deepEqual(await onGpu.data(), carry);
+  });
+
+  it('complementaryGrad, on logits and through a head', async () => {
+    const entropy = Float32Array.of(0.1, 0.2, 0.1, 0.9, 0.9, 0.05, 0.1);
+    const options = { entropy, offsets: [0, 3, 7], clampGrad: 'saturate' as const };
+    const here = Tensor.from(noise(rows * vocab, 6), { shape: [rows, vocab] });
+    const there = await here.to({ device: 'cuda' });
+    const [cpu, gpu] = [
+      await complementaryGrad(here, targets, options),
+      await complementaryGrad(there, targets, options),
+    ];
+    assert.deepEqual([...gpu.gate], [...cpu.gate]);
+    assert.ok(gpu.openTokens > 0 && gpu.openTokens < rows);
+    assert.ok(Math.abs(gpu.loss - cpu.loss) < 1e-6 * Math.abs(cpu.loss));
+    assert.ok(relative(await cpu.a.data(), await gpu.a.data()) < 1e-5);
+    assert.ok((await maxDifference(cpu.logprob, gpu.logprob)) < 1e-5);
+    assert.ok(relative(await here.data(), await there.data()) < 1e-5);
+    for (const dtype of ['float32', 'bfloat16'] as const) {
+      const hidden = Tensor.from(noise(rows * 24, 1, 2), { shape: [rows, 24], dtype });
+      const head = Tensor.from(noise(vocab * 24, 1, 3), { shape: [vocab, 24], dtype });
+      const left = await complementaryGrad({ hidden, head }, targets, options);
+      const input = { hidden: await hidden.to({ device: 'cuda' }), head: await head.to({ device: 'cuda' }) };
+      const right = await complementaryGrad(input, targets, options);
+      const bound = dtype === 'float32' ? 1e-5 : 1e-2;
+      assert.ok(relative(await left.hidden.data(), await right.hidden.data()) < bound, `hidden, ${dtype}`);
+      assert.ok(relative(await left.head.data(), await right.head.data()) < bound, `head, ${dtype}`);
+    }
   });
 
   it('ascend to the bit, by both roundings and into every dtype', async () => {

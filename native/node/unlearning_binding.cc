@@ -19,6 +19,60 @@
 namespace eepo::node {
 namespace {
 
+float epsilon_argument(Napi::Value value, const char* name) {
+  const double number = number_argument(value, name);
+  check(number >= 0 && number < 1, ErrorCode::InvalidArgument, name, " must be in [0, 1), got ", number);
+  return static_cast<float>(number);
+}
+
+}  // namespace
+
+ComplementaryOptions loss_options(Napi::Object options) {
+  ComplementaryOptions result;
+  const double alpha = number_argument(options.Get("alpha"), "alpha");
+  result.alpha = static_cast<float>(alpha);
+  result.window = static_cast<int>(integer_argument(options.Get("window"), "window", 1, 1 << 30));
+  result.eps_low = epsilon_argument(options.Get("epsLow"), "epsLow");
+  result.eps_high = epsilon_argument(options.Get("epsHigh"), "epsHigh");
+  check(double{result.eps_low} + double{result.eps_high} < 1, ErrorCode::InvalidArgument,
+        "epsLow + epsHigh must be less than 1: nothing lies between epsLow and 1 - epsHigh");
+  const Napi::Value clamp = options.Get("clampGrad");
+  const std::string name = clamp.IsString() ? clamp.As<Napi::String>().Utf8Value() : std::string();
+  check(name == "zero" || name == "saturate", ErrorCode::InvalidArgument,
+        "clampGrad must be 'zero' or 'saturate', got '", name, "'");
+  result.clamp_grad = name == "zero" ? ClampGrad::Zero : ClampGrad::Saturate;
+  return result;
+}
+
+void check_offsets(const at::Tensor& offsets, int64_t tokens) {
+  const int64_t* offset = offsets.const_data_ptr<int64_t>();
+  const int64_t sequences = offsets.numel() - 1;
+  check(offset[0] == 0, ErrorCode::InvalidArgument, "offsets[0] must be 0, got ", offset[0]);
+  for (int64_t k = 1; k <= sequences; ++k) {
+    check(offset[k] >= offset[k - 1], ErrorCode::InvalidArgument, "offsets must not decrease: offsets[", k, "] is ",
+          offset[k], " after ", offset[k - 1]);
+  }
+  check(offset[sequences] == tokens, ErrorCode::InvalidArgument, "offsets must end with the number of tokens, ", tokens,
+        ", got ", offset[sequences]);
+}
+
+Napi::Object loss_numbers(Napi::Env env, const ComplementaryResult& result, const std::vector<uint8_t>& gate) {
+  Napi::Object report = Napi::Object::New(env);
+  const auto set = [&](const char* name, auto value) { report.Set(name, static_cast<double>(value)); };
+  set("loss", result.loss);
+  Napi::Uint8Array flags = Napi::Uint8Array::New(env, gate.size());
+  if (!gate.empty()) std::memcpy(flags.Data(), gate.data(), gate.size());
+  report.Set("gate", flags);
+  set("tokens", result.tokens);
+  set("openTokens", result.open_tokens);
+  set("clampedLow", result.clamped_low);
+  set("clampedHigh", result.clamped_high);
+  set("activeTokens", result.active_tokens);
+  return report;
+}
+
+namespace {
+
 // ---- complementaryLoss
 // -----------------------------------------------------------------------------------------------
 
@@ -39,29 +93,6 @@ at::Tensor float_vector(Napi::Value value, const char* name, int64_t length, con
   require_dtype(tensor, name, DType::Float32);
   require_length(tensor, name, length, rows_of);
   return tensor;
-}
-
-float epsilon_argument(Napi::Value value, const char* name) {
-  const double number = number_argument(value, name);
-  check(number >= 0 && number < 1, ErrorCode::InvalidArgument, name, " must be in [0, 1), got ", number);
-  return static_cast<float>(number);
-}
-
-ComplementaryOptions loss_options(Napi::Object options) {
-  ComplementaryOptions result;
-  const double alpha = number_argument(options.Get("alpha"), "alpha");
-  result.alpha = static_cast<float>(alpha);
-  result.window = static_cast<int>(integer_argument(options.Get("window"), "window", 1, 1 << 30));
-  result.eps_low = epsilon_argument(options.Get("epsLow"), "epsLow");
-  result.eps_high = epsilon_argument(options.Get("epsHigh"), "epsHigh");
-  check(double{result.eps_low} + double{result.eps_high} < 1, ErrorCode::InvalidArgument,
-        "epsLow + epsHigh must be less than 1: nothing lies between epsLow and 1 - epsHigh");
-  const Napi::Value clamp = options.Get("clampGrad");
-  const std::string name = clamp.IsString() ? clamp.As<Napi::String>().Utf8Value() : std::string();
-  check(name == "zero" || name == "saturate", ErrorCode::InvalidArgument,
-        "clampGrad must be 'zero' or 'saturate', got '", name, "'");
-  result.clamp_grad = name == "zero" ? ClampGrad::Zero : ClampGrad::Saturate;
-  return result;
 }
 
 LossInput loss_input(Napi::Object options) {
@@ -93,18 +124,6 @@ LossInput loss_input(Napi::Object options) {
   return input;
 }
 
-void check_offsets(const at::Tensor& offsets, int64_t tokens) {
-  const int64_t* offset = offsets.const_data_ptr<int64_t>();
-  const int64_t sequences = offsets.numel() - 1;
-  check(offset[0] == 0, ErrorCode::InvalidArgument, "offsets[0] must be 0, got ", offset[0]);
-  for (int64_t k = 1; k <= sequences; ++k) {
-    check(offset[k] >= offset[k - 1], ErrorCode::InvalidArgument, "offsets must not decrease: offsets[", k, "] is ",
-          offset[k], " after ", offset[k - 1]);
-  }
-  check(offset[sequences] == tokens, ErrorCode::InvalidArgument, "offsets must end with the number of tokens, ", tokens,
-        ", got ", offset[sequences]);
-}
-
 const float* pointer(const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; }
 
 LossOutput loss_of(const LossInput& input) {
@@ -132,18 +151,8 @@ LossOutput loss_of(const LossInput& input) {
 }
 
 Napi::Value loss_report(Napi::Env env, LossOutput out) {
-  Napi::Object report = Napi::Object::New(env);
-  const auto set = [&](const char* name, auto value) { report.Set(name, static_cast<double>(value)); };
-  set("loss", out.result.loss);
+  Napi::Object report = loss_numbers(env, out.result, out.gate);
   report.Set("a", wrap_tensor(env, std::move(out.a)));
-  Napi::Uint8Array gate = Napi::Uint8Array::New(env, out.gate.size());
-  if (!out.gate.empty()) std::memcpy(gate.Data(), out.gate.data(), out.gate.size());
-  report.Set("gate", gate);
-  set("tokens", out.result.tokens);
-  set("openTokens", out.result.open_tokens);
-  set("clampedLow", out.result.clamped_low);
-  set("clampedHigh", out.result.clamped_high);
-  set("activeTokens", out.result.active_tokens);
   return report;
 }
 
