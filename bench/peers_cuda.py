@@ -174,6 +174,7 @@ class CudaHead(HeadWorkload):
         self.add_gradient(peer, "tokenGrad", self.a, None, loss(self.a, None))
         self.add_gradient(peer, "tokenGrad, b", self.a, self.b, loss(self.a, self.b))
         self.add_gradient(peer, "tokenGrad, some active", self.some_a, None, loss(self.some_a, None))
+        self.add_unlearning(peer, lambda hidden, head: stats(hidden, head)[0])
 
     def add_liger(self, liger: dict) -> None:
         def loss(a):
@@ -185,6 +186,9 @@ class CudaHead(HeadWorkload):
 
         self.add_gradient("liger", "tokenGrad", self.a, None, loss(self.a))
         self.add_gradient("liger", "tokenGrad, some active", self.some_a, None, loss(self.some_a))
+
+        how = dict(reduction="none", accum_dtype=torch.float32)
+        self.add_unlearning("liger", lambda hidden, head: -liger["linear"](hidden, head, self.targets, **how))
 
         rows = len(self.targets)
         length = sequence_length(rows, 512)

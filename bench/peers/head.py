@@ -7,7 +7,7 @@ import torch
 
 from peers.data import ZipfRows, coefficients, sample_rows
 from peers.exact import ExactRow, worst
-from peers.forms import Form
+from peers.forms import EPS_HIGH, EPS_LOW, Form
 from peers.workload import DTYPES, Case, Workload
 
 
@@ -33,6 +33,8 @@ class HeadWorkload(Workload):
         self.targets = zipf.targets(rows).to(self.device)
         self.a, self.b = coefficients(rows, self.device)
         self.some_a = torch.where(torch.arange(rows, device=self.device) % 4 == 0, self.a, 0)
+        self.weight = torch.full((rows,), 1 / rows, device=self.device)
+        self.some_weight = torch.where(self.some_a != 0, self.weight, 0)
         self.leaves = (self.hidden.detach().requires_grad_(), self.head.detach().requires_grad_())
         for peer, form in self.forms().items():
             if peer != "by row":
@@ -45,6 +47,28 @@ class HeadWorkload(Workload):
         self.add_gradient(peer, "tokenGrad", self.a, None, self.logits_loss(form, self.a, None))
         self.add_gradient(peer, "tokenGrad, b", self.a, self.b, self.logits_loss(form, self.a, self.b))
         self.add_gradient(peer, "tokenGrad, some active", self.some_a, None, self.logits_loss(form, self.some_a, None))
+
+        self.add_unlearning(peer, lambda hidden, head: form.logprob(hidden @ head.t(), self.targets))
+
+    def add_unlearning(self, peer: str, logprob: Callable) -> None:
+        """For a function (hidden, head) -> log-prob with a backward."""
+        for name, weight in (("unlearn", self.weight), ("unlearn, some active", self.some_weight)):
+            loss = self.unlearning_loss(logprob, weight)
+            self.add_gradient(peer, name, self.unlearning_coefficient(weight), None, loss)
+
+    def unlearning_loss(self, logprob: Callable, weight: torch.Tensor) -> Callable:
+        def loss(hidden, head):
+            p = logprob(hidden, head).float().exp().clamp(EPS_LOW, 1 - EPS_HIGH)
+            return (weight * torch.log1p(-p)).sum()
+
+        return loss
+
+    def unlearning_coefficient(self, weight: torch.Tensor) -> Callable:
+        def coefficient(row, exact):
+            inside = math.exp(exact.logprob) >= EPS_LOW and exact.one_minus_p >= EPS_HIGH
+            return -float(weight[row]) * math.exp(exact.logprob) / exact.one_minus_p if inside else 0.0
+
+        return coefficient
 
     def logits_loss(self, form: Form, a: torch.Tensor, b: Optional[torch.Tensor]) -> Callable:
         def loss(hidden, head):
@@ -84,8 +108,11 @@ class HeadWorkload(Workload):
         return errors
 
     def gradient_errors(self, grad, a, b) -> dict:
+        """a: [rows], or a function (row, exact row) -> a."""
         rows = self.exact_rows()
-        dz = torch.stack([exact.gradient(float(a[row]), 0.0 if b is None else float(b[row])) for row, exact in rows])
+        a_of = a if callable(a) else lambda row, exact: float(a[row])
+        b_of = lambda row: 0.0 if b is None else float(b[row])
+        dz = torch.stack([exact.gradient(a_of(row, exact), b_of(row)) for row, exact in rows])
         gradient = sum(part @ head.double() for part, head in zip(dz.split(8192, dim=1), self.head.split(8192)))
         index = [row for row, _ in rows]
         return {"dHidden": float((grad[index].double() - gradient).abs().max() / gradient.abs().max())}

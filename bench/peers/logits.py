@@ -58,7 +58,7 @@ class LogitsWorkload(Workload):
         def unlearn(alpha):
             return lambda z: unlearning_loss(form.logprob(z, self.targets), self.entropy, alpha, self.length)
 
-        def unlearn_unknown(z):
+        def unlearn_with_entropy(z):
             return unlearning_loss(*form.stats(z, self.targets), math.inf, self.length)
 
         a_of = lambda row, exact: (float(self.a[row]), 0.0)
@@ -66,7 +66,7 @@ class LogitsWorkload(Workload):
         self.add_loss(peer, "tokenGrad, b", with_entropy, lambda row, exact: (float(self.a[row]), float(self.b[row])))
         self.add_loss(peer, "unlearn", unlearn(math.inf), self.unlearning_coefficient(math.inf))
         self.add_loss(peer, "unlearn, alpha 0.3", unlearn(0.3), self.unlearning_coefficient(0.3))
-        self.add_loss(peer, "unlearn, unknown", unlearn_unknown, self.unlearning_coefficient(math.inf))
+        self.add_loss(peer, "unlearn, three kernels", unlearn_with_entropy, self.unlearning_coefficient(math.inf))
 
     def unlearning_coefficient(self, alpha: float) -> Callable:
         open_ = window_mean(self.entropy, self.length) < alpha

@@ -135,13 +135,13 @@ const cuda: Target[] = [
   },
   {
     applies: ({ spec }) => spec.kind === 'head',
-    kernels: ['tokenGrad', 'tokenGrad, some active'],
+    kernels: ['tokenGrad', 'tokenGrad, some active', 'unlearn', 'unlearn, some active'],
     what: 'time over the bare products',
     judge: floor(1.2),
   },
   {
     applies: (r) => r.spec.kind === 'head' && rowsOf(r) === 32_768,
-    kernels: ['tokenStats', 'tokenGrad'],
+    kernels: ['tokenStats', 'tokenGrad', 'unlearn'],
     what: 'extra memory',
     judge: memory(1.5e9),
   },

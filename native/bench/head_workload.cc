@@ -3,11 +3,13 @@
 // head [vocab, dim] and hidden [rows, dim] are noise but for their first dimensions: each holds the order of the tokens
 // of one kind of row, and a row has its exponent in one of them, so that the products are rows as in rows.h, with some
 // noise on every logit.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <cmath>
 #include <memory>
@@ -21,8 +23,8 @@ namespace eepo::bench {
 namespace {
 
 constexpr int64_t planted_dims = 8;
-constexpr int64_t most_rows_of_products = 4096;  // the bare products' [rows, vocab] must fit into memory
-constexpr double most_cpu_flops_of_reference = 1e12;
+constexpr int64_t most_rows_of_products = 4096;               // the bare products' [rows, vocab] must fit into memory
+constexpr double most_flops_of_reference[] = {1e12, 1.1e13};  // of one float64 product on a CPU, on a GPU
 
 class HeadWorkload final : public Workload {
  public:
@@ -33,6 +35,7 @@ class HeadWorkload final : public Workload {
     add_floors();
     add_stats();
     add_gradients();
+    add_unlearning();
   }
 
  private:
@@ -71,6 +74,8 @@ class HeadWorkload final : public Workload {
       some_a_.push_back(r % period == 0 ? a_[static_cast<size_t>(r)] : 0.0f);
       active_ += r % period == 0;
     }
+    host_logprob_.resize(static_cast<size_t>(rows()));
+    host_one_minus_p_.resize(static_cast<size_t>(rows()));
     d_hidden_ = ops().empty({rows(), dim()}, DType::Float32);
     d_head_ = ops().empty({vocab(), dim()}, DType::Float32);
     clear();
@@ -153,10 +158,27 @@ class HeadWorkload final : public Workload {
     add_with("tokenGrad, some active", some_a_, nullptr, active_);
   }
 
+  /// The unlearning loss and its gradient from one product; every row takes part, or some.
+  void add_unlearning() {
+    const float weight = 1.0f / static_cast<float>(rows());
+    for (const float a : some_a_) some_weight_.push_back(a != 0 ? weight : 0.0f);
+    weight_.assign(static_cast<size_t>(rows()), weight);
+    const auto add_with = [this](const char* name, const std::vector<float>& weight, int64_t active) {
+      add({name, floors("gradients"), flops(3, active), "FLOP",
+           [this, &weight] {
+             ops().linear_complementary_grad(head(), targets(), weight.data(), {}, 1, host_logprob_.data(),
+                                             host_one_minus_p_.data(), d_hidden_.data_ptr<float>(),
+                                             d_head_.data_ptr<float>(), nullptr);
+           },
+           [this] { clear(); }, [this, &weight] { return unlearning_errors(weight); }});
+    };
+    add_with("unlearn", weight_, rows());
+    add_with("unlearn, some active", some_weight_, active_);
+  }
+
   /// The rows that are compared: all, unless float64 products of all would take too long here.
   HeadReference reference() {
-    const bool cpu = ops().device() == Device::Cpu;
-    const bool all = !cpu || flops(1, rows()) <= most_cpu_flops_of_reference;
+    const bool all = flops(1, rows()) <= most_flops_of_reference[ops().device() == Device::Cpu ? 0 : 1];
     return {hidden_, head_, targets_, all ? at::arange(rows(), targets_.options()) : index_of(sample_rows(rows(), 16))};
   }
   at::Tensor index_of(const std::vector<int64_t>& rows) {
@@ -173,18 +195,33 @@ class HeadWorkload final : public Workload {
             {"oneMinusP", elementwise_error(taken(one_minus_p_), exact.one_minus_p)}};
   }
 
+  /// A vector of the host's for the rows that are compared, in float64.
+  at::Tensor compared(const float* host, const HeadReference& exact) {
+    at::Tensor all = ops().empty({rows()}, DType::Float32);
+    ops().upload(all.data_ptr(), host, static_cast<int64_t>(all.nbytes()));
+    return all.index_select(0, exact.index).to(at::kDouble);
+  }
+
   Errors gradient_errors(const float* host_a, const float* host_b) {
     const HeadReference exact = reference();
-    const std::vector<float> zeros(static_cast<size_t>(rows()));
-    const auto coefficients = [&](const float* host) {
-      at::Tensor all = ops().empty({rows()}, DType::Float32);
-      ops().upload(all.data_ptr(), host ? host : zeros.data(), static_cast<int64_t>(all.nbytes()));
-      return all.index_select(0, exact.index).to(at::kDouble);
-    };
+    const at::Tensor a = compared(host_a, exact);
+    return gradient_errors(exact, a, host_b ? compared(host_b, exact) : at::zeros_like(a));
+  }
+
+  Errors unlearning_errors(const std::vector<float>& weight) {
+    const HeadReference exact = reference();
+    const at::Tensor p = exact.logprob.exp(), q = exact.one_minus_p;
+    const ComplementaryOptions options;
+    const at::Tensor inside = (p >= options.eps_low).logical_and(q >= options.eps_high).to(at::kDouble);
+    const at::Tensor a = compared(weight.data(), exact) * inside * p.neg() / q;
+    return gradient_errors(exact, a, at::zeros_like(a));
+  }
+
+  Errors gradient_errors(const HeadReference& exact, const at::Tensor& a, const at::Tensor& b) {
     // Columns of d_head: some drawn tokens, and some that are nobody's target.
     const at::Tensor drawn = targets_.index_select(0, index_of(sample_rows(rows(), 32)));
     const at::Tensor columns = at::cat({drawn, index_of(sample_rows(vocab(), 32))});
-    const auto gradients = exact.gradients(coefficients(host_a), coefficients(host_b), columns);
+    const auto gradients = exact.gradients(a, b, columns);
     Errors errors{{"dHidden", relative_error(d_hidden_.index_select(0, exact.index), gradients.d_hidden)}};
     if (exact.index.size(0) == rows())
       errors["dHead"] = relative_error(d_head_.index_select(0, columns), gradients.d_head);
@@ -195,7 +232,8 @@ class HeadWorkload final : public Workload {
   at::Tensor hidden_, head_, targets_, logprob_, entropy_, one_minus_p_;
   at::Tensor d_hidden_, d_head_;                       // float32
   at::Tensor products_, bare_d_hidden_, bare_d_head_;  // of the bare products
-  std::vector<float> a_, b_, some_a_;
+  std::vector<float> a_, b_, some_a_, weight_, some_weight_;
+  std::vector<float> host_logprob_, host_one_minus_p_;  // what unlearn sees on the way
   int64_t active_ = 0;
 };
 

@@ -8,6 +8,7 @@
 #include "bench/rows.h"
 #include "bench/workload.h"
 #include "core/threads.h"
+#include "kernels/complementary_rule.h"
 
 namespace eepo::bench {
 namespace {
@@ -53,17 +54,18 @@ class LogitsWorkload final : public Workload {
     zipf.fill(source_);
     host_targets_ = zipf.targets(rows());
     targets_ = on_device(host_targets_);
-    for (at::Tensor* out : {&logprob_, &entropy_, &one_minus_p_, &drawn_logprob_, &drawn_entropy_, &a_, &b_, &loss_a_})
+    for (at::Tensor* out : {&logprob_, &entropy_, &one_minus_p_, &drawn_logprob_, &drawn_entropy_, &a_, &b_, &loss_a_,
+                            &loss_logprob_, &loss_one_minus_p_})
       *out = floats(rows());
     tokens_ = ops().empty({rows()}, DType::Int64);
     const Coefficients coefficients(rows());
     ops().upload(a_.data_ptr(), coefficients.a.data(), static_cast<int64_t>(a_.nbytes()));
     ops().upload(b_.data_ptr(), coefficients.b.data(), static_cast<int64_t>(b_.nbytes()));
-    std::vector<int64_t> offsets{0};
-    while (offsets.back() < rows()) offsets.push_back(std::min(rows(), offsets.back() + tokens_per_sequence));
-    sequences_ = static_cast<int64_t>(offsets.size()) - 1;
+    while (host_offsets_.back() < rows())
+      host_offsets_.push_back(std::min(rows(), host_offsets_.back() + tokens_per_sequence));
+    sequences_ = static_cast<int64_t>(host_offsets_.size()) - 1;
     offsets_ = ops().empty({sequences_ + 1}, DType::Int64);
-    ops().upload(offsets_.data_ptr(), offsets.data(), static_cast<int64_t>(offsets_.nbytes()));
+    ops().upload(offsets_.data_ptr(), host_offsets_.data(), static_cast<int64_t>(offsets_.nbytes()));
     for (uint32_t r = 0; r < static_cast<uint32_t>(rows()); ++r) counters_.push_back({r, 0, 0, 0});
     restore();
   }
@@ -113,14 +115,16 @@ class LogitsWorkload final : public Workload {
          }});
   }
 
-  Errors gradient_errors(const at::Tensor& a_device, const float* b_or_null) {
-    const at::Tensor a = a_device.cpu(), b = b_.cpu();
+  /// `coefficient(row, exact)`: the a that a row's gradient should have.
+  template <class Coefficient>
+  Errors gradient_errors(Coefficient coefficient, bool with_entropy = false) {
+    const at::Tensor b = b_.cpu();
     Errors errors;
     for (const int64_t r : sample_rows(rows())) {
       const int64_t target = host_targets_[r].item<int64_t>();
       const ExactRow exact(source_[r], target);
-      const double a_r = a[r].item<double>(), b_r = b_or_null ? b[r].item<double>() : 0;
-      raise(errors, "gradient", relative_error(scratch_[r], exact.gradient(a_r, b_r, target)));
+      const double b_r = with_entropy ? b[r].item<double>() : 0;
+      raise(errors, "gradient", relative_error(scratch_[r], exact.gradient(coefficient(r, exact), b_r, target)));
     }
     return errors;
   }
@@ -132,28 +136,38 @@ class LogitsWorkload final : public Workload {
          "B",
          [this, b] { ops().token_grad(scratch(0, rows()), targets(), a_.const_data_ptr<float>(), b, 1, nullptr); },
          [this] { restore(); },
-         [this, b] { return gradient_errors(a_, b); }});
+         [this, b] {
+           const at::Tensor a = a_.cpu();
+           return gradient_errors([&](int64_t r, const ExactRow&) { return a[r].item<double>(); }, b != nullptr);
+         }});
   }
   void add_gradients() {
     add_gradient("tokenGrad", nullptr);
     add_gradient("tokenGrad, b", b_.const_data_ptr<float>());
   }
 
-  /// The unlearning step as `forget` does it: log-probabilities and entropies were recorded when the tokens were drawn,
-  /// so the loss gives the coefficients, and one pass over the logits is its forward and backward.
-  void unlearn(const ComplementaryOptions& options) {
+  /// The fused kernel, as `forget` calls it: the gate is known from the entropies recorded when the tokens were drawn,
+  /// statistics, coefficients and gradient come out of one pass.
+  void unlearn(const at::Tensor& weight) {
+    const ComplementaryRows each{
+        weight.const_data_ptr<float>(), {}, loss_logprob_.data_ptr<float>(), loss_one_minus_p_.data_ptr<float>()};
+    ops().complementary_grad(scratch(0, rows()), targets(), each, 1, nullptr);
+  }
+
+  /// From recorded log-probabilities: the loss gives the coefficients before the pass over the logits.
+  void unlearn_recorded(const ComplementaryOptions& options) {
     ops().complementary_loss(logprob_.const_data_ptr<float>(), entropy_.const_data_ptr<float>(),
                              one_minus_p_.const_data_ptr<float>(), offsets_.const_data_ptr<int64_t>(), sequences_,
                              rows(), nullptr, nullptr, options, loss_a_.data_ptr<float>(), nullptr);
     ops().token_grad(scratch(0, rows()), targets(), loss_a_.const_data_ptr<float>(), nullptr, 1, nullptr);
   }
 
-  /// The same on logits that nothing is known of. On a CPU in pieces that stay in the caches from the statistics to the
-  /// gradient; the gate's carry joins them.
-  void unlearn_unknown(const ComplementaryOptions& options) {
+  /// The three kernels one after the other, on logits that nothing is known of. On a CPU in pieces that stay in the
+  /// caches from the statistics to the gradient; the gate's carry joins them.
+  void unlearn_separately(const ComplementaryOptions& options) {
     if (!on_cpu()) {
       stats_of_scratch(0, rows());
-      unlearn(options);
+      unlearn_recorded(options);
       return;
     }
     const int64_t row_bytes = vocab() * static_cast<int64_t>(size_of(options_.dtype));
@@ -180,23 +194,49 @@ class LogitsWorkload final : public Workload {
                       one_minus_p_.data_ptr<float>() + first, nullptr);
   }
 
+  /// w_t I_t of every row for this gate threshold, on the device.
+  at::Tensor weights(float alpha) {
+    const ZipfRows zipf(vocab());
+    std::vector<float> entropy, weight;
+    for (int64_t r = 0; r < rows(); ++r) entropy.push_back(static_cast<float>(zipf.entropy(r)));
+    std::vector<uint8_t> gate(static_cast<size_t>(rows()));
+    ComplementaryOptions options;
+    options.alpha = alpha;
+    entropy_gate(entropy.data(), host_offsets_.data(), sequences_, options, gate.data());
+    for (const uint8_t open : gate) weight.push_back(open ? 1.0f / static_cast<float>(rows()) : 0.0f);
+    at::Tensor out = floats(rows());
+    ops().upload(out.data_ptr(), weight.data(), static_cast<int64_t>(out.nbytes()));
+    return out;
+  }
+
+  /// `weight`: w_t I_t.
+  Errors unlearning_errors(const at::Tensor& weight) {
+    const at::Tensor host = weight.cpu();
+    return gradient_errors([&](int64_t r, const ExactRow& exact) {
+      const auto term = complementary_term(std::exp(exact.logprob), exact.one_minus_p, {});
+      return host[r].item<double>() * term.slope;
+    });
+  }
+
   void add_unlearning() {
-    ComplementaryOptions open, gated;
-    open.alpha = std::numeric_limits<float>::infinity();  // every token takes part: the dearest case
-    gated.alpha = 0.3f;
-    const auto add_with = [this](const char* name, std::function<void()> work, std::function<void()> prepare) {
-      add({name, {write_floor()}, 2 * bytes(), "B", std::move(work), std::move(prepare), [this] {
-             return gradient_errors(loss_a_, nullptr);
-           }});
+    constexpr float open = std::numeric_limits<float>::infinity();  // every token takes part: the dearest case
+    ComplementaryOptions options;
+    options.alpha = open;
+    const at::Tensor all = weights(open), gated = weights(0.3f);
+    const auto add_with = [&](const char* name, const at::Tensor& weight, std::function<void()> work) {
+      add({name,
+           {write_floor()},
+           2 * bytes(),
+           "B",
+           std::move(work),
+           [this] { restore(); },
+           [this, weight] { return unlearning_errors(weight); }});
     };
-    const auto record = [this] {
-      restore();
-      if (!recorded_) stats();
-      recorded_ = true;
-    };
-    add_with("unlearn", [this, open] { unlearn(open); }, record);
-    add_with("unlearn, alpha 0.3", [this, gated] { unlearn(gated); }, record);
-    add_with("unlearn, unknown", [this, open] { unlearn_unknown(open); }, [this] { restore(); });
+    stats();  // what was recorded
+    add_with("unlearn", all, [this, all] { unlearn(all); });
+    add_with("unlearn, alpha 0.3", gated, [this, gated] { unlearn(gated); });
+    add_with("unlearn, recorded", all, [this, options] { unlearn_recorded(options); });
+    add_with("unlearn, three kernels", all, [this, options] { unlearn_separately(options); });
   }
 
   void add_sampling() {
@@ -234,9 +274,9 @@ class LogitsWorkload final : public Workload {
   RowOptions options_;
   at::Tensor source_, scratch_;  // the rows, and the copy that gradients overwrite
   at::Tensor host_targets_, targets_, tokens_, logprob_, entropy_, one_minus_p_, drawn_logprob_, drawn_entropy_;
-  at::Tensor a_, b_, loss_a_, offsets_;
+  at::Tensor a_, b_, loss_a_, loss_logprob_, loss_one_minus_p_, offsets_;
+  std::vector<int64_t> host_offsets_{0};
   int64_t sequences_ = 0;
-  bool recorded_ = false;  // logprob_, entropy_ and one_minus_p_ are those of source_ and its targets
   std::vector<PhiloxCounter> counters_;
 };
 

@@ -31,6 +31,18 @@ bool reset_high_water_mark() {
   return file.good();
 }
 
+/// While it lives, every large block is memory of its own, new from the system: otherwise a kernel could use what an
+/// earlier one gave back to malloc, and seem to need nothing.
+struct FreshBlocks {
+  FreshBlocks() { mallopt(M_MMAP_THRESHOLD, 1 << 18); }
+  ~FreshBlocks() {  // what malloc's own rule arrives at once blocks of such sizes were freed
+    mallopt(M_MMAP_THRESHOLD, 1 << 25);
+    mallopt(M_TRIM_THRESHOLD, 1 << 26);
+  }
+  FreshBlocks(const FreshBlocks&) = delete;
+  FreshBlocks& operator=(const FreshBlocks&) = delete;
+};
+
 void in_fresh_thread(const std::function<void()>& body) {
   std::exception_ptr error;
   std::thread([&] {
@@ -46,6 +58,7 @@ void in_fresh_thread(const std::function<void()>& body) {
 
 double cpu_extra_memory(const Entry& entry) {
   double extra = 0;
+  const FreshBlocks fresh;
   in_fresh_thread([&] {
 #pragma omp parallel
     {  // the thread's team: its stacks are not the kernel's
