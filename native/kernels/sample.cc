@@ -103,63 +103,114 @@ int64_t draw_full(const Row& row, double uniform) {
   return block * kStatsBlock + first + offset;
 }
 
-// The k largest logits, ties broken towards the lower index; in index order.
-std::vector<int64_t> largest(const std::vector<float>& logits, int64_t k, std::vector<float>& scratch) {
-  scratch = logits;
-  const auto kth = scratch.begin() + (k - 1);
-  std::nth_element(scratch.begin(), kth, scratch.end(), std::greater<>());
-  const float threshold = *kth;
-  int64_t ties = k - std::count_if(logits.begin(), logits.end(), [&](float z) { return z > threshold; });
-  std::vector<int64_t> indices;
-  indices.reserve(static_cast<size_t>(k));
-  for (size_t j = 0; j < logits.size(); ++j) {
-    if (logits[j] > threshold || (logits[j] == threshold && ties-- > 0)) indices.push_back(static_cast<int64_t>(j));
+struct Candidate {
+  int64_t index;
+  float logit;
+};
+
+// Finds the largest logits of a row. The k-th largest of the maxima of groups of 64 is no larger than the k-th largest
+// logit, and mostly close to it: so after one look at the row only a few hundred logits are looked at again.
+class LargestOf {
+ public:
+  explicit LargestOf(const Row& row) : row_(row) {
+    maxima_.clear();
+    alignas(64) float values[kStatsBlock];
+    for (int64_t b = 0; b < row.blocks(); ++b) {
+      const int64_t count = block_size(row.cols, b);
+      EEPO_ISA_DISPATCH(widen_block)(block_at(row.data, row.dtype, b), row.dtype, count, values);
+      for (int64_t g = 0; g < count; g += kGroup) {
+        float most = values[g];
+        for (int64_t i = g + 1; i < std::min(count, g + kGroup); ++i) most = std::max(most, values[i]);
+        maxima_.push_back(most);
+      }
+    }
   }
-  return indices;
-}
+
+  // The k largest, ties broken towards the lower index; in index order. Good until the next call.
+  const std::vector<Candidate>& operator()(int64_t k) const {
+    const auto larger = [](const Candidate& a, const Candidate& b) {
+      return a.logit > b.logit || (a.logit == b.logit && a.index < b.index);
+    };
+    collect(bound(k));
+    if (static_cast<int64_t>(candidates_.size()) > k) {
+      std::nth_element(candidates_.begin(), candidates_.begin() + (k - 1), candidates_.end(), larger);
+      candidates_.resize(static_cast<size_t>(k));
+      std::sort(candidates_.begin(), candidates_.end(),
+                [](const Candidate& a, const Candidate& b) { return a.index < b.index; });
+    }
+    return candidates_;
+  }
+
+ private:
+  static constexpr int64_t kGroup = 64;
+
+  float bound(int64_t k) const {
+    if (k > static_cast<int64_t>(maxima_.size())) return -std::numeric_limits<float>::infinity();
+    sorted_ = maxima_;
+    std::nth_element(sorted_.begin(), sorted_.begin() + (k - 1), sorted_.end(), std::greater<>());
+    return sorted_[static_cast<size_t>(k - 1)];
+  }
+
+  void collect(float bound) const {
+    candidates_.clear();
+    float values[kGroup];
+    const int64_t width = static_cast<int64_t>(size_of(row_.dtype));
+    for (size_t g = 0; g < maxima_.size(); ++g) {
+      if (maxima_[g] < bound) continue;
+      const int64_t first = static_cast<int64_t>(g) * kGroup, count = std::min(kGroup, row_.cols - first);
+      EEPO_ISA_DISPATCH(widen_block)
+      (static_cast<const char*>(row_.data) + first * width, row_.dtype, count, values);
+      for (int64_t i = 0; i < count; ++i) {
+        if (values[i] >= bound) candidates_.push_back({first + i, values[i]});
+      }
+    }
+  }
+
+  const Row& row_;
+  // of the thread, so that rows do not allocate
+  static thread_local std::vector<float> maxima_, sorted_;
+  static thread_local std::vector<Candidate> candidates_;
+};
+thread_local std::vector<float> LargestOf::maxima_, LargestOf::sorted_;
+thread_local std::vector<Candidate> LargestOf::candidates_;
 
 // top_k, then top_p of what it left, then the inverse CDF of what that left, in index order.
 int64_t draw_restricted(const Row& row, const SampleOptions& options, double uniform) {
-  std::vector<float> logits(static_cast<size_t>(row.cols)), scratch;
-  for (int64_t b = 0; b < row.blocks(); ++b) {
-    EEPO_ISA_DISPATCH(widen_block)
-    (block_at(row.data, row.dtype, b), row.dtype, block_size(row.cols, b), logits.data() + b * kStatsBlock);
-  }
-  const auto weight = [&](int64_t j) {
-    return std::exp((static_cast<double>(logits[static_cast<size_t>(j)]) - row.stats.max) / row.temperature);
+  const LargestOf largest(row);
+  const auto weight = [&](const Candidate& c) {
+    return std::exp((static_cast<double>(c.logit) - row.stats.max) / row.temperature);
   };
-  const auto mass_of = [&](const std::vector<int64_t>& indices) {
+  const auto mass_of = [&](const std::vector<Candidate>& kept) {
     double mass = 0;
-    for (const int64_t j : indices) mass += weight(j);
+    for (const Candidate& c : kept) mass += weight(c);
     return mass;
   };
 
   const int64_t limit = options.top_k > 0 ? std::min(options.top_k, row.cols) : row.cols;
-  std::vector<int64_t> kept;
+  std::vector<Candidate> kept;
   double mass = row.stats.others;
   if (options.top_k > 0) {
-    kept = largest(logits, limit, scratch);
+    kept = largest(limit);
     mass = mass_of(kept);
   }
   if (options.top_p < 1.0f) {
     const double needed = static_cast<double>(options.top_p) * mass;
     // Mostly a few dozen tokens hold the mass: look at ever more of the largest until they do.
     for (int64_t k = std::min<int64_t>(limit, 64);; k = std::min(limit, k * 8)) {
-      kept = largest(logits, k, scratch);
+      kept = largest(k);
       if (k == limit || mass_of(kept) >= needed) break;
     }
-    std::stable_sort(kept.begin(), kept.end(), [&](int64_t i, int64_t j) {
-      return logits[static_cast<size_t>(i)] > logits[static_cast<size_t>(j)];
-    });
+    std::stable_sort(kept.begin(), kept.end(),
+                     [](const Candidate& a, const Candidate& b) { return a.logit > b.logit; });
     size_t size = 0;
     for (double sum = 0; size < kept.size() && (size == 0 || sum < needed); ++size) sum += weight(kept[size]);
     kept.resize(size);
-    std::sort(kept.begin(), kept.end());
+    std::sort(kept.begin(), kept.end(), [](const Candidate& a, const Candidate& b) { return a.index < b.index; });
     mass = mass_of(kept);
   }
-  const int64_t count = static_cast<int64_t>(kept.size());
-  const auto at = [&](int64_t i) { return kept[static_cast<size_t>(i)]; };
-  return at(inverse_cdf(count, uniform * mass, [&](int64_t i) { return weight(at(i)); }));
+  const auto at = [&](int64_t i) -> const Candidate& { return kept[static_cast<size_t>(i)]; };
+  return at(inverse_cdf(static_cast<int64_t>(kept.size()), uniform * mass, [&](int64_t i) { return weight(at(i)); }))
+      .index;
 }
 
 int64_t draw(const Row& row, const SampleOptions& options, const PhiloxCounter& counter) {
