@@ -323,9 +323,8 @@ ComplementaryGradient complementary_gradient(const ComplementaryInput& call, con
     auto* seen = stats.data_ptr<float>();
     in_pieces(ops, input.rows, input.cols, cancel, [&](int64_t row, int64_t n) {
       ops.complementary_grad({row_pointer(logits, row), dtype_of(logits, "logits"), n, input.cols, row_stride(logits)},
-                             targets.data() + row,
-                             {weights + row, call.options, seen + row, seen + input.rows + row}, call.temperature,
-                             nullptr);
+                             targets.data() + row, {weights + row, call.options, seen + row, seen + input.rows + row},
+                             call.temperature, nullptr);
     });
     if (!logits.is_same(input.logits)) input.logits.copy_(logits);
     const int64_t bytes = input.rows * static_cast<int64_t>(sizeof(float));
@@ -333,7 +332,8 @@ ComplementaryGradient complementary_gradient(const ComplementaryInput& call, con
     ops.download(one_minus_p.data(), seen + input.rows, bytes);
   }
   // The report: a token behind a closed gate has no loss whatever its probability is.
-  const at::Tensor host_logprob = new_tensor({input.rows}, DType::Float32), a = new_tensor({input.rows}, DType::Float32);
+  const at::Tensor host_logprob = new_tensor({input.rows}, DType::Float32),
+                   a = new_tensor({input.rows}, DType::Float32);
   std::copy(logprob.begin(), logprob.end(), host_logprob.data_ptr<float>());
   for (size_t t = 0; t < count; ++t)
     if (rows[t] == 0) {
