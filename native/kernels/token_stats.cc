@@ -70,7 +70,7 @@ RowStats merge_blocks(const BlockSums* blocks, int64_t count, const Target& targ
     return row;
   }
   if (row.target > row.others) {  // ln(1 + others / target) keeps l and H exact as p_y -> 1
-    row.logprob = -std::log1p(row.others / row.target);
+    row.logprob = 0 - std::log1p(row.others / row.target);  // not -0 where nothing else has mass
     row.log_sum = target_shift - row.logprob;
   } else {
     row.log_sum = std::log(total);

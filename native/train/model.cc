@@ -120,10 +120,11 @@ TokenStats Model::score(const Packed& batch, int64_t micro_batch_tokens, const C
     chunk.ids.assign(batch.ids.begin() + base, batch.ids.begin() + batch.offsets[end]);
     for (size_t s = first; s <= end; ++s) chunk.offsets.push_back(batch.offsets[s] - base);
     std::vector<int64_t> rows(chunk.tokens()), targets(chunk.tokens());
-    for (int64_t t = 0; t < chunk.tokens(); ++t) {
-      rows[t] = t;
-      targets[t] = t + 1 < chunk.tokens() ? chunk.ids[t + 1] : 0;  // a sequence's last row has none: dropped below
-    }
+    std::iota(rows.begin(), rows.end(), 0);
+    // A sequence's last row has no target and its log-prob is dropped below. It gets the same one in every batch, for an
+    // entropy's last bit may depend on the target, which is summed apart.
+    for (size_t s = 0; s + 1 < chunk.offsets.size(); ++s)
+      for (int64_t t = chunk.offsets[s]; t + 1 < chunk.offsets[s + 1]; ++t) targets[t] = chunk.ids[t + 1];
     float* hidden = scratch_hidden_.reserve(ops_, chunk.tokens() * dim);
     decoder_.forward(weights(), chunk, rows, scratch_, false, hidden, cancel);
     const TokenStats seen = head_stats(weights(), hidden, targets, 1, cancel);
