@@ -352,7 +352,7 @@ __device__ __noinline__ inline RowSums merge(const Partial* partials, int64_t co
     const double ratio = others / target;
     const double mean = (shifted - d * others) / total;
     const double log_sum = log1p(ratio);
-    row.logprob = -log_sum - scale.error * ln2 * mean;
+    row.logprob = 0 - log_sum - scale.error * ln2 * mean;
     row.entropy = log_sum - ln2 * mean;
   } else {
     const double mean = row.shifted / total;
