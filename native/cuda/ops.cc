@@ -174,6 +174,7 @@ class CudaOps final : public Ops {
                          float temperature, float* d_hidden, float* d_head, const CancelToken* cancel) override {
     const Active active(head.rows, [&](int64_t r) { return host_a[r] != 0 || (host_b && host_b[r] != 0); });
     std::vector<float> packed;  // a of all active rows, then b
+    packed.reserve(2 * active.rows.size());
     for (const int64_t row : active.rows) packed.push_back(host_a[row]);
     if (host_b)
       for (const int64_t row : active.rows) packed.push_back(host_b[row]);
@@ -201,6 +202,7 @@ class CudaOps final : public Ops {
     const Active active(head.rows, [&](int64_t r) { return host_weight[r] != 0; });
     const int64_t count = active.count();
     std::vector<float> packed;
+    packed.reserve(active.rows.size());
     for (const int64_t row : active.rows) packed.push_back(host_weight[row]);
     at::Tensor memory;
     const float* weight = stage(packed, memory);

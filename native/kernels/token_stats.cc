@@ -69,7 +69,7 @@ RowStats merge_blocks(const BlockSums* blocks, int64_t count, const Target& targ
     row.others = row.target = row.shifted = row.log_sum = row.logprob = row.entropy = row.one_minus_p = nan;
     return row;
   }
-  if (row.target > row.others) {  // ln(1 + others / target) keeps l and H exact as p_y -> 1
+  if (row.target > row.others) {                            // ln(1 + others / target) keeps l and H exact as p_y -> 1
     row.logprob = 0 - std::log1p(row.others / row.target);  // not -0 where nothing else has mass
     row.log_sum = target_shift - row.logprob;
   } else {

@@ -121,8 +121,8 @@ TokenStats Model::score(const Packed& batch, int64_t micro_batch_tokens, const C
     for (size_t s = first; s <= end; ++s) chunk.offsets.push_back(batch.offsets[s] - base);
     std::vector<int64_t> rows(chunk.tokens()), targets(chunk.tokens());
     std::iota(rows.begin(), rows.end(), 0);
-    // A sequence's last row has no target and its log-prob is dropped below. It gets the same one in every batch, for an
-    // entropy's last bit may depend on the target, which is summed apart.
+    // A sequence's last row has no target and its log-prob is dropped below. It gets the same one in every batch, for
+    // an entropy's last bit may depend on the target, which is summed apart.
     for (size_t s = 0; s + 1 < chunk.offsets.size(); ++s)
       for (int64_t t = chunk.offsets[s]; t + 1 < chunk.offsets[s + 1]; ++t) targets[t] = chunk.ids[t + 1];
     float* hidden = scratch_hidden_.reserve(ops_, chunk.tokens() * dim);
