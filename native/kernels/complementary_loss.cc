@@ -3,8 +3,10 @@
 // Floor: 8 bytes read (12 with one_minus_p) and 4 written (5 with gate) per token.
 #include "kernels/complementary_loss.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -59,6 +61,13 @@ void update_carry(const Sequence& seq, int window) {
   }
 }
 
+// p and 1 - p from l, by one exponential where one is enough.
+std::pair<double, double> probability(double l, const float* one_minus_p) {
+  if (one_minus_p) return {std::exp(l), static_cast<double>(*one_minus_p)};
+  const double e = std::expm1(l);
+  return {l > -10 ? 1 + e : std::exp(l), -e};  // 1 + e keeps 11 digits of p there
+}
+
 ComplementaryResult run_sequence(const Sequence& seq, const ComplementaryOptions& options, float* a, uint8_t* gate) {
   ComplementaryResult result;
   result.tokens = seq.tokens;
@@ -67,9 +76,8 @@ ComplementaryResult run_sequence(const Sequence& seq, const ComplementaryOptions
     if (gate) gate[t] = open;
     a[t] = 0;
     if (!open) continue;
-    const double l = seq.logprob[t];
-    const ComplementaryTerm term =
-        complementary_term(std::exp(l), seq.one_minus_p ? seq.one_minus_p[t] : -std::expm1(l), options);
+    const auto [p, q] = probability(seq.logprob[t], seq.one_minus_p ? seq.one_minus_p + t : nullptr);
+    const ComplementaryTerm term = complementary_term(p, q, options);
     result.loss += seq.weight * term.log_complement;
     result.open_tokens += 1;
     result.clamped_low += term.low;
@@ -83,12 +91,19 @@ ComplementaryResult run_sequence(const Sequence& seq, const ComplementaryOptions
 
 // NaN would close the gate in silence, and in `carry` it means "no token".
 void check_numbers(const float* logprob, const float* entropy, const float* one_minus_p, int64_t tokens) {
-  for (int64_t t = 0; t < tokens; ++t) {
-    check(!std::isnan(logprob[t]) && logprob[t] != std::numeric_limits<float>::infinity(), ErrorCode::NonFinite,
-          "logprob[", t, "] is ", logprob[t]);
-    check(std::isfinite(entropy[t]), ErrorCode::NonFinite, "entropy[", t, "] is ", entropy[t]);
-    check(!one_minus_p || std::isfinite(one_minus_p[t]), ErrorCode::NonFinite, "oneMinusP[", t, "] is not a number");
-  }
+  const auto bad = [&](int64_t t) {
+    return std::isnan(logprob[t]) || logprob[t] == std::numeric_limits<float>::infinity() ||
+           !std::isfinite(entropy[t]) || (one_minus_p && !std::isfinite(one_minus_p[t]));
+  };
+  int64_t first = tokens;
+#pragma omp parallel for schedule(static) reduction(min : first) if (tokens >= 65536)
+  for (int64_t t = 0; t < tokens; ++t)
+    if (bad(t)) first = std::min(first, t);
+  if (first == tokens) return;
+  check(!std::isnan(logprob[first]) && logprob[first] != std::numeric_limits<float>::infinity(), ErrorCode::NonFinite,
+        "logprob[", first, "] is ", logprob[first]);
+  check(std::isfinite(entropy[first]), ErrorCode::NonFinite, "entropy[", first, "] is ", entropy[first]);
+  fail(ErrorCode::NonFinite, "oneMinusP[", first, "] is not a number");
 }
 
 }  // namespace
