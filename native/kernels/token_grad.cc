@@ -6,6 +6,7 @@
 
 #include <omp.h>
 
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -55,18 +56,44 @@ struct Row {
   double temperature;
   ExpScale scale;
   Target target;
+  bool keeps;             // whether the summing sweep leaves exponentials in place of the logits
+  float reference = 0;    // against which it does
+  const void* next = {};  // the row after this one, if its beginning is to be fetched while the gradient is written
 
-  BlockSums sum(int64_t block) const { return sum_block(data, dtype, cols, block, target, scale); }
+  // Before any sweep.
+  void prepare() {
+    if (!keeps) return;
+    set_element(data, dtype, target.index, -std::numeric_limits<float>::infinity());  // so it is in no sum
+    reference = EEPO_ISA_DISPATCH(max_block)(floats(0), block_size(cols, 0));
+  }
+
+  BlockSums sum(int64_t block) const {
+    if (!keeps) return sum_block(data, dtype, cols, block, target, scale);
+    return EEPO_ISA_DISPATCH(keep_block)(floats(block), block_size(cols, block), scale, reference);
+  }
 
   void write(int64_t block, const BlockSums& sums, const RowGradient& gradient) const {
     void* out = const_cast<void*>(block_at(data, dtype, block));
     const int64_t count = block_size(cols, block);
     if (!gradient.valid) {
       for (int64_t i = 0; i < count; ++i) set_element(out, dtype, i, std::numeric_limits<float>::quiet_NaN());
-      return;
+    } else if (keeps) {
+      const double shift = (static_cast<double>(sums.max) - static_cast<double>(gradient.line.max)) / temperature;
+      const double weight = shift == 0 ? 1.0 : std::exp(shift);
+      EEPO_ISA_DISPATCH(scale_block)
+      (floats(block), count, static_cast<float>(gradient.line.constant * weight), fetch(block));
+    } else {
+      const bool near = sums.near && gradient.line.max - sums.max < scale.ceiling - scale.near;
+      EEPO_ISA_DISPATCH(grad_block)(out, dtype, count, scale, gradient.line, near);
     }
-    const bool near = sums.near && gradient.line.max - sums.max < scale.ceiling - scale.near;
-    EEPO_ISA_DISPATCH(grad_block)(out, dtype, count, scale, gradient.line, near);
+  }
+
+ private:
+  float* floats(int64_t block) const { return static_cast<float*>(data) + block * kStatsBlock; }
+  // The last block, which is written first, fetches the beginning of the next row.
+  const void* fetch(int64_t block) const {
+    const int64_t before = block_count(cols) - 1 - block;
+    return next ? static_cast<const float*>(next) + before * kStatsBlock / kFetchedPart : nullptr;
   }
 };
 
@@ -74,7 +101,8 @@ struct Row {
 struct Given {
   const float *a, *b;
 
-  bool active(int64_t r) const { return a[r] != 0 || (b && b[r] != 0); }
+  bool active(int64_t r) const { return a[r] != 0 || has_entropy_term(r); }
+  bool has_entropy_term(int64_t r) const { return b && b[r] != 0; }
   void skip(int64_t) const {}
   RowGradient gradient(int64_t r, const RowStats& stats, double temperature) const {
     return row_gradient(stats, a[r], b ? b[r] : 0.0f, temperature);
@@ -86,6 +114,7 @@ struct Complementary {
   const ComplementaryRows& rows;
 
   bool active(int64_t r) const { return rows.weight[r] != 0; }
+  bool has_entropy_term(int64_t) const { return false; }
   void skip(int64_t r) const {
     record(r, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN());
   }
@@ -116,8 +145,15 @@ void grad_rows(const MutableLogitsView& logits, const int64_t* targets, const Ru
   };
   const auto row_of = [&](int64_t r) {
     void* data = data_of(r);
-    return Row{data,        logits.dtype, logits.cols,
-               temperature, scale,        {targets[r], element(data, logits.dtype, targets[r])}};
+    Row row{data,
+            logits.dtype,
+            logits.cols,
+            temperature,
+            scale,
+            {targets[r], element(data, logits.dtype, targets[r])},
+            logits.dtype == DType::Float32 && !rule.has_entropy_term(r)};
+    row.prepare();
+    return row;
   };
   const auto gradient_of = [&](int64_t r, const Row& row, const BlockSums* sums) {
     return rule.gradient(r, merge_blocks(sums, blocks, row.target, temperature), temperature);
@@ -143,14 +179,17 @@ void grad_rows(const MutableLogitsView& logits, const int64_t* targets, const Ru
   std::vector<BlockSums> scratch(static_cast<size_t>(blocks * omp_get_max_threads()));
 #pragma omp parallel if (worth_threads(logits.rows, logits.cols))
   {
-    BlockSums* sums = scratch.data() + blocks * omp_get_thread_num();
-#pragma omp for schedule(static)
-    for (int64_t r = 0; r < logits.rows; ++r) {
+    const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
+    const int64_t end = logits.rows * (thread + 1) / threads;
+    BlockSums* sums = scratch.data() + blocks * thread;
+    for (int64_t r = logits.rows * thread / threads; r < end; ++r) {
       if (clear_if_inactive(r)) continue;
-      const Row row = row_of(r);
+      Row row = row_of(r);
+      if (r + 1 < end && rule.active(r + 1)) row.next = data_of(r + 1);
       for (int64_t block = 0; block < blocks; ++block) sums[block] = row.sum(block);
       const RowGradient gradient = gradient_of(r, row, sums);
-      for (int64_t block = 0; block < blocks; ++block) row.write(block, sums[block], gradient);
+      // Backwards: what was summed last is what the caches surely still hold.
+      for (int64_t block = blocks; block-- > 0;) row.write(block, sums[block], gradient);
       finish(row, gradient);
     }
   }

@@ -345,6 +345,27 @@ struct DoubleSum {
   }
 };
 
+// The maxima, lane by lane, of `count` elements; NaN is left aside.
+template <class Type>
+inline Vec max_of(const typename Type::Stored* z, int64_t count) {
+  Vec top[kBatch], v[kBatch];
+  for (Vec& t : top) t = splat(-__builtin_inff());
+  int64_t i = 0;
+  for (; i + kBatchSize <= count; i += kBatchSize) {
+    load_batch<Type>(z + i, v);
+    EEPO_EACH(u) top[u] = max_or_second(v[u], top[u]);
+  }
+  for (; i + kLanes <= count; i += kLanes) top[0] = max_or_second(Type::load(z + i), top[0]);
+  if (i < count) top[0] = max_or_second(load_tail<Type>(z + i, count - i), top[0]);
+  for (int u = 1; u < kBatch; ++u) top[0] = max_or_second(top[u], top[0]);
+  return top[0];
+}
+
+inline Vec total_of(const Vec (&v)[kBatch]) {
+  if constexpr (kBatch == 4) return (v[0] + v[1]) + (v[2] + v[3]);
+  return v[0] + v[1];
+}
+
 // Calls work(Float32{}) or the like.
 template <class Work>
 inline void with_dtype(DType dtype, Work work) {

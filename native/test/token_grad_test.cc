@@ -84,7 +84,38 @@ void test_grad_masks() {
     Logits got = logits;
     const std::vector<int64_t> targets{1, 8000};
     token_grad(got.mutable_view(), targets.data(), a.data(), nullptr, 1);
+    const GradError only_a = grad_error(logits, targets, a, nullptr, 1);
+    check_at_most(text("grad masked by %g, of l", mask), only_a.of_row, 1e-6);
+    check_at_most(text("grad masked by %g, of l, elementwise", mask), only_a.elementwise, 3e-6);
     if (mask < -100) check_true(text("grad masked by %g: 0 there", mask), got.get(0, 7) == 0 && got.get(1, 5000) == 0);
+  }
+}
+
+// Without an entropy term a row's exponentials are taken against the maximum of its first block: rows whose maximum is
+// elsewhere and far above, whose first block is far above the others or masked altogether, and leaps inside a block.
+void test_grad_references() {
+  const int64_t cols = 9001;
+  for (const float tau : {1.0f, 0.3f}) {
+    for (const float leap : {-200.0f, -70.0f, -30.0f, -15.0f, 15.0f, 26.0f, 30.0f, 70.0f, 200.0f, kInf}) {
+      Logits logits = random_logits(DType::Float32, 5, cols, 91);
+      const auto raise = [&](int64_t row, int64_t first, int64_t end) {
+        const float by = leap * tau;
+        for (int64_t j = first; j < end; ++j) logits.set(row, j, by == kInf ? -kInf : logits.get(row, j) + by);
+      };
+      raise(0, 2048, cols);                 // all behind the first block
+      raise(1, 5000, 5100);                 // inside a block
+      raise(2, 8990, cols);                 // the last few
+      raise(3, 0, 2048);                    // the first block
+      if (leap < 80) raise(4, 1000, 1001);  // one logit, the target: above it 1 - p is no float any more
+      const std::vector<float> a{1, -1, 0.5f, 2, -3};
+      for (const std::vector<int64_t>& targets :
+           {std::vector<int64_t>{3, 3, 3, 3, 1000}, {8999, 5050, 8999, 4000, 1000}}) {
+        const GradError error = grad_error(logits, targets, a, nullptr, tau);
+        const std::string name = text("grad, leap of %g at temperature %g", leap, tau);
+        check_at_most(name, error.of_row, 1e-6);
+        check_at_most(name + ", elementwise", error.elementwise, 3e-6);
+      }
+    }
   }
 }
 
@@ -159,15 +190,28 @@ void test_grad_rows() {
   const std::vector<float> a{1, -1, 2, 0.5f, 1}, b{0, 1, 2, -1, 1};
   std::vector<unsigned char> want;
   bool same = true;
-  for (const int threads : {1, 2, 16}) {
-    omp_set_num_threads(threads);
-    Logits got = logits;
-    token_grad(got.mutable_view(), targets.data(), a.data(), b.data(), 1);
-    if (want.empty()) want = got.bytes;
-    same = same && want == got.bytes;
+  for (const bool entropy : {true, false}) {
+    want.clear();
+    for (const int threads : {1, 2, 16}) {
+      omp_set_num_threads(threads);
+      Logits got = logits;
+      token_grad(got.mutable_view(), targets.data(), a.data(), entropy ? b.data() : nullptr, 1);
+      if (want.empty()) want = got.bytes;
+      same = same && want == got.bytes;
+      Logits alone = logits;  // row by row; b[r] = 0 is the same as no b
+      for (int64_t r = 0; r < 5; ++r) {
+        const bool given = entropy && b[static_cast<size_t>(r)] != 0;
+        MutableLogitsView view = alone.mutable_view();
+        view.data = static_cast<float*>(view.data) + r * view.stride;
+        view.rows = 1;
+        token_grad(view, &targets[static_cast<size_t>(r)], &a[static_cast<size_t>(r)],
+                   given ? &b[static_cast<size_t>(r)] : nullptr, 1);
+      }
+      same = same && want == alone.bytes;
+    }
   }
   omp_set_num_threads(2);
-  check_true("grad: same bits on 1, 2 and 16 threads", same);
+  check_true("grad: same bits on 1, 2 and 16 threads, and row by row", same);
 }
 
 }  // namespace
@@ -175,6 +219,7 @@ void test_grad_rows() {
 void test_token_grad() {
   test_grad_values();
   test_grad_masks();
+  test_grad_references();
   test_grad_probabilities();
   test_grad_finite_differences();
   test_grad_rows();
