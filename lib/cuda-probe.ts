@@ -1,10 +1,9 @@
 // Run by lib/cuda.ts (and scripts/setup-cuda.mjs) in a process of its own: loads libtorch with CUDA, the addon and the
 // CUDA half for real, and runs a kernel. One line of JSON per step, written before the step, so that a crash or a hang
 // tells where it happened.
-import { writeSync } from 'node:fs';
+import { existsSync, writeSync } from 'node:fs';
 import { type CudaDevice, loadCudaHalf } from './cuda.js';
 import { cudaHalfCandidates, loadNativeDetails } from './native.js';
-import { existsSync } from 'node:fs';
 
 /** One line of the probe's output. */
 export interface ProbeLine {

@@ -114,7 +114,11 @@ function withoutParts(): CudaStatus | undefined {
       return { available: false, reason: `${file} does not say what it was built against`, fix: fixes.build };
     }
     const places = cudaHalfCandidates().join(', ');
-    return { available: false, reason: `the CUDA half of eepo is not built (looked at ${places})`, fix: fixes.build };
+    const unbuilt = `the CUDA half of eepo is not built (looked at ${places})`;
+    if (cudaDriver().driver) return { available: false, reason: unbuilt, fix: fixes.build };
+    // The driver first, lest somebody builds for a GPU that is not there.
+    const reason = `there is no NVIDIA driver (libcuda.so.1), and ${unbuilt}`;
+    return { available: false, reason, fix: `${fixes.driver}; then ${fixes.build}` };
   }
   const no = (reason: string, fix: string): CudaStatus => ({ available: false, reason, fix, half: half.path });
   const { version } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string };

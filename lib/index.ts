@@ -3,8 +3,8 @@
  *
  * - Train: {@link Policy}, {@link Trainer}, {@link defineConfig}, {@link countdown}, {@link jsonlTask}
  * - Your own loss: `policy.forward`, an {@link Objective}, `policy.backward`, `policy.step`
- * - The kernels alone: {@link Tensor}, {@link tokenStats}, {@link tokenGrad}, {@link complementaryLoss}, {@link ascend},
- *   {@link sample}
+ * - The kernels alone: {@link Tensor}, {@link tokenStats}, {@link tokenGrad}, {@link complementaryLoss},
+ *   {@link complementaryGrad}, {@link ascend}, {@link sample}
  *
  * @packageDocumentation
  */

@@ -439,7 +439,12 @@ function integers(value: TokenTargets, name: string, temporary: Temporaries): Na
   if (value instanceof Int32Array || value instanceof BigInt64Array) {
     return temporary.make(value, [value.length], 'int64', name);
   }
-  if (!Array.isArray(value)) return nativeOf(value, `${name} (an int64 Tensor, number[], Int32Array or BigInt64Array)`);
+  if (!Array.isArray(value)) {
+    if (value instanceof Tensor) return nativeOf(value, name);
+    throw new InvalidArgumentError(
+      `${name} must be an int64 Tensor, number[], Int32Array or BigInt64Array, got ${describe(value)}`,
+    );
+  }
   for (const [i, element] of value.entries()) {
     if (!Number.isSafeInteger(element)) {
       throw new InvalidArgumentError(`${name}[${i}] must be an integer, got ${describe(element)}`);
@@ -450,7 +455,12 @@ function integers(value: TokenTargets, name: string, temporary: Temporaries): Na
 
 function reals(value: Reals, name: string, temporary: Temporaries): NativeTensor {
   if (value instanceof Float32Array) return temporary.make(value, [value.length], 'float32', name);
-  if (!Array.isArray(value)) return nativeOf(value, `${name} (a float32 Tensor, Float32Array or number[])`);
+  if (!Array.isArray(value)) {
+    if (value instanceof Tensor) return nativeOf(value, name);
+    throw new InvalidArgumentError(
+      `${name} must be a float32 Tensor, Float32Array or number[], got ${describe(value)}`,
+    );
+  }
   for (const [i, element] of value.entries()) {
     if (typeof element !== 'number') {
       throw new InvalidArgumentError(`${name}[${i}] must be a number, got ${describe(element)}`);

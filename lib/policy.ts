@@ -18,7 +18,7 @@ import type {
   StepReport,
   TokenStatistics,
 } from './policy-types.js';
-import { type NativeTensor, requireDevice, type Tensor, type TensorDevice, wrapTensor } from './tensor.js';
+import { describe, type NativeTensor, requireDevice, type Tensor, type TensorDevice, wrapTensor } from './tensor.js';
 
 /** native/node/model_binding.cc. */
 interface NativeModel {
@@ -219,6 +219,11 @@ export class Policy implements PolicyLike {
    */
   async generate(prompts: readonly (readonly number[])[], options: GenerateOptions): Promise<Generation[]> {
     const native = this.#native;
+    if (!Array.isArray(prompts))
+      throw new InvalidArgumentError(`prompts must be arrays of token ids, got ${describe(prompts)}`);
+    if (typeof options !== 'object' || options === null) {
+      throw new InvalidArgumentError('generate needs options: { maxNewTokens, ... }');
+    }
     if (prompts.length === 0) throw new InvalidArgumentError('prompts is empty: pass at least one prompt');
     const samplesPerPrompt = wholeNumber(options.samplesPerPrompt ?? 1, 'samplesPerPrompt', 1);
     const maxNewTokens = wholeNumber(options.maxNewTokens, 'maxNewTokens', 1);
@@ -401,7 +406,9 @@ export class Policy implements PolicyLike {
    */
   async save(dir: string): Promise<void> {
     const native = this.#native;
-    await mkdir(dir, { recursive: true });
+    await mkdir(dir, { recursive: true }).catch((cause: NodeJS.ErrnoException) => {
+      throw new InvalidArgumentError(`dir: ${dir} cannot be made a folder (${cause.code})`, { cause });
+    });
     await callNative(() => native.save(join(dir, 'model.safetensors')));
     // an index of another model's shards would be read before our one file
     await rm(join(dir, 'model.safetensors.index.json'), { force: true });
@@ -448,6 +455,9 @@ export class Policy implements PolicyLike {
     const lengths = new Int32Array(sequences.length);
     let at = 0;
     sequences.forEach((sequence, s) => {
+      if (typeof sequence !== 'object' || sequence === null) {
+        throw new InvalidArgumentError(`${name}[${s}] must be an array of token ids, got ${describe(sequence)}`);
+      }
       if (sequence.length === 0) {
         throw new InvalidArgumentError(
           `${name}[${s}] is empty: it needs at least one token (a bos token, for instance)`,
@@ -463,7 +473,9 @@ export class Policy implements PolicyLike {
       lengths[s] = sequence.length;
       for (const id of sequence) {
         if (!(Number.isInteger(id) && id >= 0 && id < vocabSize)) {
-          throw new InvalidArgumentError(`${name}[${s}] holds ${id}, not a token id from 0 to ${vocabSize - 1}`);
+          throw new InvalidArgumentError(
+            `${name}[${s}] holds ${describe(id)}, not a token id from 0 to ${vocabSize - 1}`,
+          );
         }
         ids[at++] = id;
       }

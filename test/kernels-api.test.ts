@@ -318,7 +318,7 @@ describe('complementaryLoss', () => {
 
   const misuse: [string, Partial<Record<keyof ComplementaryLossInput, unknown>>, RegExp][] = [
     ['entropy', { entropy: [1] }, /entropy must have shape \[12\], one per token, got \[1\]/],
-    ['no entropy', { entropy: undefined }, /entropy .*must be a Tensor, got undefined/],
+    ['no entropy', { entropy: undefined }, /entropy must be a float32 Tensor.* got undefined/],
     ['first offset', { offsets: [1, 12] }, /offsets\[0\] must be 0, got 1/],
     ['last offset', { offsets: [0, 11] }, /must end with the number of tokens, 12, got 11/],
     ['decreasing offsets', { offsets: [0, 5, 3, 12] }, /offsets\[2\] is 3 after 5/],
@@ -565,7 +565,7 @@ describe('misuse of tokenStats and tokenGrad', () => {
       /temperature must be finite and greater than 0/,
     ],
     ['no options', () => tokenGrad(logits(), [0, 0], undefined as never), /tokenGrad needs options \{ a \}/],
-    ['no a', () => tokenGrad(logits(), [0, 0], {} as never), /a \(a float32 Tensor.* got undefined/],
+    ['no a', () => tokenGrad(logits(), [0, 0], {} as never), /a must be a float32 Tensor.* got undefined/],
     ['a short', () => tokenGrad(logits(), [0, 0], { a: [1] }), /a must have shape \[2\], one per row, got \[1\]/],
     [
       'a bfloat16',

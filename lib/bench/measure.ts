@@ -1,8 +1,9 @@
 /** Takes the times: floors, kernels and peers in turns, so that a busy moment of the machine meets all of them. */
+
+import type { TensorDevice } from '../tensor.js';
 import { type Entry, type Errors, NativeRunner, type Runner } from './native.js';
 import type { Offer, Peers } from './peers.js';
 import { type WorkloadSpec, workloadTitle } from './workloads.js';
-import type { TensorDevice } from '../tensor.js';
 
 /** Milliseconds. */
 export interface Times {

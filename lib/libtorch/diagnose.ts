@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import type { CudaStatus } from '../cuda.js';
 import { builtAgainst, type CudaHalf, locateAddon, locateCudaHalf } from '../native.js';
 import { cudaDriver, type Driver } from './cuda.js';
-import { cacheDirectory, findLibtorch, hasCuda, type Libtorch, LIBTORCH_VERSION } from './find.js';
+import { cacheDirectory, findLibtorch, hasCuda, LIBTORCH_VERSION, type Libtorch } from './find.js';
 import type { ProbeReport } from './probe.js';
 
 /** Something missing or wrong, and the command that mends it. */

@@ -6,7 +6,7 @@ import { EepoError, InvalidArgumentError, InvalidFileError, LoadError, Unsupport
 import { checksums, verify } from './checksums.js';
 import { download } from './download.js';
 import { copyFolder, extract } from './extract.js';
-import { cachedLibtorch, cacheDirectory, inspectLibtorch, type Libtorch, LIBTORCH_VERSION } from './find.js';
+import { cacheDirectory, cachedLibtorch, inspectLibtorch, LIBTORCH_VERSION, type Libtorch } from './find.js';
 import { pipDownload } from './pip.js';
 import { type Progress, silent } from './progress.js';
 

@@ -132,6 +132,9 @@ export class Trainer implements AsyncIterable<Iteration> {
   /** @throws ConfigError for a wrong configuration, and where neither the task nor `reward` rewards */
   constructor(options: TrainerOptions) {
     const config = defineConfig(options.config);
+    for (const name of ['policy', 'task'] as const) {
+      if (!options[name]) throw new ConfigError(`new Trainer({ ${name}, ... }): ${name} is missing`);
+    }
     const reward = options.reward ?? options.task.reward;
     if (typeof reward !== 'function') {
       throw new ConfigError(`task "${options.task.name}" has no reward; give one: new Trainer({ reward, ... })`);
