@@ -24,7 +24,16 @@ export interface Diagnosis {
   eepo: string;
   platform: { os: string; arch: string; kernel: string; libc: string };
   node: { version: string; supported: boolean };
-  libtorch: { found: boolean; wanted: string; path?: string; version?: string; source?: string; error?: string };
+  libtorch: {
+    found: boolean;
+    wanted: string;
+    path?: string;
+    version?: string;
+    source?: string;
+    error?: string;
+    /** Not found where LIBTORCH says. */
+    override?: boolean;
+  };
   addon: { found: boolean; loaded: boolean; path?: string; builtAgainst?: string; error?: string };
   cpu: {
     model: string;
@@ -112,7 +121,11 @@ export function problemsOf(found: Omit<Diagnosis, 'problems' | 'ok'>): Problem[]
       add(false, 'there is no Python to fetch the wheel with if the archive fails', 'apt-get install python3-pip');
     }
     if (found.cache.freeBytes < 1.2e9) add(true, 'the disk of the cache is nearly full', 'set EEPO_CACHE elsewhere');
-    add(true, `libtorch ${found.libtorch.wanted} was not found`, 'npx eepo libtorch install');
+    // A LIBTORCH that is set is the only place looked at: installing another would change nothing.
+    const fix = found.libtorch.override
+      ? `unset LIBTORCH, or set it to a folder that holds libtorch ${found.libtorch.wanted}`
+      : 'npx eepo libtorch install';
+    add(true, `libtorch ${found.libtorch.wanted} was not found`, fix);
   }
   if (!found.addon.found) {
     if (found.tools.cxx === null) add(true, 'there is no C++ compiler to build the addon with', 'apt-get install g++');
@@ -143,7 +156,7 @@ function lookForLibtorch(
     const found = findLibtorch({ env, version, cuda: gpu ? 'preferred' : undefined });
     return { found: true, wanted: version, ...found };
   } catch (error) {
-    return { found: false, wanted: version, error: (error as Error).message };
+    return { found: false, wanted: version, error: (error as Error).message, override: Boolean(env.LIBTORCH) };
   }
 }
 
