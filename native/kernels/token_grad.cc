@@ -79,7 +79,7 @@ struct Row {
       for (int64_t i = 0; i < count; ++i) set_element(out, dtype, i, std::numeric_limits<float>::quiet_NaN());
     } else if (keeps) {
       const double shift = (static_cast<double>(sums.max) - static_cast<double>(gradient.line.max)) / temperature;
-      const double weight = shift == 0 ? 1.0 : std::exp(shift);
+      const double weight = sums.shifted * (shift == 0 ? 1.0 : std::exp(shift));  // see keep_block
       EEPO_ISA_DISPATCH(scale_block)
       (floats(block), count, static_cast<float>(gradient.line.constant * weight), fetch(block));
     } else {

@@ -27,9 +27,10 @@ inline constexpr int64_t kFetchedPart = 4;
 //
 // max_block: the maximum of `count` logits, NaN left aside; -inf if there is none.
 //
-// keep_block: overwrites `count` logits by e^((z - max)/tau), 0 of -inf, and returns their sum (T is not formed). `max`
-// is `reference`, or the block's maximum where the reference is -inf or some 20 nats or more below that maximum. +inf
-// and NaN make the sum NaN. No logit may be needed afterwards.
+// keep_block: overwrites `count` logits by e^((z - max)/tau), 0 of -inf, all divided by one number near 1, and returns
+// their sum (not divided) and, in place of T, that number. `max` is `reference`, or the block's maximum where the
+// reference is -inf or some 20 nats or more below that maximum. +inf and NaN make the sum NaN. No logit may be needed
+// afterwards.
 //
 // scale_block: multiplies `count` floats by `factor`; meanwhile fetches a kFetchedPart-th as many from `next` on into
 // the second-level cache, unless it is null.

@@ -41,33 +41,47 @@ void gradient(typename Type::Stored* z, int64_t count, const Exponential& expone
 }
 
 // Exponentials against a reference that is not the maximum: of a batch whose logits are all at most 60 nats below and
-// 27 above it, in the middle of what a float's exponent holds; of any other batch nothing is said but false. AVX-512:
-// the rounded exponents (32nds) are biased by 88 places, so that those from -88 to 40 differ in their lowest 12 bits
-// only, and one test of the bits of four vectors finds whatever else there is, infinities and NaN too. The bias is a
-// multiple of 32 and is taken off the table.
+// 27 above it, in the middle of what a float's exponent holds; of any other batch nothing is said but false.
+//   AVX-512: the reference is rounded to r, in 32nds of a place (a factor of 2), so that z log2(e)/tau can be rounded
+//   to
+// 32nds with r and the table's offset in one constant, and no distance has to be formed (nor rounded) before. The
+// exponentials are then too small by correction(), one number for all. The rounded exponents are biased by 88 places,
+// so that those from -88 to 40 differ in their lowest 12 bits only, and one test of the bits of four vectors finds
+// whatever else there is, infinities and NaN too. The bias is a multiple of 32 and is taken off the table.
 template <bool Split>
 struct GuardedExponential : Exponential<Split> {
 #if defined(__AVX512F__)
-  static constexpr float kPlacesBelow = 88.0f;
+  static constexpr float kPlacesBelow = 88.0f, kMostPlaces = 65536.0f;
+  Vec factor, factor_low, magic;
+  double places, rounded_places;
 
-  explicit GuardedExponential(const ExpScale& scale) : Exponential<Split>(scale) {
+  GuardedExponential(const ExpScale& scale, float reference)
+      : Exponential<Split>(scale), factor(splat(scale.log2e_high)), factor_low(splat(scale.log2e_low)) {
+    const double log2e = static_cast<double>(scale.log2e_high) + (Split ? static_cast<double>(scale.log2e_low) : 0.0);
+    places = reference * log2e;
+    rounded_places = usable() ? std::nearbyint(places * 32) / 32 : 0;
+    magic = splat(static_cast<float>(393216.0 + static_cast<double>(kPlacesBelow) - rounded_places));
     const __m512i bias = _mm512_set1_epi32(static_cast<int>(kPlacesBelow) << 23);
     this->first = (__m512)_mm512_sub_epi32((__m512i)this->first, bias);
     this->second = (__m512)_mm512_sub_epi32((__m512i)this->second, bias);
   }
 
-  bool operator()(const Vec (&drop)[kBatch], Vec (&e)[kBatch]) const {
+  // Beyond, the constant would have no place for 32nds.
+  bool usable() const { return std::fabs(places) < static_cast<double>(kMostPlaces); }
+  double correction() const { return std::exp2(rounded_places - places); }
+
+  bool operator()(const Vec (&z)[kBatch], Vec (&e)[kBatch]) const {
     static_assert(kBatch == 4);
     Vec rounded[kBatch], f[kBatch];
-    const Vec magic = splat(393216.0f + kPlacesBelow);
-    EEPO_EACH(u) rounded[u] = drop[u] * this->high + magic;
+    // Named, because the compiler does not fuse a product that is used on both sides of a branch.
+    EEPO_EACH(u) rounded[u] = (Vec)_mm512_fmadd_ps((__m512)z[u], (__m512)factor, (__m512)magic);
     const __m512i three =
         _mm512_ternarylogic_epi32((__m512i)rounded[0], (__m512i)rounded[1], (__m512i)rounded[2], 0xfe);  // or
     const __m512i wrong = _mm512_ternarylogic_epi32(three, (__m512i)rounded[3], (__m512i)splat(393216.0f), 0x56);
     if (_mm512_test_epi32_mask(wrong, _mm512_set1_epi32(~0xfff)) != 0) [[unlikely]]
       return false;
-    EEPO_EACH(u) f[u] = drop[u] * this->high - (rounded[u] - (magic + kAlpha));
-    if constexpr (Split) EEPO_EACH(u) f[u] = drop[u] * this->low + f[u];
+    EEPO_EACH(u) { f[u] = (Vec)_mm512_fmsub_ps((__m512)z[u], (__m512)factor, (__m512)(rounded[u] - (magic + kAlpha))); }
+    if constexpr (Split) EEPO_EACH(u) f[u] = z[u] * factor_low + f[u];
     EEPO_EACH(u) {
       const __m512 root = _mm512_permutex2var_ps(this->first, (__m512i)rounded[u], this->second);
       e[u] = (Vec)((UIntVec)root + ((UIntVec)rounded[u] << 18));
@@ -77,13 +91,18 @@ struct GuardedExponential : Exponential<Split> {
     return true;
   }
 #else
-  Vec below, above;
+  Vec top, below, above;
 
-  explicit GuardedExponential(const ExpScale& scale)
-      : Exponential<Split>(scale), below(splat(scale.near)), above(splat(-0.45f * scale.near)) {}
+  GuardedExponential(const ExpScale& scale, float reference)
+      : Exponential<Split>(scale), top(splat(reference)), below(splat(scale.near)), above(splat(-0.45f * scale.near)) {}
 
-  bool operator()(const Vec (&drop)[kBatch], Vec (&e)[kBatch]) const {
+  static bool usable() { return true; }
+  static double correction() { return 1; }
+
+  bool operator()(const Vec (&z)[kBatch], Vec (&e)[kBatch]) const {
+    Vec drop[kBatch];
     IntVec inside = ~IntVec{};
+    EEPO_EACH(u) drop[u] = top - z[u];
     EEPO_EACH(u) inside &= (drop[u] <= below) & (drop[u] >= above);
     if (!all_set(inside)) return false;
     Exponential<Split>::operator()(drop, e);
@@ -104,11 +123,10 @@ struct GuardedExponential : Exponential<Split> {
 
 // Overwrites whole batches by their exponentials up to the first that the guard refuses; returns where that is.
 template <class Guarded>
-int64_t keep_near(float* z, int64_t whole, const Guarded& guarded, float reference, DoubleSum& total) {
+int64_t keep_near(float* z, int64_t whole, const Guarded& guarded, DoubleSum& total) {
   constexpr int64_t kFloatRun = 8 * kBatchSize;  // elements whose sums are kept in floats
   constexpr uintptr_t kAhead = kStatsBlock * sizeof *z;
   const Guarded power = guarded;  // copies that no store can change, so that they stay in registers
-  const Vec top = splat(reference);
   DoubleSum sum{};
   int64_t i = 0;
   bool inside = true;
@@ -116,11 +134,10 @@ int64_t keep_near(float* z, int64_t whole, const Guarded& guarded, float referen
     const int64_t stop = whole - i < kFloatRun ? whole : i + kFloatRun;
     Vec s{};
     for (; i < stop; i += kBatchSize) {
-      Vec drop[kBatch], e[kBatch];
+      Vec logits[kBatch], e[kBatch];
       prefetch_batch<kBatchSize * sizeof *z>(z + i, kAhead);
-      load_batch<Float32>(z + i, drop);
-      EEPO_EACH(u) drop[u] = top - drop[u];
-      inside = power(drop, e);
+      load_batch<Float32>(z + i, logits);
+      inside = power(logits, e);
       if (!inside) break;
       store_batch<Float32>(z + i, e);
       s += total_of(e);
@@ -166,22 +183,22 @@ template <bool Split>
 BlockSums keep(float* z, int64_t count, const ExpScale& units, float reference) {
   const float nothing = -__builtin_inff();
   DoubleSum near{}, rest{};
+  double correction = 1;
   int64_t done = 0;
-  if (reference > nothing) {
-    done = keep_near(z, count - count % kBatchSize, GuardedExponential<Split>(units), reference, near);
-    if (done == count) return {reference, true, near.total(), 0};
+  const GuardedExponential<Split> guarded(units, reference);
+  if (reference > nothing && guarded.usable()) {
+    done = keep_near(z, count - count % kBatchSize, guarded, near);
+    correction = guarded.correction();
+    if (done == count) return {reference, true, correction * near.total(), correction};
   }
-  double sum = near.total();
   const float top = max(max_of<Float32>(z + done, count - done));
   if (top > nothing && !(top - reference < units.near / 3)) {  // a new reference; the old one may be -inf
-    const double places = (static_cast<double>(reference) - top) * units.log2e_high;
-    const float factor = static_cast<float>(std::exp2(places));
-    if (done > 0) scale<false>(z, done, factor, nullptr);
-    sum *= factor;
+    correction *= std::exp2((static_cast<double>(reference) - top) * units.log2e_high);
     reference = top;
   }
+  if (done > 0) scale<false>(z, done, static_cast<float>(correction), nullptr);
   keep_careful(z + done, count - done, Exponential<Split>(units), reference > nothing ? reference : 0.0f, rest);
-  return {reference, false, sum + rest.total(), 0};
+  return {reference, false, correction * near.total() + rest.total(), 1};
 }
 
 }  // namespace
