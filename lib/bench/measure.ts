@@ -34,7 +34,10 @@ export interface KernelResult {
   unit: Entry['unit'];
   /** Bytes or FLOPs per second at the minimum. */
   rate: number;
-  /** The fastest of its floors, scaled to this kernel's amount of work, and our time over it (minima). */
+  /**
+   * The fastest of its floors, scaled to this kernel's amount of work (median), and our time over it: each round takes the
+   * floors right before the kernel, and this is the median of the rounds' ratios.
+   */
   floor: { name: string; ms: number; ratio: number };
   extraBytes: number;
   errors: Errors;
@@ -71,6 +74,9 @@ interface Turn {
   peer?: string;
   runner: Runner;
   times: number[];
+  /** Of one of our kernels: what it is compared with, and its time over the fastest of them, round by round. */
+  floors: { name: string; scale: number }[];
+  ratios: number[];
 }
 
 export function summarize(times: readonly number[]): Times {
@@ -92,12 +98,18 @@ function chosen(entries: readonly Entry[], only: readonly string[]): Entry[] {
 
 /** Floors first, then each kernel with its peers after it. */
 function turnsOf(entries: readonly Entry[], native: Runner, offer: Offer, peers: Peers | undefined): Turn[] {
-  return entries.flatMap(({ name }) => [
-    { name, runner: native, times: [] },
-    ...Object.entries(offer)
-      .filter(([, names]) => peers && names.includes(name))
-      .map(([peer]) => ({ name, peer, runner: (peers as Peers).runner(peer), times: [] })),
-  ]);
+  const amounts = new Map(entries.map(({ name, amount }) => [name, amount]));
+  return entries.flatMap(({ name, amount, floors }): Turn[] => {
+    const scaled = floors
+      .filter((floor) => amounts.has(floor))
+      .map((floor) => ({ name: floor, scale: amount / (amounts.get(floor) as number) }));
+    return [
+      { name, runner: native, times: [], floors: scaled, ratios: [] },
+      ...Object.entries(offer)
+        .filter(([, names]) => peers && names.includes(name))
+        .map(([peer]) => ({ name, peer, runner: (peers as Peers).runner(peer), times: [], floors: [], ratios: [] })),
+    ];
+  });
 }
 
 /** Runs everything once, untimed: memory is touched and peers compile. Peers that fail are noted and left out. */
@@ -120,11 +132,16 @@ async function warmUp(turns: Turn[], notes: string[], options: MeasureOptions): 
 async function takeTimes(turns: Turn[], options: MeasureOptions): Promise<void> {
   for (let round = 0; round < options.rounds; round++) {
     options.progress?.(`round ${round + 1} of ${options.rounds}`);
-    for (const { name, runner, times } of turns) {
+    for (const { name, runner, times, floors, ratios } of turns) {
       options.signal?.throwIfAborted();
       const spent = times.reduce((sum, ms) => sum + ms, 0) / 1000;
       if (times.length >= LEAST_ROUNDS && spent > options.budget) continue;
-      times.push(await runner.run(name));
+      // The memory of a shared machine is faster in one second than in the next: the floor is that of this moment.
+      let floor = Number.POSITIVE_INFINITY;
+      for (const { name, scale } of floors) floor = Math.min(floor, (await runner.run(name)) * scale);
+      const ms = await runner.run(name);
+      times.push(ms);
+      if (floors.length > 0) ratios.push(ms / floor);
     }
   }
 }
@@ -133,7 +150,7 @@ async function peerResult(turn: Turn, ours: Times): Promise<PeerResult> {
   const ms = summarize(turn.times);
   return {
     ms,
-    ratio: ms.min / ours.min,
+    ratio: ms.median / ours.median,
     extraBytes: await turn.runner.memory(turn.name),
     errors: await turn.runner.errors(turn.name),
   };
@@ -149,7 +166,7 @@ async function kernelResult(
   const ms = summarize(ours.times);
   const scaled = floors
     .filter(({ name }) => entry.floors.includes(name))
-    .map(({ name, ms, amount }) => ({ name, ms: (ms.min * entry.amount) / amount }))
+    .map(({ name, ms, amount }) => ({ name, ms: (ms.median * entry.amount) / amount }))
     .sort((x, y) => x.ms - y.ms)[0] as { name: string; ms: number };
   const peers: Record<string, PeerResult> = {};
   for (const turn of mine) if (turn.peer !== undefined) peers[turn.peer] = await peerResult(turn, ms);
@@ -159,7 +176,7 @@ async function kernelResult(
     amount: entry.amount,
     unit: entry.unit,
     rate: entry.amount / (ms.min / 1000),
-    floor: { ...scaled, ratio: ms.min / scaled.ms },
+    floor: { ...scaled, ratio: summarize(ours.ratios).median },
     extraBytes: await ours.runner.memory(entry.name),
     errors: await ours.runner.errors(entry.name),
     peers,
