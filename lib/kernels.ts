@@ -1,6 +1,6 @@
 /** The fused kernels on a user's own tensors. Plain references of all of them: `reference`. */
 import { InvalidArgumentError } from './errors.js';
-import { callNative, loadNative } from './native.js';
+import { callNative, loadNative, type NativeAddon } from './native.js';
 import { type DType, describe, type NativeTensor, nativeOf, Tensor, wrapTensor } from './tensor.js';
 
 /** Logits [rows, vocab], or what they are the product of: hidden states [rows, dim] and a head [vocab, dim]. */
@@ -89,7 +89,10 @@ export interface ComplementaryLossReport {
 
 export interface ComplementaryGradOptions
   extends Call,
-    Pick<ComplementaryLossInput, 'offsets' | 'weight' | 'alpha' | 'window' | 'epsLow' | 'epsHigh' | 'clampGrad'> {
+    Pick<
+      ComplementaryLossInput,
+      'offsets' | 'weight' | 'carry' | 'alpha' | 'window' | 'epsLow' | 'epsHigh' | 'clampGrad'
+    > {
   /** H in nats, recorded when each token was drawn, [rows]: it decides the gate, before anything is computed. */
   entropy: Reals;
   /** tau > 0 of the logits. Default 1. */
@@ -281,15 +284,12 @@ export async function tokenGrad(
 export async function complementaryLoss(input: ComplementaryLossInput): Promise<ComplementaryLossReport> {
   const { signal, carry, ...rest } = requireOptions(input, 'complementaryLoss', '{ logprob, entropy, offsets }');
   const { alpha = 0.3, window = 3, epsLow = 1e-6, epsHigh = 1e-5, clampGrad = 'zero' } = rest;
-  let carried: NativeTensor | undefined;
   const temporaries = new Temporaries();
   try {
     const optional = (value: Reals | undefined, name: string): NativeTensor | undefined =>
       value == null ? undefined : reals(value, name, temporaries);
     const offsets = integers(rest.offsets, 'offsets', temporaries);
-    if (carry instanceof Float32Array) {
-      carried = temporaries.make(carry, [offsets.size - 1, window - 1], 'float32', 'carry');
-    } else if (carry != null) carried = nativeOf(carry, 'carry');
+    const carried = carryHandle(carry, offsets.size - 1, window - 1, temporaries);
     const arguments_ = {
       logprob: reals(rest.logprob, 'logprob', temporaries),
       entropy: reals(rest.entropy, 'entropy', temporaries),
@@ -301,10 +301,7 @@ export async function complementaryLoss(input: ComplementaryLossInput): Promise<
     };
     const report = await callNative(() => loadNative().complementaryLoss(arguments_, signal));
     const result = { ...report, a: wrapTensor(report.a) };
-    if (carry instanceof Float32Array && carried !== undefined) {
-      const next = carried;
-      carry.set((await callNative(() => next.data())) as Float32Array);
-    }
+    await carryBack(carry, carried);
     return result;
   } finally {
     temporaries.dispose();
@@ -339,21 +336,30 @@ export async function complementaryGrad(
   targets: TokenTargets,
   options: ComplementaryGradOptions,
 ): Promise<ComplementaryGradReport & { hidden?: Tensor; head?: Tensor }> {
-  const { signal, ...rest } = requireOptions(options, 'complementaryGrad', '{ entropy, offsets }');
+  const { signal, carry, ...rest } = requireOptions(options, 'complementaryGrad', '{ entropy, offsets }');
   const { alpha = 0.3, window = 3, epsLow = 1e-6, epsHigh = 1e-5, clampGrad = 'zero', temperature = 1 } = rest;
-  const { tensors, ...report } = await withTemporaries((temporary) => {
+  const temporaries = new Temporaries();
+  let report: Awaited<ReturnType<NativeAddon['complementaryGrad']>>;
+  try {
     const [logits, hidden, head] = inputHandles(input);
-    const ids = integers(targets, 'targets', temporary);
+    const ids = integers(targets, 'targets', temporaries);
+    const offsets = integers(rest.offsets, 'offsets', temporaries);
+    const carried = carryHandle(carry, offsets.size - 1, window - 1, temporaries);
     const arguments_ = {
-      entropy: reals(rest.entropy, 'entropy', temporary),
-      offsets: integers(rest.offsets, 'offsets', temporary),
-      weight: rest.weight == null ? undefined : reals(rest.weight, 'weight', temporary),
+      entropy: reals(rest.entropy, 'entropy', temporaries),
+      offsets,
+      weight: rest.weight == null ? undefined : reals(rest.weight, 'weight', temporaries),
+      carry: carried,
       ...{ alpha, window, epsLow, epsHigh, clampGrad, temperature },
     };
-    return callNative(() => loadNative().complementaryGrad(logits, hidden, head, ids, arguments_, signal));
-  });
+    report = await callNative(() => loadNative().complementaryGrad(logits, hidden, head, ids, arguments_, signal));
+    await carryBack(carry, carried);
+  } finally {
+    temporaries.dispose();
+  }
+  const { tensors, ...numbers } = report;
   const [a, logprob, dHidden, dHead] = tensors;
-  const result = { ...report, a: wrapTensor(a as NativeTensor), logprob: wrapTensor(logprob as NativeTensor) };
+  const result = { ...numbers, a: wrapTensor(a as NativeTensor), logprob: wrapTensor(logprob as NativeTensor) };
   if (dHidden === undefined || dHead === undefined) return result;
   return { ...result, hidden: wrapTensor(dHidden), head: wrapTensor(dHead) };
 }
@@ -424,6 +430,22 @@ class Temporaries {
   dispose(): void {
     for (const handle of this.#handles) handle.dispose();
   }
+}
+
+/** `carry` of the unlearning loss as a tensor; a Float32Array is copied, and filled again by {@link carryBack}. */
+function carryHandle(
+  carry: ComplementaryLossInput['carry'],
+  sequences: number,
+  history: number,
+  temporaries: Temporaries,
+): Optional<NativeTensor> {
+  if (carry instanceof Float32Array) return temporaries.make(carry, [sequences, history], 'float32', 'carry');
+  return carry == null ? undefined : nativeOf(carry, 'carry');
+}
+
+async function carryBack(carry: ComplementaryLossInput['carry'], carried: Optional<NativeTensor>): Promise<void> {
+  if (!(carry instanceof Float32Array) || carried === undefined) return;
+  carry.set((await callNative(() => carried.data())) as Float32Array);
 }
 
 function withTemporaries<T>(body: (temporary: Temporaries) => T): T {

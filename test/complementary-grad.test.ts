@@ -95,6 +95,51 @@ describe('complementaryGrad', () => {
     });
   }
 
+  it('carries the gate from chunk to chunk', async () => {
+    const change = { alpha: 0.35, clampGrad: 'saturate' as const, weight: [0.2, 0.1] };
+    const whole = Tensor.from(logitsOf(), { shape: [rows, vocab] });
+    const all = await complementaryGrad(whole, targets, { ...change, entropy, offsets: [0, 4, 9] });
+    const carry = new Float32Array(4).fill(Number.NaN);
+    const gates: number[][] = [];
+    const gradients: number[] = [];
+    // tokens 0-2 and 4-5, then 3 and 6-8
+    for (const [own, ends] of [
+      [
+        [0, 1, 2, 4, 5],
+        [0, 3, 5],
+      ],
+      [
+        [3, 6, 7, 8],
+        [0, 1, 4],
+      ],
+    ] as const) {
+      const data = own.flatMap((row) => [...logitsOf().subarray(row * vocab, (row + 1) * vocab)]);
+      const part = Tensor.from(Float32Array.from(data), { shape: [own.length, vocab] });
+      const report = await complementaryGrad(
+        part,
+        own.map((row) => targets[row] as number),
+        { ...change, entropy: own.map((row) => entropy[row] as number), offsets: ends, carry },
+      );
+      gates.push([...report.gate]);
+      const values = await part.data();
+      own.forEach((row, i) => {
+        gradients[row] = values[i * vocab + 3] as number;
+      });
+    }
+    const order = [0, 1, 2, 4, 5, 3, 6, 7, 8];
+    assert.deepEqual(
+      gates.flat(),
+      order.map((row) => all.gate[row]),
+    );
+    assert.ok(gates.flat().includes(0) && gates.flat().includes(1));
+    const data = await whole.data();
+    assert.deepEqual(
+      gradients,
+      Array.from({ length: rows }, (_, row) => data[row * vocab + 3]),
+    );
+    assert.deepEqual([...carry], [entropy[3], entropy[2], entropy[8], entropy[7]]);
+  });
+
   it('takes no row at all, and leaves everything as it was when an argument is wrong', async () => {
     const none = await complementaryGrad(Tensor.zeros([0, 5]), [], { entropy: [], offsets: [0] });
     assert.deepEqual([none.loss, none.tokens, none.gate.length], [0, 0, 0]);

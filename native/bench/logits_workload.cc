@@ -202,7 +202,7 @@ class LogitsWorkload final : public Workload {
     std::vector<uint8_t> gate(static_cast<size_t>(rows()));
     ComplementaryOptions options;
     options.alpha = alpha;
-    entropy_gate(entropy.data(), host_offsets_.data(), sequences_, options, gate.data());
+    entropy_gate(entropy.data(), host_offsets_.data(), sequences_, nullptr, options, gate.data());
     for (const uint8_t open : gate) weight.push_back(open ? 1.0f / static_cast<float>(rows()) : 0.0f);
     at::Tensor out = floats(rows());
     ops().upload(out.data_ptr(), weight.data(), static_cast<int64_t>(out.nbytes()));

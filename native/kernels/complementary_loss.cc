@@ -37,15 +37,15 @@ struct Sequence {
 };
 
 // Eq. 5, summed from token t backwards: a carried entropy stands where it stood in the sequence, so chunks do not show.
-double window_mean(const Sequence& seq, int64_t t, int window) {
+double window_mean(const float* entropies, const float* carry, int64_t t, int window) {
   double sum = 0;
   int count = 0;
   for (int back = 0; back < window; ++back) {
     float entropy = std::numeric_limits<float>::quiet_NaN();
     if (back <= t) {
-      entropy = seq.entropy[t - back];
-    } else if (seq.carry) {
-      entropy = seq.carry[back - t - 1];
+      entropy = entropies[t - back];
+    } else if (carry) {
+      entropy = carry[back - t - 1];
     }
     if (std::isnan(entropy)) break;  // the response's start
     sum += static_cast<double>(entropy);
@@ -72,7 +72,7 @@ ComplementaryResult run_sequence(const Sequence& seq, const ComplementaryOptions
   ComplementaryResult result;
   result.tokens = seq.tokens;
   for (int64_t t = 0; t < seq.tokens; ++t) {
-    const bool open = window_mean(seq, t, options.window) < static_cast<double>(options.alpha);
+    const bool open = window_mean(seq.entropy, seq.carry, t, options.window) < static_cast<double>(options.alpha);
     if (gate) gate[t] = open;
     a[t] = 0;
     if (!open) continue;
@@ -108,15 +108,16 @@ void check_numbers(const float* logprob, const float* entropy, const float* one_
 
 }  // namespace
 
-void entropy_gate(const float* entropy, const int64_t* offsets, int64_t sequences, const ComplementaryOptions& options,
-                  uint8_t* gate) {
+void entropy_gate(const float* entropy, const int64_t* offsets, int64_t sequences, const float* carry,
+                  const ComplementaryOptions& options, uint8_t* gate) {
   check_options(options);
   for (int64_t k = 0; k < sequences; ++k) {
     const int64_t begin = offsets[k], count = offsets[k + 1] - begin;
-    const Sequence seq{nullptr, entropy + begin, nullptr, count, 0, nullptr};
+    const float* before = carry ? carry + k * (options.window - 1) : nullptr;
     for (int64_t t = 0; t < count; ++t) {
-      check(std::isfinite(seq.entropy[t]), ErrorCode::NonFinite, "entropy[", begin + t, "] is ", seq.entropy[t]);
-      gate[begin + t] = window_mean(seq, t, options.window) < static_cast<double>(options.alpha);
+      check(std::isfinite(entropy[begin + t]), ErrorCode::NonFinite, "entropy[", begin + t, "] is ",
+            entropy[begin + t]);
+      gate[begin + t] = window_mean(entropy + begin, before, t, options.window) < static_cast<double>(options.alpha);
     }
   }
 }

@@ -36,9 +36,10 @@ struct ComplementaryResult {
   int64_t active_tokens = 0;  // a_t != 0
 };
 
-/// Eq. 4-5 alone: gate[t] = I_t of every token. What a forward pass need not compute is known before it.
-void entropy_gate(const float* entropy, const int64_t* offsets, int64_t sequences, const ComplementaryOptions& options,
-                  uint8_t* gate);
+/// Eq. 4-5 alone: gate[t] = I_t of every token. What a forward pass need not compute is known before it. carry: as
+/// below, but read only; may be null.
+void entropy_gate(const float* entropy, const int64_t* offsets, int64_t sequences, const float* carry,
+                  const ComplementaryOptions& options, uint8_t* gate);
 
 /// All token arrays have `offsets[sequences]` elements; sequence k owns [offsets[k], offsets[k+1]).
 /// logprob, entropy: of the sampling distribution, recorded when the token was drawn or recomputed.

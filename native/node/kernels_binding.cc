@@ -273,19 +273,19 @@ struct ComplementaryGradient {
 
 struct ComplementaryInput {
   Input input;
-  at::Tensor targets, entropy, offsets, weight;
+  at::Tensor targets, entropy, offsets, weight, carry;
   ComplementaryOptions options;
   float temperature;
 };
 
 /// w_t I_t of every token, and the gate. Vectors of the host.
 std::vector<float> row_weights(const at::Tensor& entropy, const at::Tensor& offsets, const at::Tensor& weight,
-                               const ComplementaryOptions& options, std::vector<uint8_t>& gate) {
+                               const float* carry, const ComplementaryOptions& options, std::vector<uint8_t>& gate) {
   const int64_t* offset = offsets.const_data_ptr<int64_t>();
   const int64_t sequences = offsets.numel() - 1;
   std::vector<float> rows(static_cast<size_t>(entropy.numel()));
   gate.resize(rows.size());
-  entropy_gate(entropy.const_data_ptr<float>(), offset, sequences, options, gate.data());
+  entropy_gate(entropy.const_data_ptr<float>(), offset, sequences, carry, options, gate.data());
   for (int64_t k = 0; k < sequences; ++k) {
     const double tokens = static_cast<double>(offset[k + 1] - offset[k]);
     const float w = weight.defined() ? weight.const_data_ptr<float>()[k]
@@ -304,7 +304,9 @@ ComplementaryGradient complementary_gradient(const ComplementaryInput& call, con
   // Looked at on the host, before anything is written.
   Targets targets(ops, bring_to(Device::Cpu, call.targets), input.cols);
   ComplementaryGradient out;
-  const std::vector<float> rows = row_weights(entropy, offsets, weight, call.options, out.gate);
+  const at::Tensor host_carry = call.carry.defined() ? bring_to(Device::Cpu, call.carry) : call.carry;
+  float* carry = host_carry.defined() ? host_carry.data_ptr<float>() : nullptr;
+  const std::vector<float> rows = row_weights(entropy, offsets, weight, carry, call.options, out.gate);
   const auto count = static_cast<size_t>(input.rows);
   std::vector<float> logprob(count), one_minus_p(count);
   if (input.fused()) {
@@ -342,8 +344,10 @@ ComplementaryGradient complementary_gradient(const ComplementaryInput& call, con
     }
   out.result = complementary_loss(logprob.data(), entropy.const_data_ptr<float>(), one_minus_p.data(),
                                   offsets.const_data_ptr<int64_t>(), offsets.numel() - 1,
-                                  weight.defined() ? weight.const_data_ptr<float>() : nullptr, nullptr, call.options,
+                                  weight.defined() ? weight.const_data_ptr<float>() : nullptr, carry, call.options,
                                   a.data_ptr<float>(), nullptr);
+  if (carry && !host_carry.is_same(call.carry))
+    ops.upload(call.carry.data_ptr(), carry, static_cast<int64_t>(host_carry.nbytes()));
   out.tensors.insert(out.tensors.begin(), {bring_to(ops.device(), a), bring_to(ops.device(), host_logprob)});
   return out;
 }
@@ -370,6 +374,7 @@ Napi::Value complementary_grad_js(const Napi::CallbackInfo& info) {
       require_dtype(call.weight, "weight", DType::Float32);
       require_length(call.weight, "weight", call.offsets.numel() - 1, "sequence");
     }
+    call.carry = carry_argument(options, call.offsets.numel() - 1, call.options);
     return run(
         info.Env(), call.input.device(), info[5],
         [call](const CancelToken& cancel) { return complementary_gradient(call, cancel); },

@@ -56,6 +56,18 @@ void check_offsets(const at::Tensor& offsets, int64_t tokens) {
         ", got ", offset[sequences]);
 }
 
+at::Tensor carry_argument(Napi::Object options, int64_t sequences, const ComplementaryOptions& parsed) {
+  at::Tensor carry = unwrap_optional_tensor(options.Get("carry"), "carry");
+  if (!carry.defined()) return carry;
+  require_dtype(carry, "carry", DType::Float32);
+  const int64_t history = parsed.window - 1;
+  check(carry.dim() == 2 && carry.size(0) == sequences && carry.size(1) == history, ErrorCode::InvalidArgument,
+        "carry must have shape [sequences, window - 1] = [", sequences, ", ", history, "], got ",
+        shape_string(carry.sizes()));
+  check(carry.is_contiguous(), ErrorCode::InvalidArgument, "carry is written and must be contiguous");
+  return carry;
+}
+
 Napi::Object loss_numbers(Napi::Env env, const ComplementaryResult& result, const std::vector<uint8_t>& gate) {
   Napi::Object report = Napi::Object::New(env);
   const auto set = [&](const char* name, auto value) { report.Set(name, static_cast<double>(value)); };
@@ -111,16 +123,8 @@ LossInput loss_input(Napi::Object options) {
         "offsets must have shape [sequences + 1], got ", shape_string(input.offsets.sizes()));
   const int64_t sequences = input.offsets.numel() - 1;
   input.weight = float_vector(options.Get("weight"), "weight", sequences, "sequence");
-  input.carry = unwrap_optional_tensor(options.Get("carry"), "carry");
-  if (input.carry.defined()) {
-    require_dtype(input.carry, "carry", DType::Float32);
-    const int64_t history = input.options.window - 1;
-    check(input.carry.dim() == 2 && input.carry.size(0) == sequences && input.carry.size(1) == history,
-          ErrorCode::InvalidArgument, "carry must have shape [sequences, window - 1] = [", sequences, ", ", history,
-          "], got ", shape_string(input.carry.sizes()));
-    check(input.carry.is_contiguous(), ErrorCode::InvalidArgument, "carry is written and must be contiguous");
-    require_same_device(input.carry, "carry", input.logprob, "logprob");
-  }
+  input.carry = carry_argument(options, sequences, input.options);
+  if (input.carry.defined()) require_same_device(input.carry, "carry", input.logprob, "logprob");
   return input;
 }
 

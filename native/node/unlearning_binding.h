@@ -13,6 +13,9 @@ namespace eepo::node {
 /// alpha, window, epsLow, epsHigh and clampGrad of an options object.
 ComplementaryOptions loss_options(Napi::Object options);
 
+/// options.carry, [sequences, window - 1] and writable; undefined where it is not given.
+at::Tensor carry_argument(Napi::Object options, int64_t sequences, const ComplementaryOptions& parsed);
+
 /// Fails unless offsets (on the host) rise from 0 to `tokens`.
 void check_offsets(const at::Tensor& offsets, int64_t tokens);
 

@@ -28,7 +28,7 @@ TokenComplements Model::accumulate_complements(const TrainBatch& batch, const fl
                                                const ForgetOptions& options, const CancelToken& cancel) {
   const auto n = static_cast<size_t>(offsets.back());
   std::vector<uint8_t> open(n);
-  entropy_gate(entropy, offsets.data(), static_cast<int64_t>(weight.size()), options.loss, open.data());
+  entropy_gate(entropy, offsets.data(), static_cast<int64_t>(weight.size()), nullptr, options.loss, open.data());
   // A token behind a closed gate has no loss whatever its probability is: any will do.
   TokenComplements seen{std::vector<float>(n, std::log(0.5f)), std::vector<float>(n, 0.5f)};
   if (std::ranges::find(open, uint8_t{1}) == open.end()) return seen;
