@@ -150,12 +150,15 @@ describe('eepo train', () => {
     const args = ['train', preset('eepo'), ...small.flatMap((v) => ['--set', v]), '--set', 'run.iterations=100000'];
     const child = spawn(process.execPath, [main, ...args, '--out', out], { cwd: folder });
     let stderr = '';
+    let interrupted = false;
     child.stderr.on('data', (chunk: Buffer) => {
       stderr += chunk;
-      if (stderr.includes('1/100000')) child.kill('SIGINT');
+      if (interrupted || !stderr.includes('1/100000')) return;
+      interrupted = true; // once: a second signal ends the process at once
+      child.kill('SIGINT');
     });
-    const status = await new Promise((resolve) => child.once('exit', resolve));
-    assert.equal(status, 1);
+    const status = await new Promise((resolve) => child.once('close', resolve));
+    assert.equal(status, 1, stderr);
     assert.match(stderr, /error: .*aborted.*\[EEPO_ABORTED\]/);
     assert.deepEqual(readdirSync(out).sort(), ['completions.jsonl', 'config.toml', 'metrics.jsonl']);
     assert.ok(jsonLines(join(out, 'metrics.jsonl')).length >= 1);
