@@ -254,7 +254,12 @@ describe('cuda: kernels agree with the CPU', { skip }, () => {
     const ids = Tensor.from(Int32Array.of(1, 10, -1));
     for (const bad of [[1, 10, -1], await ids.to({ device: 'cuda' })]) {
       await assert.rejects(tokenStats(logits, bad), { code: 'EEPO_INVALID_ARGUMENT', message: /targets\[1\] is 10,/ });
+      await assert.rejects(tokenGrad(logits, bad, { a: [1, 1, 1] }), /targets\[1\] is 10,/);
     }
+    assert.ok(
+      (await logits.data()).every((value) => value === 0),
+      'and nothing was written',
+    );
   });
 });
 

@@ -25,4 +25,7 @@ Napi::Object loss_numbers(Napi::Env env, const ComplementaryResult& result, cons
 /// complementaryLoss and ascend; called by register_kernels().
 void register_unlearning(Napi::Env env, Napi::Object exports);
 
+/// complementaryGrad; called by register_kernels().
+void register_complementary_grad(Napi::Env env, Napi::Object exports);
+
 }  // namespace eepo::node
