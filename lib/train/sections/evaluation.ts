@@ -1,0 +1,31 @@
+/** [eval]: evaluation during training. */
+import { flag, integer, integers, number, section, strings } from '../config-file.js';
+
+export const evaluation = section(
+  {
+    every: integer(0, { min: 0 }, { doc: 'Evaluate after every n-th iteration; 0 = never.' }),
+    atStart: flag(false, { doc: 'Evaluate before the first iteration too.' }),
+    atEnd: flag(false, { doc: 'Evaluate after the last iteration, whatever `every` says.' }),
+    splits: strings([], { doc: 'Splits of the task to evaluate on. Empty = all but "train".' }),
+    maxProblems: integer(300, { min: 1 }, { doc: 'Problems per split that are decoded greedily, the first ones.' }),
+    sampleProblems: integer(100, { min: 1 }, { doc: 'Of these, the problems that are sampled, the first ones.' }),
+    greedy: flag(true, { doc: 'Accuracy of greedy decoding.', paper: 'pass@1 by greedy decoding' }),
+    samplesPerPrompt: integer(
+      64,
+      { min: 0 },
+      { doc: 'Samples per problem for pass@k and distinct solutions; 0 = none.' },
+    ),
+    passK: integers(
+      [1, 8, 64],
+      { min: 1 },
+      { doc: 'The k of the unbiased pass@k; those above samplesPerPrompt are left out.' },
+    ),
+    temperature: number(1, { over: 0 }, { doc: 'Temperature of the samples.', paper: '1.0' }),
+    maxNewTokens: integer(
+      0,
+      { min: 0 },
+      { doc: 'Tokens after which a response is cut off; 0 = rollout.maxNewTokens.' },
+    ),
+  },
+  "Evaluation of the policy (never of theta').",
+);

@@ -1,0 +1,25 @@
+/** [rollout]: sampling. */
+import { integer, integers, number, section } from '../config-file.js';
+
+export const rollout = section(
+  {
+    promptsPerIteration: integer(128, { min: 1 }, { doc: 'Prompts per iteration.', paper: '128' }),
+    groupSize: integer(
+      8,
+      { min: 2 },
+      { doc: 'G, samples per prompt. EEPO draws half of them in each stage, so G must be even there.', paper: '8' },
+    ),
+    maxNewTokens: integer(4096, { min: 1 }, { doc: 'Tokens after which a response is cut off.', paper: '4096' }),
+    temperature: number(
+      1,
+      { over: 0 },
+      { doc: 'Sampling temperature; the loss is computed at the same one.', paper: 'not given' },
+    ),
+    stopTokens: integers(
+      [],
+      { min: 0 },
+      { doc: 'Token ids that end a response. Empty = the end-of-sequence ids of the model folder.' },
+    ),
+  },
+  'Sampling. All of it is from the full distribution: top-p 1, no top-k, as exact ratios need.',
+);

@@ -1,0 +1,47 @@
+/** [unlearn]: the step between the two stages. */
+import { choice, flag, integer, number, section } from '../config-file.js';
+
+export const unlearn = section(
+  {
+    enabled: flag(true, { doc: 'true is EEPO: sample G/2, forget, sample G/2. false is GRPO.', paper: 'true' }),
+    eta: number(
+      3e-3,
+      { min: 0 },
+      { doc: "Step size of the one ascent step theta' = theta + eta grad L (Eq. 11).", paper: '3e-3' },
+    ),
+    alpha: number(
+      0.3,
+      { over: 0 },
+      { doc: 'Gate: only where the mean entropy over the window is below this many nats (Eq. 5).', paper: '0.3' },
+    ),
+    window: integer(
+      3,
+      { min: 1 },
+      { doc: 'm, the length of the gate\'s window (Eq. 4), in tokens or, for gate "step", iterations.', paper: '3' },
+    ),
+    gate: choice(['token', 'step', 'token+step', 'always', 'never'], 'token', {
+      doc: 'Reading of the gate: "token" as in Eq. 4-5 and 10; "step" on the mean entropy of the last m iterations, as in Algorithm 1; both; every token; none.',
+      paper: 'leaves it open',
+    }),
+    epsLow: number(1e-6, { min: 0, max: 0.5 }, { doc: 'Lower clip of p in Eq. 9.', paper: 'not given' }),
+    epsHigh: number(
+      1e-5,
+      { min: 0, max: 0.5 },
+      { doc: 'Upper clip, 1 - p, in Eq. 9. A large value exempts the most dominant tokens.', paper: 'not given' },
+    ),
+    clampGrad: choice(['zero', 'saturate'], 'zero', {
+      doc: 'Gradient of clipped tokens: "zero" as automatic differentiation of a clamp gives, or that of the bound.',
+      paper: 'leaves it open',
+    }),
+    normalize: choice(['none', 'gradNorm'], 'none', {
+      doc: '"gradNorm" divides the gradient by its global norm, so that eta is the length of the step.',
+      paper: 'none',
+    }),
+    probeTokens: integer(
+      256,
+      { min: 0 },
+      { doc: 'Stage-1 tokens whose log-prob is measured again after the step (unlearn/stage1_logp_delta); 0 = none.' },
+    ),
+  },
+  'The temporary unlearning between the two stages of the rollout (Eq. 9-11).',
+);
