@@ -1,10 +1,12 @@
 /** A language model that can be scored, sampled, trained and made to forget: the native decoder's TypeScript face. */
 import { createHash } from 'node:crypto';
-import { copyFile, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
-import { normalizeConfig, type PolicyConfig, readConfig, readJson } from './config-json.js';
-import { DisposedError, InvalidArgumentError, InvalidFileError, UnsupportedError } from './errors.js';
+import { writeCheckpoint } from './checkpoint-writer.js';
+import { normalizeConfig, type PolicyConfig, readConfig } from './config-json.js';
+import { DisposedError, InvalidArgumentError, UnsupportedError } from './errors.js';
+import { checkFolder, weightFiles } from './model-folder.js';
 import { callNative, loadNative } from './native.js';
+import type { NativeModel } from './native-model.js';
+import { packBatch, packSequences, temperatureOf, wholeNumber } from './policy-arguments.js';
 import type {
   Device,
   ForgetOptions,
@@ -19,76 +21,6 @@ import type {
   TokenStatistics,
 } from './policy-types.js';
 import { describe, type NativeTensor, requireDevice, type Tensor, type TensorDevice, wrapTensor } from './tensor.js';
-
-/** native/node/model_binding.cc. */
-interface NativeModel {
-  readonly numParameters: number;
-  score(ids: Int32Array, lengths: Int32Array, microBatchTokens: number, signal?: AbortSignal): Promise<TokenStatistics>;
-  logits(ids: Int32Array, signal?: AbortSignal): Promise<NativeTensor>;
-  generate(
-    ids: Int32Array,
-    lengths: Int32Array,
-    options: Record<string, unknown>,
-    signal?: AbortSignal,
-    onProgress?: (tokens: number, running: number) => void,
-  ): Promise<{
-    tokens: Int32Array;
-    lengths: Int32Array;
-    logprob: Float32Array;
-    entropy: Float32Array;
-    stopped: Uint8Array;
-  }>;
-  forward(
-    ids: Int32Array,
-    lengths: Int32Array,
-    promptLengths: Int32Array,
-    temperature: number,
-    keep: boolean,
-    signal?: AbortSignal,
-  ): Promise<TokenStatistics>;
-  backward(a: Float32Array, b: Float32Array | null): Promise<void>;
-  step(options: Record<string, number>): Promise<StepReport>;
-  zeroGrad(): Promise<void>;
-  forget(
-    ids: Int32Array,
-    lengths: Int32Array,
-    promptLengths: Int32Array,
-    entropy: Float32Array,
-    options: Record<string, unknown>,
-    signal?: AbortSignal,
-  ): Promise<ForgetReport>;
-  syncRollout(): Promise<void>;
-  gradients(): Promise<[string, NativeTensor][]>;
-  parameters(): Promise<[string, NativeTensor][]>;
-  clone(): Promise<NativeModel>;
-  save(path: string, signal?: AbortSignal): Promise<void>;
-  dispose(): void;
-}
-
-declare module './native.js' {
-  interface NativeAddon {
-    loadModel(
-      config: PolicyConfig,
-      paths: string[],
-      signal: AbortSignal | undefined,
-      device: TensorDevice,
-    ): Promise<NativeModel>;
-    createModel(config: PolicyConfig, seed: number, device: TensorDevice): Promise<NativeModel>;
-  }
-}
-
-/** Files of a model folder that are copied, unchanged, into a saved one. */
-const companionFiles = [
-  'generation_config.json',
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'special_tokens_map.json',
-  'added_tokens.json',
-  'vocab.json',
-  'merges.txt',
-  'tokenizer.model',
-  'chat_template.jinja',
-];
 
 /** Tokens (prompt + response) that one `score` pass holds at a time. */
 const scoreMicroBatchTokens = 2048;
@@ -188,7 +120,7 @@ export class Policy implements PolicyLike {
   ): Promise<{ logprob: Float32Array; entropy: Float32Array }[]> {
     const native = this.#native;
     if (sequences.length === 0) return [];
-    const { ids, lengths } = this.#pack(sequences, 'sequences');
+    const { ids, lengths } = packSequences(this.config, sequences, 'sequences');
     const flat = await callNative(() => native.score(ids, lengths, scoreMicroBatchTokens, options.signal));
     let at = 0;
     return sequences.map((sequence, s) => {
@@ -205,7 +137,7 @@ export class Policy implements PolicyLike {
    */
   async logits(ids: readonly number[], options: { signal?: AbortSignal } = {}): Promise<Tensor<'float32'>> {
     const native = this.#native;
-    const packed = this.#pack([ids], 'ids');
+    const packed = packSequences(this.config, [ids], 'ids');
     return wrapTensor<'float32'>(await callNative(() => native.logits(packed.ids, options.signal)));
   }
 
@@ -227,7 +159,7 @@ export class Policy implements PolicyLike {
     if (prompts.length === 0) throw new InvalidArgumentError('prompts is empty: pass at least one prompt');
     const samplesPerPrompt = wholeNumber(options.samplesPerPrompt ?? 1, 'samplesPerPrompt', 1);
     const maxNewTokens = wholeNumber(options.maxNewTokens, 'maxNewTokens', 1);
-    const { ids, lengths } = this.#pack(prompts, 'prompts', maxNewTokens);
+    const { ids, lengths } = packSequences(this.config, prompts, 'prompts', maxNewTokens);
     const promptIds = options.promptIds ?? prompts.map((_, i) => i);
     if (promptIds.length !== prompts.length) {
       throw new InvalidArgumentError(
@@ -283,7 +215,7 @@ export class Policy implements PolicyLike {
     options: { temperature?: number; keepActivations?: boolean; signal?: AbortSignal } = {},
   ): Promise<TokenStatistics> {
     const native = this.#native;
-    const { ids, lengths, promptLengths } = this.#packBatch(batch);
+    const { ids, lengths, promptLengths } = packBatch(this.config, batch);
     const temperature = temperatureOf(options.temperature, false);
     return callNative(() =>
       native.forward(ids, lengths, promptLengths, temperature, options.keepActivations ?? true, options.signal),
@@ -349,7 +281,7 @@ export class Policy implements PolicyLike {
    */
   async forget(batch: SequenceBatch, options: ForgetOptions): Promise<ForgetReport> {
     const native = this.#native;
-    const { ids, lengths, promptLengths } = this.#packBatch(batch);
+    const { ids, lengths, promptLengths } = packBatch(this.config, batch);
     if (!Number.isFinite(options.eta)) throw new InvalidArgumentError(`eta must be finite, got ${options.eta}`);
     return callNative(() =>
       native.forget(
@@ -406,24 +338,7 @@ export class Policy implements PolicyLike {
    */
   async save(dir: string): Promise<void> {
     const native = this.#native;
-    await mkdir(dir, { recursive: true }).catch((cause: NodeJS.ErrnoException) => {
-      throw new InvalidArgumentError(`dir: ${dir} cannot be made a folder (${cause.code})`, { cause });
-    });
-    await callNative(() => native.save(join(dir, 'model.safetensors')));
-    // an index of another model's shards would be read before our one file
-    await rm(join(dir, 'model.safetensors.index.json'), { force: true });
-    const { torch_dtype: _old, dtype: _new, ...raw } = this.#raw;
-    const dtypeKey = 'torch_dtype' in this.#raw ? 'torch_dtype' : 'dtype';
-    const json = `${JSON.stringify({ ...raw, [dtypeKey]: 'float32' }, null, 2)}\n`;
-    await writeFile(join(dir, 'config.json.tmp'), json);
-    await rename(join(dir, 'config.json.tmp'), join(dir, 'config.json'));
-    if (this.#source === null) return;
-    const present = new Set(await readdir(this.#source));
-    for (const file of companionFiles.filter((name) => present.has(name))) {
-      const target = join(dir, file);
-      await copyFile(join(this.#source, file), `${target}.tmp`);
-      await rename(`${target}.tmp`, target);
-    }
+    await writeCheckpoint(dir, { model: native, config: this.#raw, companions: this.#source });
   }
 
   /** SHA-256 of the master weights, hex: equal for equal bytes. */
@@ -446,119 +361,10 @@ export class Policy implements PolicyLike {
   [Symbol.dispose](): void {
     this.dispose();
   }
-
-  /** Flattens sequences after checking that each is non-empty, in the vocabulary and, with `extra`, in the context. */
-  #pack(sequences: readonly (readonly number[])[], name: string, extra = 0) {
-    const { vocabSize, maxPositionEmbeddings: context } = this.config;
-    const total = sequences.reduce((sum, sequence) => sum + sequence.length, 0);
-    const ids = new Int32Array(total);
-    const lengths = new Int32Array(sequences.length);
-    let at = 0;
-    sequences.forEach((sequence, s) => {
-      if (typeof sequence !== 'object' || sequence === null) {
-        throw new InvalidArgumentError(`${name}[${s}] must be an array of token ids, got ${describe(sequence)}`);
-      }
-      if (sequence.length === 0) {
-        throw new InvalidArgumentError(
-          `${name}[${s}] is empty: it needs at least one token (a bos token, for instance)`,
-        );
-      }
-      if (sequence.length + extra > context) {
-        const more = extra > 0 ? ` and maxNewTokens ${extra}` : '';
-        throw new InvalidArgumentError(
-          `${name}[${s}] has ${sequence.length} tokens${more}, more than the model's context of ${context} ` +
-            `(max_position_embeddings); shorten it${extra > 0 ? ' or lower maxNewTokens' : ''}`,
-        );
-      }
-      lengths[s] = sequence.length;
-      for (const id of sequence) {
-        if (!(Number.isInteger(id) && id >= 0 && id < vocabSize)) {
-          throw new InvalidArgumentError(
-            `${name}[${s}] holds ${describe(id)}, not a token id from 0 to ${vocabSize - 1}`,
-          );
-        }
-        ids[at++] = id;
-      }
-    });
-    return { ids, lengths };
-  }
-
-  #packBatch(batch: SequenceBatch) {
-    const { prompts, responses } = batch;
-    if (prompts.length === 0) throw new InvalidArgumentError('prompts is empty: pass at least one sequence');
-    if (prompts.length !== responses.length) {
-      throw new InvalidArgumentError(`prompts has ${prompts.length} rows and responses ${responses.length}`);
-    }
-    const empty = prompts.findIndex((prompt) => prompt.length === 0);
-    if (empty >= 0) {
-      throw new InvalidArgumentError(`prompts[${empty}] is empty: the first response token needs a token before it`);
-    }
-    const packed = this.#pack(
-      prompts.map((prompt, i) => [...prompt, ...(responses[i] as readonly number[])]),
-      'prompts + responses',
-    );
-    return { ...packed, promptLengths: Int32Array.from(prompts, (prompt) => prompt.length) };
-  }
 }
 
 function named(list: [string, NativeTensor][]): Map<string, Tensor> {
   return new Map(list.map(([name, native]) => [name, wrapTensor<'float32'>(native)]));
-}
-
-function wholeNumber(value: number, name: string, lowest: number): number {
-  if (!(Number.isSafeInteger(value) && value >= lowest)) {
-    throw new InvalidArgumentError(`${name} must be an integer >= ${lowest}, got ${value}`);
-  }
-  return value;
-}
-
-function temperatureOf(value = 1, allowZero: boolean): number {
-  if (!(Number.isFinite(value) && (value > 0 || (allowZero && value === 0)))) {
-    throw new InvalidArgumentError(
-      `temperature must be a finite number > 0${allowZero ? ', or 0 for greedy decoding' : ''}, got ${value}`,
-    );
-  }
-  return value;
-}
-
-async function checkFolder(dir: string): Promise<void> {
-  const info = await stat(dir).catch(() => null);
-  if (!info) {
-    throw new InvalidFileError(
-      `${dir} does not exist; pass the path of a Hugging Face model folder (config.json, weights)`,
-    );
-  }
-  if (!info.isDirectory()) throw new InvalidFileError(`${dir} is a file, not a model folder`);
-}
-
-/** The weights of a folder: model.safetensors, or the shards its index names. */
-async function weightFiles(dir: string): Promise<string[]> {
-  const indexPath = join(dir, 'model.safetensors.index.json');
-  const single = join(dir, 'model.safetensors');
-  const index = await readJson(indexPath, null);
-  if (!index || (await stat(single).catch(() => null))) {
-    await stat(single).catch((cause) => {
-      throw new InvalidFileError(
-        `${dir} has neither model.safetensors nor model.safetensors.index.json; convert other formats to safetensors first`,
-        { cause },
-      );
-    });
-    return [single];
-  }
-  const map = index.weight_map;
-  if (typeof map !== 'object' || map === null) throw new InvalidFileError(`${indexPath}: weight_map is missing`);
-  const files = [...new Set(Object.values(map as Record<string, unknown>))].map((file) => {
-    if (typeof file !== 'string' || basename(file) !== file || file === '..') {
-      throw new InvalidFileError(`${indexPath}: ${JSON.stringify(file)} is not the name of a file in the folder`);
-    }
-    return join(dir, file);
-  });
-  for (const file of files) {
-    await stat(file).catch((cause) => {
-      throw new InvalidFileError(`${file} is missing, but ${indexPath} names it; download the model again`, { cause });
-    });
-  }
-  return files.sort();
 }
 
 export type * from './policy-types.js';

@@ -1,0 +1,61 @@
+/** What the addon's model can do: the JavaScript side of native/node/model_binding.cc. */
+import type { PolicyConfig } from './config-json.js';
+import type { ForgetReport, StepReport, TokenStatistics } from './policy-types.js';
+import type { NativeTensor, TensorDevice } from './tensor.js';
+
+/** native/node/model_binding.cc. */
+export interface NativeModel {
+  readonly numParameters: number;
+  score(ids: Int32Array, lengths: Int32Array, microBatchTokens: number, signal?: AbortSignal): Promise<TokenStatistics>;
+  logits(ids: Int32Array, signal?: AbortSignal): Promise<NativeTensor>;
+  generate(
+    ids: Int32Array,
+    lengths: Int32Array,
+    options: Record<string, unknown>,
+    signal?: AbortSignal,
+    onProgress?: (tokens: number, running: number) => void,
+  ): Promise<{
+    tokens: Int32Array;
+    lengths: Int32Array;
+    logprob: Float32Array;
+    entropy: Float32Array;
+    stopped: Uint8Array;
+  }>;
+  forward(
+    ids: Int32Array,
+    lengths: Int32Array,
+    promptLengths: Int32Array,
+    temperature: number,
+    keep: boolean,
+    signal?: AbortSignal,
+  ): Promise<TokenStatistics>;
+  backward(a: Float32Array, b: Float32Array | null): Promise<void>;
+  step(options: Record<string, number>): Promise<StepReport>;
+  zeroGrad(): Promise<void>;
+  forget(
+    ids: Int32Array,
+    lengths: Int32Array,
+    promptLengths: Int32Array,
+    entropy: Float32Array,
+    options: Record<string, unknown>,
+    signal?: AbortSignal,
+  ): Promise<ForgetReport>;
+  syncRollout(): Promise<void>;
+  gradients(): Promise<[string, NativeTensor][]>;
+  parameters(): Promise<[string, NativeTensor][]>;
+  clone(): Promise<NativeModel>;
+  save(path: string, signal?: AbortSignal): Promise<void>;
+  dispose(): void;
+}
+
+declare module './native.js' {
+  interface NativeAddon {
+    loadModel(
+      config: PolicyConfig,
+      paths: string[],
+      signal: AbortSignal | undefined,
+      device: TensorDevice,
+    ): Promise<NativeModel>;
+    createModel(config: PolicyConfig, seed: number, device: TensorDevice): Promise<NativeModel>;
+  }
+}
