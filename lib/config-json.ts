@@ -6,18 +6,12 @@ import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { InvalidFileError, UnsupportedError } from './errors.js';
+import { normalizeRope, type RopeScaling, refuseSlidingWindow, ropeKeys, windowKeys } from './rope.js';
+
+export type { RopeScaling } from './rope.js';
 
 /** The architectures the decoder knows. */
 export const architectures = ['qwen2', 'qwen3', 'llama'] as const;
-
-/** Llama 3's rescaling of the rotary frequencies. */
-export interface Llama3RopeScaling {
-  type: 'llama3';
-  factor: number;
-  lowFreqFactor: number;
-  highFreqFactor: number;
-  originalMaxPositionEmbeddings: number;
-}
 
 /** The normalised content of config.json. */
 export interface PolicyConfig {
@@ -29,13 +23,16 @@ export interface PolicyConfig {
   numHeads: number;
   numKeyValueHeads: number;
   headDim: number;
+  /** Most tokens of a sequence: max_position_embeddings, or what the rope scaling stretches it to (rope.ts). */
   maxPositionEmbeddings: number;
   rmsNormEps: number;
   ropeTheta: number;
-  ropeScaling: Llama3RopeScaling | null;
+  ropeScaling: RopeScaling | null;
   tieWordEmbeddings: boolean;
-  /** Bias on the q, k and v projections (qwen2). */
+  /** Bias on the q, k and v projections: qwen2 always, llama and qwen3 with `attention_bias`. */
   attentionBias: boolean;
+  /** Bias on the o projection: llama and qwen3 with `attention_bias`. */
+  attentionOutputBias: boolean;
   /** RMSNorm of every query and key head (qwen3). */
   qkNorm: boolean;
   /** End-of-sequence ids: generation_config.json first, config.json else; may be empty. */
@@ -46,17 +43,6 @@ export interface PolicyConfig {
 
 const tokenId = z.union([z.number().int().nonnegative(), z.array(z.number().int().nonnegative())]).nullish();
 const count = z.number().int().positive();
-const rope = z
-  .looseObject({
-    rope_type: z.string().optional(),
-    type: z.string().optional(),
-    rope_theta: z.number().positive().optional(),
-    factor: z.number().positive().optional(),
-    low_freq_factor: z.number().positive().optional(),
-    high_freq_factor: z.number().positive().optional(),
-    original_max_position_embeddings: count.optional(),
-  })
-  .nullish();
 
 const schema = z.looseObject({
   model_type: z.string(),
@@ -69,15 +55,12 @@ const schema = z.looseObject({
   head_dim: count.nullish(),
   max_position_embeddings: count,
   rms_norm_eps: z.number().positive(),
-  rope_theta: z.number().positive().nullish(),
-  rope_scaling: rope,
-  rope_parameters: rope,
+  ...ropeKeys,
+  ...windowKeys,
   tie_word_embeddings: z.boolean().nullish(),
   attention_bias: z.boolean().nullish(),
   mlp_bias: z.boolean().nullish(),
   hidden_act: z.string().nullish(),
-  use_sliding_window: z.boolean().nullish(),
-  layer_types: z.array(z.string()).nullish(),
   eos_token_id: tokenId,
   bos_token_id: tokenId,
   pad_token_id: tokenId,
@@ -118,6 +101,8 @@ export function normalizeConfig(json: unknown, source = 'config.json'): PolicyCo
         `${raw.num_attention_heads} gives ${headDim}`,
     );
   }
+  const { ropeTheta, ropeScaling, context } = normalizeRope(raw, headDim, source);
+  refuseSlidingWindow(raw, modelType, context, source);
   return {
     modelType,
     vocabSize: raw.vocab_size,
@@ -127,12 +112,14 @@ export function normalizeConfig(json: unknown, source = 'config.json'): PolicyCo
     numHeads: raw.num_attention_heads,
     numKeyValueHeads: raw.num_key_value_heads ?? raw.num_attention_heads,
     headDim,
-    maxPositionEmbeddings: raw.max_position_embeddings,
+    maxPositionEmbeddings: context,
     rmsNormEps: raw.rms_norm_eps,
-    ropeTheta: raw.rope_parameters?.rope_theta ?? raw.rope_theta ?? 10000,
-    ropeScaling: ropeScaling(raw, source),
+    ropeTheta,
+    ropeScaling,
     tieWordEmbeddings: raw.tie_word_embeddings ?? tiedByDefault[modelType],
-    attentionBias: modelType === 'qwen2',
+    attentionBias: modelType === 'qwen2' || raw.attention_bias === true,
+    // Qwen 2 knows no attention_bias: always one on q, k and v, never on o
+    attentionOutputBias: modelType !== 'qwen2' && raw.attention_bias === true,
     qkNorm: modelType === 'qwen3',
     eosTokenIds: idList(raw.eos_token_id),
     bosTokenId: idList(raw.bos_token_id)[0] ?? null,
@@ -146,33 +133,7 @@ function refuse(raw: RawConfig, modelType: string, source: string): void {
     throw new UnsupportedError(`${source}: ${what} is not supported for ${modelType}`);
   };
   if ((raw.hidden_act ?? 'silu') !== 'silu') no(`hidden_act "${raw.hidden_act}" (only "silu")`);
-  if (raw.use_sliding_window) no('use_sliding_window = true');
-  const layer = raw.layer_types?.find((name) => name !== 'full_attention');
-  if (layer !== undefined) no(`a layer of type "${layer}"`);
   if (raw.mlp_bias) no('mlp_bias = true');
-  if (modelType !== 'qwen2' && raw.attention_bias) no('attention_bias = true');
-}
-
-function ropeScaling(raw: RawConfig, source: string): Llama3RopeScaling | null {
-  const parameters = raw.rope_parameters ?? raw.rope_scaling;
-  const type = parameters?.rope_type ?? parameters?.type ?? 'default';
-  if (!parameters || type === 'default') return null;
-  if (type !== 'llama3') {
-    throw new UnsupportedError(`${source}: rope type "${type}" is not supported; supported are default, llama3`);
-  }
-  const { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } = parameters;
-  if (!factor || !low_freq_factor || !high_freq_factor || !original_max_position_embeddings) {
-    throw new InvalidFileError(
-      `${source}: rope type llama3 needs factor, low_freq_factor, high_freq_factor and original_max_position_embeddings`,
-    );
-  }
-  return {
-    type: 'llama3',
-    factor,
-    lowFreqFactor: low_freq_factor,
-    highFreqFactor: high_freq_factor,
-    originalMaxPositionEmbeddings: original_max_position_embeddings,
-  };
 }
 
 function idList(value: number | number[] | null | undefined): number[] {

@@ -82,6 +82,7 @@ export class FakePolicy implements PolicyLike {
       ropeScaling: null,
       tieWordEmbeddings: false,
       attentionBias: false,
+      attentionOutputBias: false,
       qkNorm: false,
       eosTokenIds: eos,
       bosTokenId: null,

@@ -121,6 +121,7 @@ export class ReferenceDecoder {
     const { ropeTheta, headDim, ropeScaling } = this.config;
     const frequency = ropeTheta ** ((-2 * i) / headDim);
     if (!ropeScaling) return frequency;
+    if (ropeScaling.type !== 'llama3') throw new Error(`no ${ropeScaling.type} here`);
     const { factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings } = ropeScaling;
     const turns = (originalMaxPositionEmbeddings * frequency) / (2 * Math.PI);
     if (turns < lowFreqFactor) return frequency / factor;
