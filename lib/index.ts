@@ -140,4 +140,11 @@ export {
   type TrainerTokenizer,
   type TrainSample,
 } from './train/trainer.js';
-export { equivalent, extractAnswer } from './verify/index.js';
+export {
+  equivalent,
+  extractAnswer,
+  type Verdict,
+  type VerifyItem,
+  type VerifyOutcome,
+  verifyMath,
+} from './verify/index.js';
