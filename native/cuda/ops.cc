@@ -79,6 +79,16 @@ class CudaOps final : public Ops {
     runtime_->gemm(op_a, op_b, m, n, k, alpha, {const_cast<float*>(a), DType::Float32, lda},
                    {const_cast<float*>(b), DType::Float32, ldb}, beta, {c, DType::Float32, ldc});
   }
+  void linear(const float* x, const WeightMatrix& w, int64_t rows, float* y) override {
+    gemm(Op::None, Op::Transpose, rows, w.out, w.in, 1, x, w.in, floats(w), w.in, 0, y, w.out);
+  }
+  void linear_input_grad(const float* dy, const WeightMatrix& w, int64_t rows, float* dx) override {
+    gemm(Op::None, Op::None, rows, w.in, w.out, 1, dy, w.out, floats(w), w.in, 0, dx, w.in);
+  }
+  void linear_weight_grad(const float* dy, const float* x, DType, int64_t rows, int64_t out, int64_t in,
+                          float* dw) override {
+    gemm(Op::Transpose, Op::None, out, in, rows, 1, dy, out, x, in, 1, dw, in);
+  }
   void rms_norm(const float* x, const float* weight, float eps, const NormShape& shape, int64_t tokens, float* y,
                 float* inv) override {
     launch([&] { cuda::rms_norm(context_, x, weight, eps, shape, tokens, y, inv); });
@@ -98,8 +108,8 @@ class CudaOps final : public Ops {
             const float* cosine, const float* sine, bool inverse) override {
     launch([&] { cuda::rope(context_, x, ld, heads, head_dim, positions, tokens, cosine, sine, inverse); });
   }
-  void embed(const float* table, const int32_t* ids, int64_t tokens, int64_t dim, float* out) override {
-    launch([&] { cuda::embed(context_, table, ids, tokens, dim, out); });
+  void embed(const WeightMatrix& table, const int32_t* ids, int64_t tokens, float* out) override {
+    launch([&] { cuda::embed(context_, floats(table), ids, tokens, table.in, out); });
   }
   void embed_backward(const float* d_out, const int32_t* host_ids, int64_t tokens, int64_t dim,
                       float* d_table) override {
@@ -346,6 +356,11 @@ class CudaOps final : public Ops {
       runtime_->gemm(Op::Transpose, Op::None, vocab, dim, n, 1, z, h, 1, {d_head, DType::Float32, dim});
       if (!dense) launch([&] { scatter_row_bytes(context_, dh, rows, n, dim * kFloat, d_hidden); });
     }
+  }
+
+  static const float* floats(const WeightMatrix& w) {
+    check(w.dtype == DType::Float32, ErrorCode::Unsupported, "weights in bfloat16 are not supported yet");
+    return static_cast<const float*>(w.data);
   }
 
   template <class Body>

@@ -87,6 +87,16 @@ class CpuOps final : public Ops {
             int64_t ldb, float beta, float* c, int64_t ldc) override {
     eepo::gemm(op_a, op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   }
+  void linear(const float* x, const WeightMatrix& w, int64_t rows, float* y) override {
+    eepo::gemm(Op::None, Op::Transpose, rows, w.out, w.in, 1, x, w.in, floats(w), w.in, 0, y, w.out);
+  }
+  void linear_input_grad(const float* dy, const WeightMatrix& w, int64_t rows, float* dx) override {
+    eepo::gemm(Op::None, Op::None, rows, w.in, w.out, 1, dy, w.out, floats(w), w.in, 0, dx, w.in);
+  }
+  void linear_weight_grad(const float* dy, const float* x, DType, int64_t rows, int64_t out, int64_t in,
+                          float* dw) override {
+    eepo::gemm(Op::Transpose, Op::None, out, in, rows, 1, dy, out, x, in, 1, dw, in);
+  }
   void rms_norm(const float* x, const float* weight, float eps, const NormShape& shape, int64_t tokens, float* y,
                 float* inv) override {
     eepo::rms_norm(x, weight, eps, shape, tokens, y, inv);
@@ -106,8 +116,8 @@ class CpuOps final : public Ops {
             const float* cosine, const float* sine, bool inverse) override {
     eepo::rope(x, ld, heads, head_dim, positions, tokens, cosine, sine, inverse);
   }
-  void embed(const float* table, const int32_t* ids, int64_t tokens, int64_t dim, float* out) override {
-    eepo::embed(table, ids, tokens, dim, out);
+  void embed(const WeightMatrix& table, const int32_t* ids, int64_t tokens, float* out) override {
+    eepo::embed(floats(table), ids, tokens, table.in, out);
   }
   void embed_backward(const float* d_out, const int32_t* host_ids, int64_t tokens, int64_t dim,
                       float* d_table) override {
@@ -206,6 +216,10 @@ class CpuOps final : public Ops {
   const void* stage_bytes(const void* host, int64_t, at::Tensor&) override { return host; }
 
  private:
+  static const float* floats(const WeightMatrix& w) {
+    check(w.dtype == DType::Float32, ErrorCode::Unsupported, "weights in bfloat16 are not supported yet");
+    return static_cast<const float*>(w.data);
+  }
   static void require_float(const LinearHead& head) {
     check(head.dtype == DType::Float32, ErrorCode::Unsupported, "the CPU's head works in float32: convert it first");
   }

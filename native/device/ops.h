@@ -36,6 +36,13 @@ class AttentionPlan {
   virtual ~AttentionPlan() = default;
 };
 
+/// A weight matrix [out, in] as it is stored: dense, float32 or bfloat16.
+struct WeightMatrix {
+  const void* data;
+  DType dtype;
+  int64_t out, in;
+};
+
 /// hidden [rows, dim] and head [vocab, dim] of one dtype; dense.
 struct LinearHead {
   const void* hidden;
@@ -97,11 +104,18 @@ class Ops {
     return static_cast<const T*>(stage_bytes(host.data(), static_cast<int64_t>(host.size() * sizeof(T)), memory));
   }
 
-  // ---- matrices and decoder layers: float32
-  // ---------------------------------------------------------------------------
+  // ---- matrices and decoder layers: float32 but for the weights of linear layers
+  // --------------------------------------
 
   virtual void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
                     const float* b, int64_t ldb, float beta, float* c, int64_t ldc) = 0;
+  /// y[rows, out] = x[rows, in] W^T. A CPU widens bfloat16 weights; a GPU rounds x to them, sums in float32.
+  virtual void linear(const float* x, const WeightMatrix& w, int64_t rows, float* y) = 0;
+  /// dx[rows, in] = dy[rows, out] W, as above.
+  virtual void linear_input_grad(const float* dy, const WeightMatrix& w, int64_t rows, float* dx) = 0;
+  /// dW[out, in] += dy^T x. `dtype` is that of the weights: with bfloat16 a GPU rounds both operands to it.
+  virtual void linear_weight_grad(const float* dy, const float* x, DType dtype, int64_t rows, int64_t out, int64_t in,
+                                  float* dw) = 0;
   virtual void rms_norm(const float* x, const float* weight, float eps, const NormShape& shape, int64_t tokens,
                         float* y, float* inv) = 0;
   virtual void rms_norm_backward(const float* dy, const float* x, const float* weight, const float* inv,
@@ -112,7 +126,7 @@ class Ops {
                                float* d_gate_up) = 0;
   virtual void rope(float* x, int64_t ld, int64_t heads, int64_t head_dim, const int32_t* positions, int64_t tokens,
                     const float* cosine, const float* sine, bool inverse) = 0;
-  virtual void embed(const float* table, const int32_t* ids, int64_t tokens, int64_t dim, float* out) = 0;
+  virtual void embed(const WeightMatrix& table, const int32_t* ids, int64_t tokens, float* out) = 0;
   virtual void embed_backward(const float* d_out, const int32_t* host_ids, int64_t tokens, int64_t dim,
                               float* d_table) = 0;
   virtual void add_bias(float* x, const float* bias, int64_t rows, int64_t cols) = 0;

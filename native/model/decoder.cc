@@ -4,26 +4,24 @@
 
 namespace eepo {
 
-// y[rows, out] = x[rows, in] W^T for W stored [out, in]
-void Decoder::linear(const float* x, const float* w, int64_t rows, int64_t in, int64_t out, float* y) const {
-  ops_.gemm(Op::None, Op::Transpose, rows, out, in, 1, x, in, w, in, 0, y, out);
+void Decoder::linear(const Weights& weights, LinearId id, const float* x, int64_t rows, float* y) const {
+  ops_.linear(x, weights.matrix(layout_.linear(id)), rows, y);
 }
-// dx[rows, in] = dy[rows, out] W
-void Decoder::linear_input_grad(const float* dy, const float* w, int64_t rows, int64_t in, int64_t out,
-                                float* dx) const {
-  ops_.gemm(Op::None, Op::None, rows, in, out, 1, dy, out, w, in, 0, dx, in);
+void Decoder::linear_input_grad(const Weights& weights, LinearId id, const float* dy, int64_t rows, float* dx) const {
+  ops_.linear_input_grad(dy, weights.matrix(layout_.linear(id)), rows, dx);
 }
-// dW[out, in] += dy^T x
-void Decoder::linear_weight_grad(const float* dy, const float* x, int64_t rows, int64_t in, int64_t out,
-                                 float* dw) const {
-  ops_.gemm(Op::Transpose, Op::None, out, in, rows, 1, dy, out, x, in, 1, dw, in);
+void Decoder::linear_weight_grad(const Weights& weights, const Gradients& grad, LinearId id, const float* dy,
+                                 const float* x, int64_t rows) const {
+  const LinearSlot slot = layout_.linear(id);
+  ops_.linear_weight_grad(dy, x, weights.dtype, rows, slot.out, slot.in, grad.matrix(slot.at));
 }
 
-void Decoder::qkv_projection(const float* weights, const LayerOffsets& at, const float* normed, int64_t tokens,
+void Decoder::qkv_projection(const Weights& weights, int64_t layer, const float* normed, int64_t tokens,
                              const int32_t* positions, float* qkv, LayerActivations* keep) const {
   const int64_t width = config_.qkv_width(), hd = config_.head_dim;
-  linear(normed, weights + at.qkv, tokens, config_.hidden_size, width, qkv);
-  if (config_.qkv_bias) ops_.add_bias(qkv, weights + at.qkv_bias, tokens, width);
+  const LayerOffsets& at = layout_.layers[layer];
+  linear(weights, {layer, LinearKind::Qkv}, normed, tokens, qkv);
+  if (config_.qkv_bias) ops_.add_bias(qkv, weights.vector(at.qkv_bias), tokens, width);
   if (config_.qk_norm) {
     float *inv_q = nullptr, *inv_k = nullptr;
     if (keep) {
@@ -35,15 +33,17 @@ void Decoder::qkv_projection(const float* weights, const LayerOffsets& at, const
       inv_q = keep->inv_q.reserve(ops_, tokens * config_.heads);
       inv_k = keep->inv_k.reserve(ops_, tokens * config_.kv_heads);
     }
-    ops_.rms_norm(qkv, weights + at.q_norm, config_.norm_eps, {config_.heads, hd, width, width}, tokens, qkv, inv_q);
+    ops_.rms_norm(qkv, weights.vector(at.q_norm), config_.norm_eps, {config_.heads, hd, width, width}, tokens, qkv,
+                  inv_q);
     float* k = qkv + config_.q_width();
-    ops_.rms_norm(k, weights + at.k_norm, config_.norm_eps, {config_.kv_heads, hd, width, width}, tokens, k, inv_k);
+    ops_.rms_norm(k, weights.vector(at.k_norm), config_.norm_eps, {config_.kv_heads, hd, width, width}, tokens, k,
+                  inv_k);
   }
   // q and k heads lie side by side
   ops_.rope(qkv, width, config_.heads + config_.kv_heads, hd, positions, tokens, rope_.cosine(), rope_.sine(), false);
 }
 
-void Decoder::forward(const float* weights, const Packed& batch, const std::vector<int64_t>& rows, Activations& acts,
+void Decoder::forward(const Weights& weights, const Packed& batch, const std::vector<int64_t>& rows, Activations& acts,
                       bool keep, float* hidden, const CancelToken& cancel, const KeyValueSink& sink) {
   const int64_t n = batch.tokens(), dim = config_.hidden_size, width = config_.qkv_width();
   const int64_t q_width = config_.q_width(), ffn = config_.intermediate_size;
@@ -69,39 +69,39 @@ void Decoder::forward(const float* weights, const Packed& batch, const std::vect
   float* normed = normed_.reserve(ops_, n * dim);
   float* x = narrow_.reserve(ops_, n * dim);
   float* branch = d_narrow_.reserve(ops_, n * dim);
-  ops_.embed(weights + layout_.embed, ids, n, dim, x);
+  ops_.embed(weights.matrix(layout_.embed_matrix()), ids, n, x);
   for (int64_t l = 0; l < config_.layers; ++l) {
     cancel.check();
     const LayerOffsets& at = layout_.layers[l];
     LayerActivations& a = acts.layers[keep ? l : 0];
     if (keep) ops_.copy(a.input.reserve(ops_, n * dim), x, n * dim * static_cast<int64_t>(sizeof(float)));
-    ops_.rms_norm(x, weights + at.norm1, config_.norm_eps, norm, n, normed, a.inv1.reserve(ops_, n));
+    ops_.rms_norm(x, weights.vector(at.norm1), config_.norm_eps, norm, n, normed, a.inv1.reserve(ops_, n));
     float* qkv = a.qkv.reserve(ops_, n * width);
-    qkv_projection(weights, at, normed, n, acts.device_positions, qkv, keep ? &a : nullptr);
+    qkv_projection(weights, l, normed, n, acts.device_positions, qkv, keep ? &a : nullptr);
     if (sink) sink(l, qkv);
     float* mixed = a.attention.reserve(ops_, n * q_width);
     ops_.attention(qkv, attention_shape(), *acts.plan, mixed, keep ? a.lse.reserve(ops_, n * config_.heads) : nullptr);
-    linear(mixed, weights + at.o, n, q_width, dim, branch);
+    linear(weights, {l, LinearKind::Output}, mixed, n, branch);
     ops_.add(branch, n * dim, x);
 
     if (keep) ops_.copy(a.middle.reserve(ops_, n * dim), x, n * dim * static_cast<int64_t>(sizeof(float)));
-    ops_.rms_norm(x, weights + at.norm2, config_.norm_eps, norm, n, normed, a.inv2.reserve(ops_, n));
+    ops_.rms_norm(x, weights.vector(at.norm2), config_.norm_eps, norm, n, normed, a.inv2.reserve(ops_, n));
     float* gate_up = a.gate_up.reserve(ops_, n * 2 * ffn);
-    linear(normed, weights + at.gate_up, n, dim, 2 * ffn, gate_up);
+    linear(weights, {l, LinearKind::GateUp}, normed, n, gate_up);
     float* product = wide_.reserve(ops_, n * ffn);
     ops_.swiglu(gate_up, ffn, n, product);
-    linear(product, weights + at.down, n, ffn, dim, branch);
+    linear(weights, {l, LinearKind::Down}, product, n, branch);
     ops_.add(branch, n * dim, x);
   }
   const auto asked = static_cast<int64_t>(rows.size());
   float* last = acts.last.reserve(ops_, asked * dim);
   ops_.gather_rows(x, acts.device_rows, asked, dim, last);
-  ops_.rms_norm(last, weights + layout_.final_norm, config_.norm_eps, norm, asked, hidden,
+  ops_.rms_norm(last, weights.vector(layout_.final_norm), config_.norm_eps, norm, asked, hidden,
                 acts.inv_final.reserve(ops_, asked));
   acts.valid = keep;
 }
 
-void Decoder::backward(const float* weights, Activations& acts, const float* d_hidden, float* grad,
+void Decoder::backward(const Weights& weights, Activations& acts, const float* d_hidden, const Gradients& grad,
                        const CancelToken& cancel) {
   const int64_t n = acts.batch.tokens(), dim = config_.hidden_size, width = config_.qkv_width();
   const int64_t q_width = config_.q_width(), ffn = config_.intermediate_size, hd = config_.head_dim;
@@ -109,8 +109,8 @@ void Decoder::backward(const float* weights, Activations& acts, const float* d_h
   const auto asked = static_cast<int64_t>(acts.rows.size());
 
   float* d_last = d_narrow_.reserve(ops_, std::max(asked, n) * dim);
-  ops_.rms_norm_backward(d_hidden, acts.last.data(), weights + layout_.final_norm, acts.inv_final.data(), norm, asked,
-                         false, d_last, grad + layout_.final_norm);
+  ops_.rms_norm_backward(d_hidden, acts.last.data(), weights.vector(layout_.final_norm), acts.inv_final.data(), norm,
+                         asked, false, d_last, grad.vector(layout_.final_norm));
   float* dx = d_x_.reserve(ops_, n * dim);
   ops_.zero(dx, n * dim * static_cast<int64_t>(sizeof(float)));
   ops_.scatter_add_rows(d_last, acts.device_rows, asked, dim, dx);
@@ -127,18 +127,18 @@ void Decoder::backward(const float* weights, Activations& acts, const float* d_h
 
     // x_out = middle + Wdown swiglu(Wgu rms(middle))
     ops_.swiglu(a.gate_up.data(), ffn, n, product);
-    linear_weight_grad(dx, product, n, ffn, dim, grad + at.down);
-    linear_input_grad(dx, weights + at.down, n, ffn, dim, d_product);
+    linear_weight_grad(weights, grad, {l, LinearKind::Down}, dx, product, n);
+    linear_input_grad(weights, {l, LinearKind::Down}, dx, n, d_product);
     ops_.swiglu_backward(a.gate_up.data(), d_product, ffn, n, d_wide);
-    ops_.rms_norm(a.middle.data(), weights + at.norm2, config_.norm_eps, norm, n, normed, nullptr);
-    linear_weight_grad(d_wide, normed, n, dim, 2 * ffn, grad + at.gate_up);
-    linear_input_grad(d_wide, weights + at.gate_up, n, dim, 2 * ffn, d_branch);
-    ops_.rms_norm_backward(d_branch, a.middle.data(), weights + at.norm2, a.inv2.data(), norm, n, true, dx,
-                           grad + at.norm2);
+    ops_.rms_norm(a.middle.data(), weights.vector(at.norm2), config_.norm_eps, norm, n, normed, nullptr);
+    linear_weight_grad(weights, grad, {l, LinearKind::GateUp}, d_wide, normed, n);
+    linear_input_grad(weights, {l, LinearKind::GateUp}, d_wide, n, d_branch);
+    ops_.rms_norm_backward(d_branch, a.middle.data(), weights.vector(at.norm2), a.inv2.data(), norm, n, true, dx,
+                           grad.vector(at.norm2));
 
     // middle = input + Wo attention(...)
-    linear_weight_grad(dx, a.attention.data(), n, q_width, dim, grad + at.o);
-    linear_input_grad(dx, weights + at.o, n, q_width, dim, d_branch);
+    linear_weight_grad(weights, grad, {l, LinearKind::Output}, dx, a.attention.data(), n);
+    linear_input_grad(weights, {l, LinearKind::Output}, dx, n, d_branch);
     float* d_qkv = d_product;
     ops_.attention_backward(d_branch, a.qkv.data(), a.attention.data(), a.lse.data(), attention_shape(), *acts.plan,
                             d_qkv);
@@ -147,22 +147,22 @@ void Decoder::backward(const float* weights, Activations& acts, const float* d_h
     if (config_.qk_norm) {
       const int64_t qk = q_width + config_.kv_width();
       float* dk = d_qkv + q_width;
-      ops_.rms_norm_backward(d_qkv, a.qk_raw.data(), weights + at.q_norm, a.inv_q.data(),
-                             {config_.heads, hd, qk, width}, n, false, d_qkv, grad + at.q_norm);
-      ops_.rms_norm_backward(dk, a.qk_raw.data() + q_width, weights + at.k_norm, a.inv_k.data(),
-                             {config_.kv_heads, hd, qk, width}, n, false, dk, grad + at.k_norm);
+      ops_.rms_norm_backward(d_qkv, a.qk_raw.data(), weights.vector(at.q_norm), a.inv_q.data(),
+                             {config_.heads, hd, qk, width}, n, false, d_qkv, grad.vector(at.q_norm));
+      ops_.rms_norm_backward(dk, a.qk_raw.data() + q_width, weights.vector(at.k_norm), a.inv_k.data(),
+                             {config_.kv_heads, hd, qk, width}, n, false, dk, grad.vector(at.k_norm));
     }
-    if (config_.qkv_bias) ops_.bias_backward(d_qkv, n, width, grad + at.qkv_bias);
-    ops_.rms_norm(a.input.data(), weights + at.norm1, config_.norm_eps, norm, n, normed, nullptr);
-    linear_weight_grad(d_qkv, normed, n, dim, width, grad + at.qkv);
-    linear_input_grad(d_qkv, weights + at.qkv, n, dim, width, d_branch);
-    ops_.rms_norm_backward(d_branch, a.input.data(), weights + at.norm1, a.inv1.data(), norm, n, true, dx,
-                           grad + at.norm1);
+    if (config_.qkv_bias) ops_.bias_backward(d_qkv, n, width, grad.vector(at.qkv_bias));
+    ops_.rms_norm(a.input.data(), weights.vector(at.norm1), config_.norm_eps, norm, n, normed, nullptr);
+    linear_weight_grad(weights, grad, {l, LinearKind::Qkv}, d_qkv, normed, n);
+    linear_input_grad(weights, {l, LinearKind::Qkv}, d_qkv, n, d_branch);
+    ops_.rms_norm_backward(d_branch, a.input.data(), weights.vector(at.norm1), a.inv1.data(), norm, n, true, dx,
+                           grad.vector(at.norm1));
   }
-  ops_.embed_backward(dx, acts.batch.ids.data(), n, dim, grad + layout_.embed);
+  ops_.embed_backward(dx, acts.batch.ids.data(), n, dim, grad.matrix(layout_.embed));
 }
 
-void Decoder::decode(const float* weights, const int32_t* ids, const int32_t* positions, int64_t n, float* hidden,
+void Decoder::decode(const Weights& weights, const int32_t* ids, const int32_t* positions, int64_t n, float* hidden,
                      DecodeScratch& scratch, const CacheView& cache) const {
   const int64_t dim = config_.hidden_size, q_width = config_.q_width(), ffn = config_.intermediate_size;
   const NormShape norm{1, dim, dim, dim};
@@ -172,25 +172,25 @@ void Decoder::decode(const float* weights, const int32_t* ids, const int32_t* po
   float* qkv = scratch.qkv.reserve(ops_, n * config_.qkv_width());
   float* gate_up = scratch.gate_up.reserve(ops_, n * 2 * ffn);
   float* product = scratch.product.reserve(ops_, n * ffn);
-  ops_.embed(weights + layout_.embed, ids, n, dim, x);
+  ops_.embed(weights.matrix(layout_.embed_matrix()), ids, n, x);
   for (int64_t l = 0; l < config_.layers; ++l) {
     const LayerOffsets& at = layout_.layers[l];
-    ops_.rms_norm(x, weights + at.norm1, config_.norm_eps, norm, n, normed, nullptr);
-    qkv_projection(weights, at, normed, n, positions, qkv, nullptr);
+    ops_.rms_norm(x, weights.vector(at.norm1), config_.norm_eps, norm, n, normed, nullptr);
+    qkv_projection(weights, l, normed, n, positions, qkv, nullptr);
     float* mixed = normed;
     const AttentionShape shape = attention_shape();
     float* own = cache.own + l * cache.own_layer;
     ops_.cache_append(qkv, shape, cache.slots, n, own);
     ops_.attention_decode(qkv, shape, cache.rows, n, cache.prompts + l * cache.prompt_layer, own, mixed);
-    linear(mixed, weights + at.o, n, q_width, dim, branch);
+    linear(weights, {l, LinearKind::Output}, mixed, n, branch);
     ops_.add(branch, n * dim, x);
-    ops_.rms_norm(x, weights + at.norm2, config_.norm_eps, norm, n, normed, nullptr);
-    linear(normed, weights + at.gate_up, n, dim, 2 * ffn, gate_up);
+    ops_.rms_norm(x, weights.vector(at.norm2), config_.norm_eps, norm, n, normed, nullptr);
+    linear(weights, {l, LinearKind::GateUp}, normed, n, gate_up);
     ops_.swiglu(gate_up, ffn, n, product);
-    linear(product, weights + at.down, n, ffn, dim, branch);
+    linear(weights, {l, LinearKind::Down}, product, n, branch);
     ops_.add(branch, n * dim, x);
   }
-  ops_.rms_norm(x, weights + layout_.final_norm, config_.norm_eps, norm, n, hidden, nullptr);
+  ops_.rms_norm(x, weights.vector(layout_.final_norm), config_.norm_eps, norm, n, hidden, nullptr);
 }
 
 }  // namespace eepo

@@ -5,7 +5,7 @@
 //
 // No padding: sequences lie one behind the other. What backward needs is kept per layer (inputs of the two
 // residual branches, q/k/v after rope, attention's output and log-sum-exp, gate and up); norms and the SwiGLU product
-// are formed again. Weights are a flat buffer (train/layout.h), so theta and theta' are two pointers.
+// are formed again. Weights are a view (model/weights.h): theta and theta' are two of them.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,7 @@
 #include "core/cancel.h"
 #include "device/ops.h"
 #include "model/config.h"
+#include "model/weights.h"
 #include "train/layout.h"
 
 namespace eepo {
@@ -88,11 +89,17 @@ class Decoder {
 
   /// hidden: [rows.size(), hidden_size], the final hidden states of those token rows. With `keep`, activations are
   /// left in `acts` for backward; otherwise its buffers are scratch.
-  void forward(const float* weights, const Packed& batch, const std::vector<int64_t>& rows, Activations& acts,
+  void forward(const Weights& weights, const Packed& batch, const std::vector<int64_t>& rows, Activations& acts,
                bool keep, float* hidden, const CancelToken& cancel, const KeyValueSink& sink = nullptr);
 
-  /// From d_hidden of the same rows: adds every parameter's gradient but the head's into `grad` (flat).
-  void backward(const float* weights, Activations& acts, const float* d_hidden, float* grad, const CancelToken& cancel);
+  /// logits[rows, vocab] of final hidden states.
+  void logits(const Weights& weights, const float* hidden, int64_t rows, float* out) const {
+    ops_.linear(hidden, weights.matrix(layout_.head_matrix()), rows, out);
+  }
+
+  /// From d_hidden of the same rows: adds every parameter's gradient but the head's into `grad`.
+  void backward(const Weights& weights, Activations& acts, const float* d_hidden, const Gradients& grad,
+                const CancelToken& cancel);
 
   /// Makes rope ready for positions [0, count); decode() needs it done.
   void extend_positions(int64_t count) { rope_.extend(ops_, count); }
@@ -100,7 +107,7 @@ class Decoder {
   /// One token per row, all layers, on a cache; hidden: [count, hidden_size], final hidden states. ids and positions on
   /// the device. Touches nothing of the decoder but constants, so on the CPU several threads may each run their own
   /// rows with a scratch of their own.
-  void decode(const float* weights, const int32_t* ids, const int32_t* positions, int64_t count, float* hidden,
+  void decode(const Weights& weights, const int32_t* ids, const int32_t* positions, int64_t count, float* hidden,
               DecodeScratch& scratch, const CacheView& cache) const;
 
   AttentionShape attention_shape() const {
@@ -108,12 +115,17 @@ class Decoder {
   }
 
  private:
-  void qkv_projection(const float* weights, const LayerOffsets& at, const float* normed, int64_t tokens,
+  void qkv_projection(const Weights& weights, int64_t layer, const float* normed, int64_t tokens,
                       const int32_t* positions, float* qkv, LayerActivations* keep) const;
 
-  void linear(const float* x, const float* w, int64_t rows, int64_t in, int64_t out, float* y) const;
-  void linear_input_grad(const float* dy, const float* w, int64_t rows, int64_t in, int64_t out, float* dx) const;
-  void linear_weight_grad(const float* dy, const float* x, int64_t rows, int64_t in, int64_t out, float* dw) const;
+  // The only places that multiply by a layer's weight matrix.
+  /// y[rows, out] = x[rows, in] W^T
+  void linear(const Weights& weights, LinearId id, const float* x, int64_t rows, float* y) const;
+  /// dx[rows, in] = dy[rows, out] W
+  void linear_input_grad(const Weights& weights, LinearId id, const float* dy, int64_t rows, float* dx) const;
+  /// dW[out, in] += dy^T x
+  void linear_weight_grad(const Weights& weights, const Gradients& grad, LinearId id, const float* dy, const float* x,
+                          int64_t rows) const;
 
   Ops& ops_;
   ModelConfig config_;

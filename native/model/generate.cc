@@ -88,7 +88,7 @@ struct RowScratch {
 
 class Generator {
  public:
-  Generator(Decoder& decoder, const float* weights, const Packed& prompts, const GenerateOptions& options,
+  Generator(Decoder& decoder, const Weights& weights, const Packed& prompts, const GenerateOptions& options,
             const CancelToken& cancel, const GenerateProgress& progress)
       : ops_(decoder.ops()),
         decoder_(decoder),
@@ -213,8 +213,7 @@ class Generator {
     float* logits = scratch.logits.reserve(ops_, std::min(chunk, count) * vocab);
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t rows = std::min(chunk, count - begin);
-      ops_.gemm(Op::None, Op::Transpose, rows, vocab, dim, 1, hidden + begin * dim, dim,
-                weights_ + decoder_.layout().head, dim, 0, logits, vocab);
+      decoder_.logits(weights_, hidden + begin * dim, rows, logits);
       use(begin, rows);
     }
   }
@@ -253,7 +252,7 @@ class Generator {
   Ops& ops_;
   Decoder& decoder_;
   const ModelConfig& config_;
-  const float* weights_;
+  Weights weights_;
   const Packed& prompts_;
   const GenerateOptions& options_;
   const CancelToken& cancel_;
@@ -271,7 +270,7 @@ class Generator {
 
 }  // namespace
 
-std::vector<Sample> generate(Decoder& decoder, const float* weights, const Packed& prompts,
+std::vector<Sample> generate(Decoder& decoder, const Weights& weights, const Packed& prompts,
                              const GenerateOptions& options, const CancelToken& cancel,
                              const GenerateProgress& progress) {
   return Generator(decoder, weights, prompts, options, cancel, progress).run();

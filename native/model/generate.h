@@ -35,7 +35,7 @@ using GenerateProgress = std::function<void(int64_t tokens, int64_t running)>;
 /// prompts: packed, none empty, each + max_new_tokens within the context (checked by the caller).
 /// Returns prompts x samples_per_prompt samples, prompt-major. The token at position t of sample s of prompt p is drawn
 /// with Philox(seed, (iteration, prompt_ids[p], sample_offset + s, t)).
-std::vector<Sample> generate(Decoder& decoder, const float* weights, const Packed& prompts,
+std::vector<Sample> generate(Decoder& decoder, const Weights& weights, const Packed& prompts,
                              const GenerateOptions& options, const CancelToken& cancel,
                              const GenerateProgress& progress = nullptr);
 

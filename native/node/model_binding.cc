@@ -177,7 +177,7 @@ NamedTensors copy_parameters(const Model& model, const float* flat) {
     at::Tensor tensor = model.ops().empty(p.shape, DType::Float32);
     const int64_t bytes = p.size() * static_cast<int64_t>(sizeof(float));
     if (flat)
-      model.ops().copy(tensor.data_ptr(), flat + p.offset, bytes);
+      model.ops().copy(tensor.data_ptr(), flat + model.layout().flat_offset(p), bytes);
     else
       model.ops().zero(tensor.data_ptr(), bytes);
     tensors.emplace_back(p.name, std::move(tensor));
@@ -435,7 +435,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
     return with_model(info, [&](ModelPtr model) {
       return run(
           info.Env(), model->device(), info.Env().Undefined(),
-          [model](const CancelToken&) { return copy_parameters(*model, model->weights()); }, to_named_tensors);
+          [model](const CancelToken&) { return copy_parameters(*model, model->master()); }, to_named_tensors);
     });
   }
 

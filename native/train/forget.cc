@@ -124,7 +124,7 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
   report.changed_frac = static_cast<double>(step.changed) / static_cast<double>(layout().parameter_count());
   if (probe_end > 0) {
     const TokenStats after =
-        inspect(share_prompts(slice(batch, 0, probe_end)), rollout_.data(), options.temperature, cancel);
+        inspect(share_prompts(slice(batch, 0, probe_end)), view(rollout_), options.temperature, cancel);
     report.stage1_logp_delta = mean_change(probe_before, after.logprob, probe_a);
   }
   rollout_active_ = true;  // last: of a forget that was aborted nothing remains

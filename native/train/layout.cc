@@ -2,17 +2,41 @@
 
 namespace eepo {
 
+namespace {
+
+constexpr int64_t aligned_size(int64_t n) { return (n + 15) / 16 * 16; }
+
+}  // namespace
+
 int64_t Layout::add(std::string name, std::vector<int64_t> shape, bool aligned) {
-  if (aligned) flat_size_ = (flat_size_ + 15) / 16 * 16;
-  by_name_.emplace(name, parameters_.size());
-  parameters_.push_back({std::move(name), std::move(shape), flat_size_});
-  const int64_t offset = flat_size_, size = parameters_.back().size();
-  flat_size_ += size;
-  parameter_count_ += size;
-  return offset;
+  Parameter p{std::move(name), std::move(shape)};
+  int64_t& end = p.matrix() ? matrix_size_ : vector_size_;
+  if (aligned) end = aligned_size(end);
+  p.offset = end;
+  end += p.size();
+  parameter_count_ += p.size();
+  by_name_.emplace(p.name, parameters_.size());
+  parameters_.push_back(std::move(p));
+  return parameters_.back().offset;
 }
 
-Layout::Layout(const ModelConfig& c) {
+LinearSlot Layout::linear(LinearId id) const {
+  const LayerOffsets& at = layers[id.layer];
+  switch (id.kind) {
+    case LinearKind::Qkv: return {at.qkv, qkv_width_, hidden_};
+    case LinearKind::Output: return {at.o, hidden_, q_width_};
+    case LinearKind::GateUp: return {at.gate_up, 2 * intermediate_, hidden_};
+    case LinearKind::Down: return {at.down, hidden_, intermediate_};
+  }
+  fail(ErrorCode::Native, "no such linear layer");
+}
+
+Layout::Layout(const ModelConfig& c)
+    : vocab_(c.vocab_size),
+      hidden_(c.hidden_size),
+      q_width_(c.q_width()),
+      qkv_width_(c.qkv_width()),
+      intermediate_(c.intermediate_size) {
   embed = add("model.embed_tokens.weight", {c.vocab_size, c.hidden_size});
   for (int64_t l = 0; l < c.layers; ++l) {
     const std::string p = "model.layers." + std::to_string(l) + ".";
@@ -40,7 +64,8 @@ Layout::Layout(const ModelConfig& c) {
   }
   final_norm = add("model.norm.weight", {c.hidden_size});
   head = c.tied ? embed : add("lm_head.weight", {c.vocab_size, c.hidden_size});
-  flat_size_ = (flat_size_ + 15) / 16 * 16;
+  matrix_size_ = aligned_size(matrix_size_);
+  vector_size_ = aligned_size(vector_size_);
 }
 
 }  // namespace eepo

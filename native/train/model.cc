@@ -38,7 +38,7 @@ void Model::load(const std::vector<std::string>& paths, const CancelToken& cance
             parameter->size(), ")");
       check(is_float(tensor.dtype), ErrorCode::Unsupported, path, ": tensor ", name, " has dtype ", tensor.dtype_name,
             ", which is not supported; use float32, bfloat16 or float16");
-      if (!tied_head) copies.emplace_back(&tensor, parameter->offset);
+      if (!tied_head) copies.emplace_back(&tensor, layout().flat_offset(*parameter));
     }
   }
   for (const Parameter& parameter : layout().parameters())
@@ -65,7 +65,8 @@ void Model::initialize(uint64_t seed) {
   for (const Parameter& p : layout().parameters()) {
     values.resize(p.size());
     initialize_parameter(p, ++index, seed, values.data());
-    ops_.upload(master_.data() + p.offset, values.data(), p.size() * static_cast<int64_t>(sizeof(float)));
+    ops_.upload(master_.data() + layout().flat_offset(p), values.data(),
+                p.size() * static_cast<int64_t>(sizeof(float)));
   }
 }
 
@@ -92,7 +93,8 @@ void Model::save(const std::string& path, const CancelToken& cancel) const {
     weights = copy.data();
   }
   std::vector<NamedTensor> tensors;
-  for (const Parameter& p : layout().parameters()) tensors.push_back({p.name, p.shape, weights + p.offset});
+  for (const Parameter& p : layout().parameters())
+    tensors.push_back({p.name, p.shape, weights + layout().flat_offset(p)});
   write_safetensors(path, tensors, cancel);
 }
 
@@ -103,8 +105,12 @@ std::shared_ptr<Model> Model::clone() const {
   return copy;
 }
 
-const float* Model::weights_of(WeightSet set) const {
-  return set == WeightSet::Rollout && rollout_active_ ? rollout_.data() : master_.data();
+Weights Model::view(const FloatBuffer& flat) const {
+  return {flat.data(), DType::Float32, flat.data() + layout().matrix_size()};
+}
+
+Weights Model::weights_of(WeightSet set) const {
+  return view(set == WeightSet::Rollout && rollout_active_ ? rollout_ : master_);
 }
 
 TokenStats Model::score(const Packed& batch, int64_t micro_batch_tokens, const CancelToken& cancel) {
@@ -137,12 +143,13 @@ TokenStats Model::score(const Packed& batch, int64_t micro_batch_tokens, const C
   return out;
 }
 
-TokenStats Model::head_stats(const float* weights, const float* hidden, const std::vector<int64_t>& targets,
+TokenStats Model::head_stats(const Weights& weights, const float* hidden, const std::vector<int64_t>& targets,
                              float temperature, const CancelToken& cancel) {
   const auto n = static_cast<int64_t>(targets.size());
   std::vector<float> both(2 * n);
   float* stats = stats_.reserve(ops_, 2 * n);
-  const LinearHead head{hidden, weights + layout().head, DType::Float32, n, config().hidden_size, config().vocab_size};
+  const WeightMatrix matrix = weights.matrix(layout().head_matrix());
+  const LinearHead head{hidden, matrix.data, matrix.dtype, n, config().hidden_size, config().vocab_size};
   ops_.linear_token_stats(head, ops_.stage(targets, scratch_targets_memory_), temperature, stats, stats + n, nullptr,
                           &cancel);
   ops_.download(both.data(), stats, 2 * n * static_cast<int64_t>(sizeof(float)));
@@ -150,13 +157,12 @@ TokenStats Model::head_stats(const float* weights, const float* hidden, const st
 }
 
 void Model::logits(const Packed& batch, float* device_out, const CancelToken& cancel) {
-  const int64_t n = batch.tokens(), dim = config().hidden_size, vocab = config().vocab_size;
+  const int64_t n = batch.tokens(), dim = config().hidden_size;
   std::vector<int64_t> rows(n);
   std::iota(rows.begin(), rows.end(), 0);
   float* hidden = scratch_hidden_.reserve(ops_, n * dim);
   decoder_.forward(weights(), batch, rows, scratch_, false, hidden, cancel);
-  ops_.gemm(Op::None, Op::Transpose, n, vocab, dim, 1, hidden, dim, weights() + layout().head, dim, 0, device_out,
-            vocab);
+  decoder_.logits(weights(), hidden, n, device_out);
 }
 
 std::vector<Sample> Model::generate(const Packed& prompts, const GenerateOptions& options, WeightSet weights,
@@ -179,14 +185,14 @@ void Model::run_kept(const SharedBatch& shared, float temperature, const CancelT
   decoder_.forward(weights(), shared.packed, shared.rows, kept_, true, hidden, cancel);
 }
 
-TokenStats Model::inspect(const SharedBatch& shared, const float* weights, float temperature,
+TokenStats Model::inspect(const SharedBatch& shared, const Weights& weights, float temperature,
                           const CancelToken& cancel) {
   float* hidden = scratch_hidden_.reserve(ops_, static_cast<int64_t>(shared.rows.size()) * config().hidden_size);
   decoder_.forward(weights, shared.packed, shared.rows, scratch_, false, hidden, cancel);
   return head_stats(weights, hidden, shared.targets, temperature, cancel);
 }
 
-void Model::accumulate(const float* weights, const CancelToken& cancel, const HeadGrad& head_grad) {
+void Model::accumulate(const Weights& weights, const CancelToken& cancel, const HeadGrad& head_grad) {
   const int64_t dim = config().hidden_size;
   const auto n = static_cast<int64_t>(targets_.size());
   if (gradient_.empty()) gradient_ = FloatBuffer(ops_, layout().flat_size());
@@ -194,9 +200,11 @@ void Model::accumulate(const float* weights, const CancelToken& cancel, const He
   has_gradient_ = true;
   try {
     float* d_hidden = d_hidden_.reserve(ops_, n * dim);
-    const LinearHead head{hidden_.data(), weights + layout().head, DType::Float32, n, dim, config().vocab_size};
-    head_grad(head, ops_.stage(targets_, targets_memory_), d_hidden, gradient_.data() + layout().head);
-    decoder_.backward(weights, kept_, d_hidden, gradient_.data(), cancel);
+    const WeightMatrix matrix = weights.matrix(layout().head_matrix());
+    const LinearHead head{hidden_.data(), matrix.data, matrix.dtype, n, dim, config().vocab_size};
+    const Gradients grad{gradient_.data(), gradient_.data() + layout().matrix_size()};
+    head_grad(head, ops_.stage(targets_, targets_memory_), d_hidden, grad.matrix(layout().head));
+    decoder_.backward(weights, kept_, d_hidden, grad, cancel);
   } catch (...) {
     zero_grad();
     throw;

@@ -94,23 +94,25 @@ class Model {
                       const CancelToken& cancel);
   void sync_rollout() { rollout_active_ = false; }
 
-  // Flat, on the device.
-  const float* weights() const { return master_.data(); }
+  // Flat (Layout::flat_offset), on the device.
+  const float* master() const { return master_.data(); }
   const float* gradient() const { return gradient_.data(); }  // null before the first backward
 
  private:
-  const float* weights_of(WeightSet set) const;
+  Weights view(const FloatBuffer& flat) const;
+  Weights weights() const { return view(master_); }
+  Weights weights_of(WeightSet set) const;
   void initialize_parameter(const Parameter& p, uint32_t index, uint64_t seed, float* w) const;
   /// The head's statistics of n hidden states, brought to the host.
-  TokenStats head_stats(const float* weights, const float* hidden, const std::vector<int64_t>& targets,
+  TokenStats head_stats(const Weights& weights, const float* hidden, const std::vector<int64_t>& targets,
                         float temperature, const CancelToken& cancel);
   /// Statistics of the response tokens under any weights, nothing kept.
-  TokenStats inspect(const SharedBatch& shared, const float* weights, float temperature, const CancelToken& cancel);
+  TokenStats inspect(const SharedBatch& shared, const Weights& weights, float temperature, const CancelToken& cancel);
   /// Forward of the policy's weights, activations and hidden states kept for accumulate().
   void run_kept(const SharedBatch& shared, float temperature, const CancelToken& cancel);
   /// Backward of the kept forward. `head_grad(head, targets, d_hidden, d_head)` is the head's part.
   using HeadGrad = std::function<void(const LinearHead&, const int64_t*, float*, float*)>;
-  void accumulate(const float* weights, const CancelToken& cancel, const HeadGrad& head_grad);
+  void accumulate(const Weights& weights, const CancelToken& cancel, const HeadGrad& head_grad);
   /// The unlearning loss's gradient of one micro-batch added, and l and 1 - p of its open tokens.
   TokenComplements accumulate_complements(const TrainBatch& batch, const float* entropy,
                                           const std::vector<int64_t>& offsets, const std::vector<float>& weight,
