@@ -44,10 +44,11 @@ export {
   type Evaluation,
   type EvaluationOptions,
   type EvaluationRow,
-  type EvaluationTokenizer,
   evaluatePolicy,
+  taskSet,
 } from './eval/evaluate.js';
 export { passAtK } from './eval/pass-at-k.js';
+export type { EvaluationTokenizer } from './eval/types.js';
 export {
   type AscendOptions,
   type AscendReport,

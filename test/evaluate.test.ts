@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AbortedError, RewardError } from '../lib/errors.js';
-import { type EvaluationOptions, type EvaluationTokenizer, evaluatePolicy } from '../lib/eval/evaluate.js';
+import { type EvaluationOptions, evaluatePolicy } from '../lib/eval/evaluate.js';
 import { passAtK } from '../lib/eval/pass-at-k.js';
+import type { EvaluationTokenizer } from '../lib/eval/types.js';
 import type { GenerateOptions, Generation, Policy } from '../lib/policy.js';
 import type { Task } from '../lib/tasks/types.js';
 

@@ -1,6 +1,7 @@
 /** Evaluation as a run does it: the splits and sizes of [eval], as metrics. */
 import { ConfigError } from '../errors.js';
-import { type Evaluation, type EvaluationTokenizer, evaluatePolicy } from '../eval/evaluate.js';
+import { type Evaluation, evaluatePolicy } from '../eval/evaluate.js';
+import type { EvaluationTokenizer } from '../eval/types.js';
 import type { PolicyLike } from '../policy.js';
 import type { Task } from '../tasks/types.js';
 import type { TrainConfig } from './config.js';
