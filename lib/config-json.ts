@@ -13,6 +13,13 @@ export type { RopeScaling } from './rope.js';
 /** The architectures the decoder knows. */
 export const architectures = ['qwen2', 'qwen3', 'llama'] as const;
 
+/** transformers' class of each, as config.json lists it under `architectures`. */
+export const classOf = {
+  qwen2: 'Qwen2ForCausalLM',
+  qwen3: 'Qwen3ForCausalLM',
+  llama: 'LlamaForCausalLM',
+} as const satisfies Record<(typeof architectures)[number], string>;
+
 /** The normalised content of config.json. */
 export interface PolicyConfig {
   modelType: (typeof architectures)[number];
@@ -79,12 +86,7 @@ const tiedByDefault = { qwen2: false, qwen3: false, llama: false } as const;
  *   malformed, naming each key.
  */
 export function normalizeConfig(json: unknown, source = 'config.json'): PolicyConfig {
-  const type = typeof json === 'object' && json !== null ? (json as { model_type?: unknown }).model_type : undefined;
-  if (typeof type === 'string' && !(architectures as readonly string[]).includes(type)) {
-    throw new UnsupportedError(
-      `${source}: model_type "${type}" is not supported; supported architectures are ${architectures.join(', ')}`,
-    );
-  }
+  if (typeof json === 'object' && json !== null) refuseKind(json as Record<string, unknown>, source);
   const parsed = schema.safeParse(json);
   if (!parsed.success) {
     const problems = parsed.error.issues.map((issue) => `  ${issue.path.join('.') || '(root)'}: ${issue.message}`);
@@ -125,6 +127,33 @@ export function normalizeConfig(json: unknown, source = 'config.json'): PolicyCo
     bosTokenId: idList(raw.bos_token_id)[0] ?? null,
     padTokenId: idList(raw.pad_token_id)[0] ?? null,
   };
+}
+
+/** Models of another kind, by whatever of their config.json tells: before anything is said about single keys. */
+function refuseKind(json: Record<string, unknown>, source: string): void {
+  const { model_type: type, architectures: listed, quantization_config: quantization } = json;
+  const supported = `${architectures.join(', ')} (${Object.values(classOf).join(', ')})`;
+  if (typeof type === 'string' && !(architectures as readonly string[]).includes(type)) {
+    throw new UnsupportedError(`${source}: model_type "${type}" is not supported; supported are ${supported}`);
+  }
+  if (Array.isArray(listed) && listed.length > 0) {
+    const wanted: string[] =
+      typeof type === 'string' ? [classOf[type as keyof typeof classOf]] : Object.values(classOf);
+    // the first Llamas were written LLaMAForCausalLM
+    const same = (name: unknown) => wanted.some((known) => known.toLowerCase() === String(name).toLowerCase());
+    if (!listed.some(same)) {
+      throw new UnsupportedError(
+        `${source}: architecture ${listed.join(', ')} is not supported, only causal language models: ${supported}`,
+      );
+    }
+  }
+  if (typeof quantization === 'object' && quantization !== null) {
+    const method = (quantization as { quant_method?: unknown }).quant_method ?? 'unknown method';
+    throw new UnsupportedError(
+      `${source}: quantized weights (quantization_config: ${method}) are not supported; use the model this one was made ` +
+        'from, in float32, bfloat16 or float16',
+    );
+  }
 }
 
 /** Options that change the computation and that the decoder does not have. */

@@ -87,10 +87,27 @@ export class LoadError extends EepoError {
   }
 }
 
+/** The Hugging Face hub refused, could not be reached, or sent something broken; `status` is its HTTP status, if any. */
+export class HubError extends EepoError {
+  declare readonly status?: number;
+
+  constructor(message: string, options?: ErrorOptions & { status?: number }) {
+    super('EEPO_HUB', message, options);
+    if (options?.status !== undefined) this.status = options.status;
+  }
+}
+
 /** A reward function threw, or returned the wrong number or kind of values. */
 export class RewardError extends EepoError {
   constructor(message: string, options?: ErrorOptions) {
     super('EEPO_REWARD', message, options);
+  }
+}
+
+/** The verifier's worker processes cannot be started. */
+export class VerifierError extends EepoError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('EEPO_VERIFIER', message, options);
   }
 }
 

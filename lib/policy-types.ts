@@ -3,16 +3,17 @@
  * native one; anything that keeps this contract can be trained.
  */
 import type { PolicyConfig } from './config-json.js';
+import type { HubOptions } from './hub/index.js';
 import type { Tensor } from './tensor.js';
 
 export type Device = 'cpu' | 'cuda' | 'auto';
 
-export interface LoadOptions {
+/** Where the model comes from: {@link HubOptions}. */
+export interface LoadOptions extends HubOptions {
   /** Default 'cpu'. */
   device?: Device;
   /** Default 'float32'; files in bfloat16 or float16 are converted. */
   dtype?: 'float32';
-  signal?: AbortSignal;
 }
 
 export interface GenerateOptions {

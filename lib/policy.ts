@@ -3,7 +3,8 @@ import { createHash } from 'node:crypto';
 import { writeCheckpoint } from './checkpoint-writer.js';
 import { normalizeConfig, type PolicyConfig, readConfig } from './config-json.js';
 import { DisposedError, InvalidArgumentError, UnsupportedError } from './errors.js';
-import { checkFolder, weightFiles } from './model-folder.js';
+import { modelFolder } from './hub/index.js';
+import { weightFiles } from './model-folder.js';
 import { callNative, loadNative } from './native.js';
 import type { NativeModel } from './native-model.js';
 import { packBatch, packSequences, temperatureOf, wholeNumber } from './policy-arguments.js';
@@ -62,23 +63,24 @@ export class Policy implements PolicyLike {
   }
 
   /**
-   * Loads a Hugging Face model folder: config.json and model.safetensors, or shards with model.safetensors.index.json.
-   * float32, bfloat16 and float16 files become float32.
+   * Loads a model in Hugging Face layout: config.json and model.safetensors, or shards with
+   * model.safetensors.index.json. float32, bfloat16 and float16 files become float32.
    *
+   * @param model - a folder, or `owner/name` on the Hugging Face hub, which is downloaded into the cache where it is
+   *   not there yet (docs/models.md). A folder that exists wins; `./name` is never the hub.
    * @throws InvalidFileError naming the file (and tensor) that is missing or broken; UnsupportedError naming an
-   *   architecture, option, device or dtype this build does not have.
+   *   architecture, option, device or dtype this build does not have; HubError where a download fails.
    */
-  static async load(dir: string, options: LoadOptions = {}): Promise<Policy> {
-    if (typeof dir !== 'string' || dir === '') throw new InvalidArgumentError('dir must be the path of a model folder');
+  static async load(model: string, options: LoadOptions = {}): Promise<Policy> {
     if (options.dtype !== undefined && options.dtype !== 'float32') {
       throw new UnsupportedError(`dtype "${options.dtype}" is not supported yet; use "float32"`);
     }
-    await checkFolder(dir);
+    const device = requireDevice(options.device);
+    const dir = await modelFolder(model, options);
     const { config, raw } = await readConfig(dir);
     const paths = await weightFiles(dir);
-    const device = requireDevice(options.device);
-    const model = await callNative(() => loadNative().loadModel(config, paths, options.signal, device));
-    return new Policy(model, device, config, raw, dir);
+    const native = await callNative(() => loadNative().loadModel(config, paths, options.signal, device));
+    return new Policy(native, device, config, raw, dir);
   }
 
   /**

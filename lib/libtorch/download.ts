@@ -4,8 +4,9 @@ import { dirname } from 'node:path';
 import { Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Agent, type Dispatcher, EnvHttpProxyAgent, fetch, type Response } from 'undici';
+import { type Dispatcher, fetch, type Response } from 'undici';
 import { LoadError } from '../errors.js';
+import { proxyAgent } from '../proxy.js';
 import { type Progress, silent } from './progress.js';
 
 export interface DownloadOptions {
@@ -128,21 +129,6 @@ async function sizeOf(file: string): Promise<number> {
     (found) => found.size,
     () => 0,
   );
-}
-
-function proxyAgent(env: NodeJS.ProcessEnv): Dispatcher {
-  const httpProxy = env.http_proxy ?? env.HTTP_PROXY;
-  const httpsProxy = env.https_proxy ?? env.HTTPS_PROXY;
-  const timeouts = { connect: { timeout: 15_000 }, headersTimeout: 60_000, bodyTimeout: 60_000 };
-  if (!httpProxy && !httpsProxy) return new Agent(timeouts);
-  // undici announces at every construction that this class may still change; that is our concern, not the user's.
-  const emitWarning = process.emitWarning;
-  process.emitWarning = () => {};
-  try {
-    return new EnvHttpProxyAgent({ ...timeouts, httpProxy, httpsProxy, noProxy: env.no_proxy ?? env.NO_PROXY ?? '' });
-  } finally {
-    process.emitWarning = emitWarning;
-  }
 }
 
 function isLocal(error: unknown): boolean {
