@@ -1,82 +1,161 @@
-/** Finding the final answer in a response. Linear in the length of the text, whatever it holds. */
-
-/** Only the end of a longer response is searched. */
-const MAX_RESPONSE = 100_000;
+/** Finding the final answer in a response. Linear in the length of the text, whatever it holds; nothing here throws. */
+import { InvalidArgumentError } from '../errors.js';
+import { boxedAnswer, findBoxes } from './extract/boxed.js';
+import { countWords, lastFinalAnswer, phraseAnswer } from './extract/phrase.js';
+import { lastValue, valuesOf } from './extract/values.js';
 
 /**
- * The final answer a response gives, or null: the last complete `\boxed{...}` (or `\fbox{...}`), else what follows the
- * last `####`, else the last "the answer is ...", else the last number.
+ * A way to find the answer.
+ * - 'tag': what is between the last `<answer>` and `</answer>`, or the answer in it
+ * - 'boxed': the last `\boxed{...}` or `\fbox{...}` that is closed
+ * - 'hash': what follows the last `####` of a line, as in GSM8K
+ * - 'phrase': what follows the last "the answer is", "Final Answer:", "A:"
+ * - 'number': the last value of the text, a number or a piece of mathematics
  */
-export function extractAnswer(response: string): string | null {
-  const text = response.slice(-MAX_RESPONSE);
-  return lastBoxed(text) ?? afterHashes(text) ?? afterPhrase(text) ?? lastNumber(text);
+export type ExtractStrategy = 'tag' | 'boxed' | 'hash' | 'phrase' | 'number';
+
+export interface ExtractOptions {
+  /** What is tried, in this order; the first that finds an answer decides. Default: all, in the order above. */
+  strategies?: readonly ExtractStrategy[];
+  /** 'boxed': only a box counts, whatever is written after it. For training: no other text can earn a reward. */
+  strict?: 'boxed';
+  /**
+   * What a reasoning model writes up to `</think>`. 'fallback': counts only where nothing follows it. 'never': does not
+   * count, nor does reasoning that was cut off. 'always': is text like any other. Default 'fallback'.
+   */
+  thinking?: 'fallback' | 'never' | 'always';
+}
+
+const STRATEGIES: readonly ExtractStrategy[] = ['tag', 'boxed', 'hash', 'phrase', 'number'];
+const THINKING = ['fallback', 'never', 'always'];
+
+/** Where a chat's turn ends: what a model writes after it is another turn. */
+const END_OF_TURN = /<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|start_header_id)\|>|<\/s>/g;
+
+/**
+ * The final answer a response gives, as it is written there: spaces, dollar signs and units are left to
+ * {@link equivalent}. Null where the response gives none, '' where it gives an empty one (`\boxed{}`).
+ *
+ * The last statement counts, so that listing guesses earns nothing: the last box, the last "the answer is". Boxes with
+ * only commas, "and", "or" or labels between them are one answer of several values, joined by commas:
+ * `$x = \boxed{3}$ and $y = \boxed{4}$` gives `3, 4`. A "final answer" after the last box outdoes the box (not with
+ * `strict`). A box that is never closed is no answer, and nothing in it counts.
+ *
+ * @throws InvalidArgumentError for an unknown option; never because of the response
+ */
+export function extractAnswer(response: string, options: ExtractOptions = {}): string | null {
+  const { strategies, thinking } = checked(options);
+  const text = withoutThinking(firstTurn(response), thinking);
+  const tagged = strategies.includes('tag') ? taggedText(text) : null;
+  if (tagged !== null) return bareAnswer(tagged);
+  return untagged(text, strategies);
+}
+
+function checked({ strategies = STRATEGIES, strict, thinking = 'fallback' }: ExtractOptions): {
+  strategies: readonly ExtractStrategy[];
+  thinking: string;
+} {
+  const unknown = strategies.find((strategy) => !STRATEGIES.includes(strategy));
+  if (unknown !== undefined || strategies.length === 0) {
+    throw new InvalidArgumentError(
+      `strategies must be a list of ${STRATEGIES.join(', ')}, got ${JSON.stringify(strategies)}`,
+    );
+  }
+  if (strict !== undefined && strict !== 'boxed') {
+    throw new InvalidArgumentError(`strict must be 'boxed' or absent, got ${JSON.stringify(strict)}`);
+  }
+  if (!THINKING.includes(thinking)) {
+    throw new InvalidArgumentError(`thinking must be one of ${THINKING.join(', ')}, got ${JSON.stringify(thinking)}`);
+  }
+  return { strategies: strict === undefined ? strategies : [strict], thinking };
+}
+
+function untagged(text: string, strategies: readonly ExtractStrategy[]): string | null {
+  const boxes = findBoxes(text);
+  // What is in a box that was cut off may be half an answer.
+  const whole = boxes.unclosed < 0 ? text : text.slice(0, boxes.unclosed);
+  const find = (strategy: ExtractStrategy): string | null => {
+    if (strategy === 'boxed') return boxedAnswer(boxes);
+    if (strategy === 'hash') return hashAnswer(whole);
+    if (strategy === 'phrase') return phraseAnswer(whole);
+    return strategy === 'number' ? lastValue(whole) : null;
+  };
+  for (const strategy of strategies) {
+    const answer = find(strategy);
+    if (answer === null) continue;
+    if (strategy === 'boxed' && strategies.includes('phrase')) return laterFinalAnswer(whole, boxes.last) ?? answer;
+    return answer;
+  }
+  return null;
+}
+
+/** "Final Answer: ..." after the last box. */
+function laterFinalAnswer(text: string, boxes: readonly { end: number }[]): string | null {
+  const end = boxes.at(-1)?.end ?? 0;
+  const after = text.slice(end);
+  return lastFinalAnswer(after) < 0 ? null : phraseAnswer(after);
+}
+
+function firstTurn(text: string): string {
+  for (const { index } of text.matchAll(END_OF_TURN)) {
+    const turn = text.slice(0, index);
+    if (/[^\s]/.test(turn) && !/^\s*<\|[a-z_]+\|>\s*[a-z]*\s*$/.test(turn.slice(0, 200))) return turn;
+  }
+  return text;
+}
+
+function withoutThinking(text: string, thinking: string): string {
+  if (thinking === 'always') return text;
+  const closed = text.lastIndexOf('</think>');
+  const after = closed < 0 ? text : text.slice(closed + '</think>'.length);
+  const reopened = after.indexOf('<think>');
+  if (thinking === 'never') return reopened < 0 ? after : after.slice(0, reopened);
+  return /\S/.test(after) ? after : text;
+}
+
+/** Between the last `<answer>` and the `</answer>` after it; null without both. */
+function taggedText(text: string): string | null {
+  const close = text.lastIndexOf('</answer>');
+  const open = close < 0 ? -1 : text.lastIndexOf('<answer>', close);
+  return open < 0 ? null : text.slice(open + '<answer>'.length, close).trim();
+}
+
+/** After the last `####`, unless that is a heading: a heading has text after its line. */
+function hashAnswer(text: string): string | null {
+  let at = -1;
+  for (const { index } of text.matchAll(/(?<!#)####(?!#)/g)) at = index;
+  if (at < 0) return null;
+  const [line = '', ...rest] = text
+    .slice(at + 4, at + 4 + 2_000)
+    .trim()
+    .split('\n');
+  const isHeading = rest.some((further) => /\S/.test(further)) && !/^[-−$\\(]*\s?[0-9.]/.test(line.trim());
+  return isHeading || line.trim() === '' ? null : line.trim().replace(/(?<!\\)[.,;:]+$/, '');
 }
 
 /**
- * The content of the last `\boxed{...}` that is closed, braces balanced (`\{` is no brace); of nested boxes the innermost.
- * `\boxed 7` gives `7`.
+ * The content of the last box of a text that is closed, braces balanced (`\{` is no brace), as in
+ * {@link extractAnswer}; null without one.
  */
 export function lastBoxed(text: string): string | null {
-  const open: { start: number; boxed: boolean }[] = [];
-  let found: { start: number; end: number } | null = null;
-  let expectBrace = false;
-  const token = /\\(?:boxed|fbox)(?![a-zA-Z])\s*|\\[\s\S]|[{}]/g;
-  for (let match = token.exec(text); match !== null; match = token.exec(text)) {
-    const at = match.index;
-    const word = match[0];
-    if (word === '{') {
-      open.push({ start: at + 1, boxed: expectBrace });
-      expectBrace = false;
-    } else if (word === '}') {
-      const group = open.pop();
-      // An outer box closes after its inner one, which was found already and is kept.
-      if (group?.boxed && (found === null || found.start < group.start)) found = { start: group.start, end: at };
-      expectBrace = false;
-    } else if (word.length > 2) {
-      const after = at + word.length;
-      expectBrace = text[after] === '{';
-      if (!expectBrace) {
-        const bare = /^[^\s$\\{}]+/.exec(text.slice(after, after + 64));
-        if (bare !== null) found = { start: after, end: after + bare[0].length };
-      }
-    } else {
-      expectBrace = false;
-    }
-  }
-  return found === null ? null : text.slice(found.start, found.end).trim();
+  return boxedAnswer(findBoxes(text));
 }
 
-function afterHashes(text: string): string | null {
-  const at = text.lastIndexOf('####');
-  return at < 0 ? null : nonEmpty(firstLine(text.slice(at + 4)));
-}
+/** Words beyond which a text is a sentence about an answer. */
+const SENTENCE_WORDS = 3;
 
-function afterPhrase(text: string): string | null {
-  let end = -1;
-  for (const { index, 0: phrase } of text.matchAll(/answer is/gi)) end = index + phrase.length;
-  if (end < 0) return null;
-  const line = firstLine(text.slice(end).replace(/^\s*:?\s*/, ''));
-  // The sentence ends at a period that no digit follows.
-  const stop = /\.(?![0-9])/.exec(line);
-  return nonEmpty(stop === null ? line : line.slice(0, stop.index));
-}
-
-function lastNumber(text: string): string | null {
-  let last: string | null = null;
-  for (const [number] of text.matchAll(/-?[0-9][0-9,]*(?:\.[0-9]+)?/g)) last = number;
-  if (last === null) return null;
-  let length = last.length;
-  while (last[length - 1] === ',') length -= 1;
-  return last.slice(0, length);
-}
-
-function firstLine(text: string): string {
-  const trimmed = text.trimStart();
-  const end = trimmed.indexOf('\n');
-  return end < 0 ? trimmed : trimmed.slice(0, end);
-}
-
-function nonEmpty(text: string): string | null {
-  const trimmed = text.trim();
-  return trimmed === '' ? null : trimmed;
+/**
+ * The answer in a text that may be a bare answer (which comes back as it is) or a sentence around one: a box, "the answer
+ * is", and with 'prediction' the last value of a sentence. A gold answer in words may hold a number that is not the
+ * answer.
+ */
+export function bareAnswer(text: string, side: 'prediction' | 'gold' = 'prediction'): string {
+  const boxes = findBoxes(text);
+  if (boxes.last.length > 0) return boxedAnswer(boxes) ?? text;
+  if (boxes.unclosed >= 0) return text.slice(boxes.unclosed).replace(/^\\+(?:boxed|fbox)\s*\{?/, '');
+  const announced = hashAnswer(text) ?? phraseAnswer(text);
+  if (announced !== null) return announced;
+  if (countWords(text.slice(0, 4_000)) < SENTENCE_WORDS) return text;
+  if (side === 'prediction') return lastValue(text) ?? text;
+  return valuesOf(text.slice(-4_000)).some(({ math }) => math) ? (lastValue(text) ?? text) : text;
 }

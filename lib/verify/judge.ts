@@ -1,6 +1,6 @@
 /** One answer judged: find it in the response, then compare it with the gold answers. */
 import { equivalent } from './equivalent.js';
-import { extractAnswer, lastBoxed } from './extract.js';
+import { type ExtractOptions, extractAnswer, lastBoxed } from './extract.js';
 
 /** What a comparison came to. Everything but 'equal' is wrong as a reward. */
 export type VerifyOutcome = 'equal' | 'different' | 'no-answer' | 'undecided' | 'timeout' | 'memory' | 'crashed';
@@ -13,6 +13,13 @@ export interface VerifyItem {
   response?: string;
   /** The gold answer, or a list of accepted ones. Of a worked solution that ends in `#### x` or a box, x counts. */
   gold: string | readonly string[];
+  options?: VerifyOptions;
+}
+
+/** How an item is judged. */
+export interface VerifyOptions {
+  /** How the answer is found in a response. */
+  extract?: ExtractOptions;
 }
 
 /** The judgement of a {@link VerifyItem}. */
@@ -28,7 +35,7 @@ export interface Verdict {
 
 /** Judges one item here and now. Total time is whatever the comparison takes: the pool is what bounds it. */
 export function judge(item: VerifyItem): Verdict {
-  const answer = item.prediction ?? extractAnswer(item.response ?? '');
+  const answer = item.prediction ?? extractAnswer(item.response ?? '', item.options?.extract);
   if (answer === null) return { equal: false, outcome: 'no-answer', answer, reason: 'the response gives no answer' };
   const golds = typeof item.gold === 'string' ? [item.gold] : item.gold;
   const equal = golds.some((gold) => equivalent(answer, goldAnswer(gold)));

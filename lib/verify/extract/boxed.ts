@@ -1,0 +1,94 @@
+/** `\boxed{...}` in a text. Linear in its length. */
+
+/** A box that is closed: where its macro begins and ends, and what is in it. */
+interface Box {
+  begin: number;
+  end: number;
+  content: string;
+}
+
+export interface Boxes {
+  /** The boxes of the last group of boxes: those with nothing but commas, "and", "or" and labels (`y =`) between them. */
+  last: readonly Box[];
+  /** Where a box begins that the text does not close, after all that are closed; -1 without one. */
+  unclosed: number;
+}
+
+/** Between the boxes of one answer. Its length is bounded before it is matched. */
+const CONNECTOR =
+  /^(?:[\s$,;&]|\\[,;:!()[\]\\]|\\q?quad(?![a-zA-Z])|\\(?:text|mathrm|mbox)\{\s*(?:and|or)\s*\}|(?:and|or)(?![a-zA-Z])|[A-Za-z](?:_[A-Za-z0-9]|_\{[A-Za-z0-9]{1,4}\})?\s*=)*$/;
+const MAX_CONNECTOR = 120;
+const MAX_BARE = 200;
+
+/** Finds the last boxes. Over-escaped macros (`\\boxed`) count, `\{` is no brace, of nested boxes the innermost counts. */
+export function findBoxes(text: string): Boxes {
+  const open: { begin: number; content: number; boxed: boolean }[] = [];
+  let last: Box[] = [];
+  let boxAt = -1;
+  const found = (box: Box): void => {
+    const previous = last.at(-1);
+    // An outer box closes after its inner one, which was found already and is kept.
+    if (previous !== undefined && previous.begin > box.begin) return;
+    if (previous === undefined || !isConnector(text, previous.end, box.begin)) last = [];
+    last.push(box);
+  };
+  const token = /\\{1,4}(?:boxed|fbox)(?![a-zA-Z])\s*|\\[\s\S]|[{}]/g;
+  for (let match = token.exec(text); match !== null; match = token.exec(text)) {
+    const at = match.index;
+    const word = match[0];
+    if (word === '{') {
+      open.push({ begin: boxAt < 0 ? at : boxAt, content: at + 1, boxed: boxAt >= 0 });
+      boxAt = -1;
+    } else if (word === '}') {
+      const group = open.pop();
+      if (group?.boxed) found({ begin: group.begin, end: at + 1, content: text.slice(group.content, at).trim() });
+    } else if (word.length > 2) {
+      const after = at + word.length;
+      if (text[after] === '{') {
+        boxAt = at;
+      } else {
+        const end = bareEnd(text, after);
+        if (end > after) {
+          found({ begin: at, end, content: text.slice(after, end).replace(/[.,;:]+$/, '') });
+          token.lastIndex = end;
+        }
+      }
+    }
+  }
+  const unclosed = open.find(({ boxed, begin }) => boxed && begin > (last.at(-1)?.begin ?? -1));
+  return { last, unclosed: unclosed?.begin ?? -1 };
+}
+
+function isConnector(text: string, from: number, to: number): boolean {
+  return to - from <= MAX_CONNECTOR && to >= from && CONNECTOR.test(text.slice(from, to));
+}
+
+/** Of `\boxed 7` the end of the 7: a space, `$` or end of line outside every bracket, or a bracket that was not opened. */
+function bareEnd(text: string, from: number): number {
+  let depth = 0;
+  const limit = Math.min(text.length, from + MAX_BARE);
+  for (let i = from; i < limit; i += 1) {
+    const c = text[i] as string;
+    if (c === '\n' || c === '$' || (depth === 0 && /\s/.test(c))) return i;
+    if (c === '\\') {
+      if (depth === 0 && /[()[\],;]/.test(text[i + 1] ?? '')) return i;
+      i += 1;
+    } else if ('([{'.includes(c)) depth += 1;
+    else if (')]}'.includes(c)) {
+      if (depth === 0) return i;
+      depth -= 1;
+    }
+  }
+  // Longer than any answer, or the end of the text.
+  return limit === text.length && depth === 0 ? limit : from;
+}
+
+/**
+ * The answer in the last group of boxes: of several boxes their contents once each, joined by commas; empty ones only
+ * where there is no other. Null without a box that is closed.
+ */
+export function boxedAnswer({ last }: Boxes): string | null {
+  if (last.length === 0) return null;
+  const contents = last.map(({ content }) => content).filter((content) => content !== '');
+  return [...new Set(contents)].join(', ');
+}

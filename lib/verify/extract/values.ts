@@ -1,0 +1,209 @@
+/** The values in a text: mathematics between delimiters, LaTeX fractions and roots, tuples and numbers. */
+
+/** A value and where it is. */
+export interface Value {
+  begin: number;
+  end: number;
+  /** Mathematics between delimiters (`$...$`), which are part of the value. */
+  math: boolean;
+}
+
+const MAX_INLINE = 2_000;
+const MAX_DISPLAY = 4_000;
+/** Only the end of a text is searched for its last value, first the shorter one. */
+const TAILS = [4_000, 100_000];
+
+const NUMBER = /(?:[0-9]{1,3}(?:(?:,|\{,\}|,\\!\s?|\\,)[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+/y;
+/** The second half of a fraction or of a power of ten, and percent. */
+const AFTER_NUMBER = /(?:[eE][-+]?[0-9]{1,4}(?![A-Za-z0-9])|\s?\/\s?[0-9]+(?:\.[0-9]+)?)?(?:\s?\\?%)?/y;
+const MACRO = /\\[dtc]?frac(?![a-zA-Z])|\\sqrt(?![a-zA-Z])(?:\[[0-9n]{1,3}\])?/y;
+const TUPLE = /[([]\s?[^()[\]$\n]{1,100}?,[^()[\]$\n]{1,100}[)\]]/y;
+/** Words make a parenthesis of a tuple; macros and the names of environments are none. */
+const WORD = /[A-Za-z]{2}/;
+const MACROS = /\\(?:begin\s*\{array\}\s*\{[lcr| ]*\}|(?:begin|end|text|mathrm|mbox)\s*\{[^{}]*\}|[A-Za-z]+)/g;
+const hasWord = (text: string): boolean => WORD.test(text.replace(MACROS, ' '));
+
+/** The values of a short text in their order. */
+export function valuesOf(text: string): Value[] {
+  const values: Value[] = [];
+  let i = 0;
+  while (i < text.length) {
+    const value = valueAt(text, i);
+    if (value === null) {
+      i += text[i] === '\\' ? 2 : 1;
+      continue;
+    }
+    const previous = values.at(-1);
+    // `3\sqrt{2}` and `2(1,3)` are one value each.
+    if (previous !== undefined && previous.end === value.begin && !previous.math && !value.math) {
+      previous.end = value.end;
+    } else {
+      values.push(value);
+    }
+    i = value.end;
+  }
+  return values;
+}
+
+function valueAt(text: string, i: number): Value | null {
+  const math = mathEnd(text, i);
+  if (math > i) return { begin: i, end: math, math: true };
+  const c = text[i] as string;
+  if (c === '\\') return macroAt(text, i);
+  if (c === '(' || c === '[') return tupleAt(text, i);
+  return /[0-9.]/.test(c) ? numberAt(text, i) : null;
+}
+
+/**
+ * The end of the mathematics that begins at i, its closing delimiter included; -1 where none begins. A dollar sign opens
+ * and closes as in Pandoc, so that `$5 and $6` is no mathematics.
+ */
+export function mathEnd(text: string, i: number): number {
+  if (text.startsWith('\\(', i)) return closing(text, i + 2, '\\)', MAX_INLINE);
+  if (text.startsWith('\\[', i)) return closing(text, i + 2, '\\]', MAX_DISPLAY);
+  if (text[i] !== '$' || text[i - 1] === '\\') return -1;
+  if (text[i + 1] === '$') return closing(text, i + 2, '$$', MAX_DISPLAY);
+  const end = closing(text, i + 1, '$', MAX_INLINE);
+  if (end < 0) return -1;
+  const inside = text.slice(i + 1, end - 1);
+  if (inside.includes('\n\n') || /[0-9]/.test(text[end] ?? '')) return -1;
+  if (/^\S[\s\S]*\S$|^\S$/.test(inside)) return end;
+  return /\S/.test(inside) && !hasWord(inside) ? end : -1;
+}
+
+function closing(text: string, from: number, delimiter: string, limit: number): number {
+  const window = text.slice(from, from + limit);
+  let at = window.indexOf(delimiter);
+  // `\$` is a dollar sign.
+  while (at > 0 && delimiter === '$' && window[at - 1] === '\\' && window.indexOf('$', at + 1) >= 0) {
+    at = window.indexOf('$', at + 1);
+  }
+  return at < 0 ? -1 : from + at + delimiter.length;
+}
+
+function macroAt(text: string, i: number): Value | null {
+  MACRO.lastIndex = i;
+  const macro = MACRO.exec(text)?.[0];
+  if (macro === undefined) return null;
+  let end = argumentEnd(text, i + macro.length);
+  if (macro.includes('frac')) end = argumentEnd(text, end);
+  const begin = withSign(text, i);
+  return { begin, end: withWord(text, end), math: false };
+}
+
+/** The end of the `{...}` at i, or of the one character that stands for it. */
+function argumentEnd(text: string, i: number): number {
+  if (text[i] !== '{') return Math.min(text.length, i + 1);
+  let depth = 0;
+  const limit = Math.min(text.length, i + MAX_INLINE);
+  for (let at = i; at < limit; at += 1) {
+    if (text[at] === '{') depth += 1;
+    else if (text[at] === '}') {
+      depth -= 1;
+      if (depth === 0) return at + 1;
+    }
+  }
+  return limit;
+}
+
+function tupleAt(text: string, i: number): Value | null {
+  TUPLE.lastIndex = i;
+  const tuple = TUPLE.exec(text)?.[0];
+  if (tuple === undefined || hasWord(tuple) || !/[0-9]/.test(tuple)) return null;
+  return { begin: i, end: i + tuple.length, math: false };
+}
+
+/** A number with all that is written onto it: `3x`, `2^10` and `AZ2A` are not cut into pieces. */
+function numberAt(text: string, i: number): Value | null {
+  NUMBER.lastIndex = i;
+  const number = NUMBER.exec(text)?.[0];
+  if (number === undefined) return null;
+  AFTER_NUMBER.lastIndex = i + number.length;
+  const after = AFTER_NUMBER.exec(text)?.[0].length ?? 0;
+  const begin = withWordBefore(text, i);
+  return { begin: withSign(text, begin), end: withWord(text, i + number.length + after), math: false };
+}
+
+const MAX_WORD = 60;
+const isWord = (c: string | undefined): boolean => c !== undefined && /[A-Za-z0-9_√π²³°]/.test(c);
+const isOperator = (c: string | undefined): boolean => c !== undefined && '+-*/^'.includes(c);
+
+function withWordBefore(text: string, begin: number): number {
+  let i = begin;
+  while (i > 0 && begin - i < MAX_WORD) {
+    if (isWord(text[i - 1])) i -= 1;
+    else if (isOperator(text[i - 1]) && isWord(text[i - 2])) i -= 2;
+    else break;
+  }
+  return i;
+}
+
+function withWord(text: string, end: number): number {
+  let i = end;
+  while (i < text.length && i - end < MAX_WORD) {
+    if (isWord(text[i])) i += 1;
+    else if (isOperator(text[i]) && isWord(text[i + 1])) i += 2;
+    else if (text[i] === '!' && text[i + 1] !== '!' && i === end && /\s[A-Z]|\s*$/y.test(text.slice(i + 1, i + 3)))
+      break;
+    else break;
+  }
+  return i;
+}
+
+/** With a minus sign that is no subtraction. */
+function withSign(text: string, begin: number): number {
+  const sign = text[begin - 1];
+  if (sign !== '-' && sign !== '−' && sign !== '–') return begin;
+  return /[A-Za-z0-9)\]}]\s?$/.test(text.slice(Math.max(0, begin - 3), begin - 1)) ? begin : begin - 1;
+}
+
+/**
+ * The last value of a text, or null: what a response without any sign of a final answer ends with. A variable by itself
+ * (`$x$`) is a value only where there is no other; of a calculation (`35 + 70 = 105`) what it comes to is the value.
+ */
+export function lastValue(text: string): string | null {
+  for (const length of TAILS) {
+    const tail = fromWhole(text, length);
+    const values = valuesOf(tail).map(({ begin, end, math }) => ({ text: tail.slice(begin, end), math }));
+    const last = values.findLast((value) => !value.math || !isVariable(value.text)) ?? values.at(-1);
+    if (last !== undefined) return last.math ? resultOf(last.text) : last.text;
+    if (text.length <= length) break;
+  }
+  return null;
+}
+
+/** The end of a text, from the beginning of a line or of a word. */
+function fromWhole(text: string, length: number): string {
+  if (text.length <= length) return text;
+  const tail = text.slice(-length);
+  const line = tail.indexOf('\n');
+  const start = line >= 0 && line < length / 2 ? line : tail.search(/\s/);
+  return start < 0 ? tail : tail.slice(start);
+}
+
+const inside = (math: string): string => math.replace(/^(?:\$\$?|\\[([])|(?:\$\$?|\\[)\]])$/g, '').trim();
+const isVariable = (math: string): boolean => /^\\?[A-Za-z]*$/.test(inside(math));
+
+/** Of `5 \times 6 = 30` the 30; an equation about variables stays whole. */
+function resultOf(math: string): string {
+  const content = inside(math);
+  const at = content.lastIndexOf('=');
+  if (at < 0) return math;
+  const result = content.slice(at + 1).trim();
+  const before = content.slice(0, at);
+  const isCalculation = !hasVariable(before) || before.includes('=');
+  return result !== '' && isCalculation && !hasVariable(result) && balanced(result) ? `$${result}$` : math;
+}
+
+const hasVariable = (math: string): boolean =>
+  /[A-Za-z]/.test(math.replace(/\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}|\\[A-Za-z]+/g, ''));
+
+function balanced(text: string): boolean {
+  let depth = 0;
+  for (const c of text) {
+    if ('([{'.includes(c)) depth += 1;
+    else if (')]}'.includes(c)) depth -= 1;
+    if (depth < 0) return false;
+  }
+  return depth === 0;
+}
