@@ -1,7 +1,7 @@
 /**
  * eepo: reinforcement learning with verifiable rewards for language models, by GRPO and by EEPO (sample, then forget).
  *
- * - Train: {@link Policy}, {@link Trainer}, {@link defineConfig}, {@link countdown}, {@link jsonlTask}
+ * - Train: {@link Policy}, {@link Trainer}, {@link defineConfig}, {@link createTask}, {@link defineTask}
  * - Your own loss: `policy.forward`, an {@link Objective}, `policy.backward`, `policy.step`
  * - The kernels alone: {@link Tensor}, {@link tokenStats}, {@link tokenGrad}, {@link complementaryLoss},
  *   {@link complementaryGrad}, {@link ascend}, {@link sample}
@@ -104,14 +104,35 @@ export {
   type CountdownOptions,
   countdown,
   createTask,
+  type DataFormat,
+  type DatasetOptions,
   type Demonstration,
-  type JsonlOptions,
-  type JsonlReward,
+  datasetTask,
+  defineTask,
+  gsm8kTask,
   jsonlTask,
+  type MathOptions,
+  mathTask,
+  type NamedReward,
+  type OverlongPolicy,
+  type PerSampleRewardFunction,
+  type PresetOptions,
   type Problem,
+  type PromptOptions,
+  type PromptStyle,
+  type PromptTokenizer,
+  parquetTask,
+  type Reward,
+  type RewardContext,
   type RewardFunction,
   type RewardInput,
+  type Row,
   type Task,
+  type TaskDefinition,
+  type TimeoutPolicy,
+  type VerifierName,
+  verifierReward,
+  verlTask,
 } from './tasks/index.js';
 export {
   type DType,

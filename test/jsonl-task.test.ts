@@ -3,8 +3,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { InvalidArgumentError, InvalidFileError } from '../lib/errors.js';
-import { createTask } from '../lib/tasks/index.js';
-import { type JsonlOptions, jsonlTask } from '../lib/tasks/jsonl.js';
+import { createTask, type DatasetOptions, jsonlTask } from '../lib/tasks/index.js';
 import type { Task } from '../lib/tasks/types.js';
 import { dataRoot, needs } from './support/data.js';
 import { temporaryFolder, writeFiles } from './support/files.js';
@@ -96,7 +95,7 @@ test('rows without an answer are left out and counted', async (t) => {
 test('shuffling follows the seed and keeps every row', async (t) => {
   const rows = Array.from({ length: 30 }, (_, i) => ({ prompt: `p${i}`, answer: String(i) }));
   const files = { train: join(writeFiles(temporaryFolder(t), { 'x.jsonl': lines(...rows) }), 'x.jsonl') };
-  const order = async (options: Partial<JsonlOptions>) =>
+  const order = async (options: Partial<DatasetOptions>) =>
     (await jsonlTask({ files, ...options })).splits.train?.map((p) => p.answer);
   const plain = rows.map(({ answer }) => answer);
   assert.deepEqual(await order({}), plain);
@@ -138,7 +137,7 @@ test('rewards: math, exact, one of several answers, worked solutions, a function
 test('a bad file or row is one error with file and line', async (t) => {
   const folder = temporaryFolder(t);
   const path = join(folder, 'x.jsonl');
-  const fails = async (content: string, message: RegExp, options: Partial<JsonlOptions> = {}) => {
+  const fails = async (content: string, message: RegExp, options: Partial<DatasetOptions> = {}) => {
     writeFiles(folder, { 'x.jsonl': content });
     await assert.rejects(
       jsonlTask({ files: { train: path }, ...options }),
@@ -173,14 +172,14 @@ test('a bad file or row is one error with file and line', async (t) => {
 
 test('bad options are named', async () => {
   const files = { train: 'x.jsonl' };
-  const fails = (options: JsonlOptions, message: RegExp) =>
+  const fails = (options: DatasetOptions, message: RegExp) =>
     assert.rejects(jsonlTask(options), (error) => error instanceof InvalidArgumentError && message.test(error.message));
-  await fails({ files: {} }, /files must name at least one JSONL file/);
-  await fails({} as JsonlOptions, /files must name/);
+  await fails({ files: {} }, /files must name at least one file for every split/);
+  await fails({} as DatasetOptions, /files must name/);
   await fails({ files, template: 'Q:' }, /template must contain \{prompt\}/);
   await fails({ files, maxPromptTokens: 0, tokenizer: wordTokenizer }, /maxPromptTokens must be a positive integer/);
   await fails({ files, maxProblems: 0 }, /maxProblems must be/);
-  await fails({ files, reward: 'fuzzy' as never }, /reward must be 'math', 'exact' or a function/);
+  await fails({ files, reward: 'fuzzy' as never }, /reward must be 'math', 'gsm8k', 'exact' or a function/);
 });
 
 const MATH = ['math', 'train_lvl3to5.jsonl.gz'] as const;

@@ -2,42 +2,82 @@
 import { distance } from 'fastest-levenshtein';
 import { InvalidArgumentError } from '../errors.js';
 import { type CountdownOptions, countdown } from './countdown.js';
-import { type JsonlOptions, jsonlTask } from './jsonl.js';
+import { type DatasetOptions, datasetTask } from './dataset.js';
+import { gsm8kTask, type MathOptions, mathTask, type PresetOptions, verlTask } from './presets.js';
 import type { Task } from './types.js';
 
 export type { CountdownAnswer, CountdownOptions } from './countdown.js';
 export { countdown } from './countdown.js';
-export type { JsonlOptions, JsonlReward } from './jsonl.js';
-export { jsonlTask } from './jsonl.js';
-export type { ChatMessage, Demonstration, Problem, RewardFunction, RewardInput, Task } from './types.js';
+export { PROMPT_STYLES, type PromptOptions, type PromptStyle } from './data/prompts.js';
+export type { Row } from './data/rows.js';
+export type { DataFormat } from './data/source.js';
+export { type DatasetOptions, datasetTask, type PromptTokenizer } from './dataset.js';
+export { defineTask, type TaskDefinition } from './define.js';
+export { gsm8kTask, type MathOptions, mathTask, type PresetOptions, verlTask } from './presets.js';
+export type { OverlongPolicy } from './rewards.js';
+export type {
+  ChatMessage,
+  Demonstration,
+  NamedReward,
+  PerSampleRewardFunction,
+  Problem,
+  Reward,
+  RewardContext,
+  RewardFunction,
+  RewardInput,
+  Task,
+  TimeoutPolicy,
+} from './types.js';
+export { type VerifierName, verifierReward } from './verifiers.js';
+
+/** A task from JSON lines: {@link datasetTask} as `createTask('jsonl', ...)` calls it. */
+export const jsonlTask = (options: DatasetOptions): Promise<Task> => datasetTask({ name: 'jsonl', ...options });
+
+/** A task from Parquet files: {@link datasetTask} as `createTask('parquet', ...)` calls it. */
+export const parquetTask = (options: DatasetOptions): Promise<Task> =>
+  datasetTask({ name: 'parquet', format: 'parquet', ...options });
 
 /** Options of every built-in task. */
 export interface TaskOptions {
   countdown: CountdownOptions;
-  jsonl: JsonlOptions;
+  math: MathOptions;
+  gsm8k: PresetOptions;
+  verl: DatasetOptions;
+  jsonl: DatasetOptions;
+  parquet: DatasetOptions;
 }
 
-export const TASK_NAMES = ['countdown', 'jsonl'] as const satisfies readonly (keyof TaskOptions)[];
+const LOADERS: { [Name in keyof TaskOptions]: (options: TaskOptions[Name]) => Task | Promise<Task> } = {
+  countdown,
+  math: mathTask,
+  gsm8k: gsm8kTask,
+  verl: verlTask,
+  jsonl: jsonlTask,
+  parquet: parquetTask,
+};
+
+export const TASK_NAMES = [
+  'countdown',
+  'math',
+  'gsm8k',
+  'verl',
+  'jsonl',
+  'parquet',
+] as const satisfies readonly (keyof TaskOptions)[];
 
 /**
- * Loads a built-in task: `createTask('countdown', { seed: 0 })`, `createTask('jsonl', { files: { train: 'x.jsonl' } })`.
+ * Loads a built-in task: `createTask('gsm8k')`, `createTask('math', { files: { train: 'math.jsonl.gz' } })`,
+ * `createTask('verl', { files: { train: 'train.parquet' } })`.
  *
- * @throws InvalidArgumentError for an unknown name
+ * @throws InvalidArgumentError for an unknown name or a wrong option, InvalidFileError naming file and line
  */
 export async function createTask<Name extends keyof TaskOptions>(
   name: Name,
   options?: TaskOptions[Name],
 ): Promise<Task> {
-  switch (name) {
-    case 'countdown':
-      return countdown(options as CountdownOptions | undefined);
-    case 'jsonl':
-      return jsonlTask((options ?? {}) as JsonlOptions);
-    default: {
-      const known = [...TASK_NAMES].sort((x, y) => distance(x, String(name)) - distance(y, String(name)));
-      throw new InvalidArgumentError(
-        `there is no task '${String(name)}'; did you mean '${known[0]}'? Known: ${TASK_NAMES.join(', ')}`,
-      );
-    }
-  }
+  if (Object.hasOwn(LOADERS, name)) return LOADERS[name]((options ?? {}) as TaskOptions[Name]);
+  const known = [...TASK_NAMES].sort((x, y) => distance(x, String(name)) - distance(y, String(name)));
+  throw new InvalidArgumentError(
+    `there is no task '${String(name)}'; did you mean '${known[0]}'? Known: ${TASK_NAMES.join(', ')}`,
+  );
 }

@@ -89,6 +89,13 @@ export const optionalPath = (value: string, about: About) =>
     .default(value)
     .meta(meta(about, 'a path, or "" for none', true));
 
+/** Files: one path or a list of them, or the empty string. */
+export const paths = (about: About) =>
+  z
+    .union([z.string(), z.array(z.string().min(1))])
+    .default('')
+    .meta(meta(about, 'a path or a list of paths, or "" for none', true));
+
 /** A list of whole numbers. */
 export const integers = (value: number[], limits: { min: number }, about: About) =>
   z
@@ -273,10 +280,9 @@ export function checkConfig<T>(
     merged[name] = value !== null && typeof value === 'object' && !Array.isArray(value) ? { ...value } : value;
   }
   const put = (sectionName: string, key: string, value: unknown, fromCommandLine: boolean): void => {
-    const resolved =
-      resolvePath && typeof value === 'string' && value !== '' && isPath(sectionName, key)
-        ? resolvePath(value, fromCommandLine)
-        : value;
+    const resolve = (path: unknown): unknown =>
+      resolvePath && typeof path === 'string' && path !== '' ? resolvePath(path, fromCommandLine) : path;
+    const resolved = !isPath(sectionName, key) ? value : Array.isArray(value) ? value.map(resolve) : resolve(value);
     const target = merged[sectionName];
     if (target !== null && typeof target === 'object') (target as Record<string, unknown>)[key] = resolved;
     else merged[sectionName] = { [key]: resolved };

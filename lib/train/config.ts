@@ -3,11 +3,13 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { ConfigError } from '../errors.js';
+import { isHubUri } from '../tasks/data/source.js';
 import { checkConfig, configError, parseTomlText } from './config-file.js';
 import { evaluation } from './sections/evaluation.js';
 import { model } from './sections/model.js';
 import { objective } from './sections/objective.js';
 import { optimizer } from './sections/optimizer.js';
+import { reward } from './sections/reward.js';
 import { rollout } from './sections/rollout.js';
 import { run } from './sections/run.js';
 import { task } from './sections/task.js';
@@ -18,6 +20,7 @@ export const trainSchema = z.strictObject({
   run,
   model,
   task,
+  reward,
   rollout,
   unlearn,
   objective,
@@ -33,7 +36,7 @@ export type TrainConfigInput = z.input<typeof trainSchema>;
 
 /** Checks that need more than one field. */
 export function crossChecks(config: TrainConfig): string[] {
-  const { rollout: r, unlearn: u, optimizer: o, task: t } = config;
+  const { rollout: r, unlearn: u, optimizer: o } = config;
   const problems: string[] = [];
   if (u.enabled && r.groupSize % 2 !== 0) {
     problems.push(
@@ -46,10 +49,23 @@ export function crossChecks(config: TrainConfig): string[] {
       `optimizer.miniBatchPrompts = ${o.miniBatchPrompts} does not divide rollout.promptsPerIteration = ${r.promptsPerIteration}`,
     );
   }
-  if (t.name === 'jsonl' && t.path === '')
-    problems.push('task.path is missing; task.name = "jsonl" needs a file of prompts');
-  if (!t.template.includes('{prompt}')) {
+  problems.push(...taskProblems(config));
+  return problems;
+}
+
+function taskProblems({ task: t, reward: r }: TrainConfig): string[] {
+  const problems: string[] = [];
+  if (['jsonl', 'parquet', 'verl'].includes(t.name) && t.path.length === 0) {
+    problems.push(`task.path is missing; task.name = "${t.name}" needs a file of prompts`);
+  }
+  if (t.template !== '' && !t.template.includes('{prompt}')) {
     problems.push(`task.template = ${JSON.stringify(t.template)}: expected a text that contains {prompt}`);
+  }
+  if (r.verifier === 'none' && r.module === '') {
+    problems.push('reward.verifier = "none" leaves nothing that rewards; give a reward.module');
+  }
+  if (t.name === 'countdown' && !['auto', 'none'].includes(r.verifier)) {
+    problems.push(`reward.verifier = "${r.verifier}": task.name = "countdown" has a verifier of its own; use "auto"`);
   }
   return problems;
 }
@@ -57,7 +73,10 @@ export function crossChecks(config: TrainConfig): string[] {
 /** Paths of a file are relative to the file, those of --set to the working directory. */
 export function pathResolver(file: string): (path: string, fromCommandLine: boolean) => string {
   const folder = dirname(resolve(file));
-  return (path, fromCommandLine) => (isAbsolute(path) ? path : fromCommandLine ? resolve(path) : join(folder, path));
+  return (path, fromCommandLine) => {
+    if (isAbsolute(path) || isHubUri(path)) return path;
+    return fromCommandLine ? resolve(path) : join(folder, path);
+  };
 }
 
 /** Reads the text of a configuration file; a missing one is a ConfigError that names it. */

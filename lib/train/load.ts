@@ -3,10 +3,10 @@ import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { InvalidFileError } from '../errors.js';
 import { Policy } from '../policy.js';
-import { createTask, type Task } from '../tasks/index.js';
 import { Tokenizer } from '../tokenizer.js';
 import type { TrainConfig } from './config.js';
 import type { LoadedRun } from './run.js';
+import { loadTask } from './task.js';
 
 /**
  * Checks that a folder looks like a model before anything is loaded.
@@ -27,26 +27,11 @@ export function checkModelFolder(path: string, weights = true): void {
   }
 }
 
-/** The task of a configuration. */
-export function loadTask(config: TrainConfig, tokenizer: Pick<Tokenizer, 'encodePrompt'>): Promise<Task> {
-  const { name, path, evalPath, promptColumn, answerColumn, template, reward, maxPromptTokens } = config.task;
-  if (name === 'countdown') return createTask('countdown');
-  return createTask('jsonl', {
-    files: { train: path, ...(evalPath === '' ? {} : { test: evalPath }) },
-    template,
-    reward,
-    maxPromptTokens,
-    tokenizer,
-    ...(promptColumn === '' ? {} : { promptColumn }),
-    ...(answerColumn === '' ? {} : { answerColumn }),
-  });
-}
-
 /** Everything a run needs, the cheap and fragile parts first. */
 export async function loadRun(config: TrainConfig, signal?: AbortSignal): Promise<LoadedRun> {
   checkModelFolder(config.model.path);
   const tokenizer = await Tokenizer.load(config.model.path);
-  const task = await loadTask(config, tokenizer);
+  const task = await loadTask(config, tokenizer, signal);
   const { device, dtype } = config.model;
   const policy = await Policy.load(config.model.path, { device, dtype, ...(signal === undefined ? {} : { signal }) });
   return { policy, tokenizer, task };

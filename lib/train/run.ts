@@ -26,7 +26,8 @@ import { type Iteration, Trainer, type TrainerEvent, type TrainSample } from './
  *
  *     config.toml         every option, defaults filled in
  *     metrics.jsonl       one object per iteration
- *     completions.jsonl   { iteration, problem, prompt, response, stage, reward, advantage }
+ *     completions.jsonl   { iteration, problem, prompt, response, stage, reward, advantage, finishReason }; of several rewards
+ *                         also what each gave: rewards
  *     model/              the final weights in Hugging Face layout, with the tokenizer
  *     summary.json        written last: a run that has it is complete
  */
@@ -126,6 +127,7 @@ export function completionRow(iteration: number, sample: TrainSample): object {
     response: sample.response,
     stage: sample.stage,
     reward: sample.reward,
+    ...(sample.rewards === undefined ? {} : { rewards: sample.rewards }),
     advantage: sample.advantage,
     finishReason: sample.finishReason,
   };
@@ -148,7 +150,7 @@ export async function trainRun(options: TrainRunOptions): Promise<RunSummary> {
     ...(options.onEvent === undefined ? {} : { onEvent: options.onEvent }),
   });
   const { tooLong } = await trainer.prepare();
-  check();
+  await check();
   const run = RunDirectory.create(options.out);
   run.write('config.toml', configToToml(config));
   const start = performance.now();

@@ -8,12 +8,34 @@ import type { Objective } from '../algorithm/types.js';
 import { AbortedError, ConfigError, NonFiniteError } from '../errors.js';
 import type { PolicyLike, StepReport } from '../policy.js';
 import { type Rollout, type RolloutPhase, type RolloutPrompt, twoStageRollout } from '../rollout.js';
-import { callReward, tryReward } from '../tasks/call-reward.js';
-import type { ChatMessage, Problem, RewardFunction, RewardInput, Task } from '../tasks/types.js';
+import {
+  type AnyReward,
+  checkRewards,
+  computeRewards,
+  type RewardReport,
+  rewardList,
+  tryRewards,
+} from '../tasks/rewards.js';
+import type {
+  ChatMessage,
+  NamedReward,
+  PerSampleRewardFunction,
+  Problem,
+  Reward,
+  RewardInput,
+  Task,
+} from '../tasks/types.js';
 import { Tokenizer } from '../tokenizer.js';
 import { chunk, type LossSample, microBatches, sequenceBatch, splitTokens, tokenBatch } from './batching.js';
 import { checkContext, defineConfig, type TrainConfig, type TrainConfigInput } from './config.js';
-import { type Metrics, peakMemoryMiB, rolloutMetrics, type ScoredSample, unlearnMetrics } from './metrics.js';
+import {
+  finiteOnly,
+  type Metrics,
+  peakMemoryMiB,
+  rolloutMetrics,
+  type ScoredSample,
+  unlearnMetrics,
+} from './metrics.js';
 import { PromptStream } from './prompt-stream.js';
 
 /** What the trainer needs of a policy. */
@@ -56,7 +78,9 @@ export interface TrainerOptions {
   /** What is asked. Its reward may be left out where `reward` is given. */
   task: Omit<Task, 'reward'> & Partial<Pick<Task, 'reward'>>;
   /** Default: the task's own. */
-  reward?: RewardFunction;
+  reward?: PerSampleRewardFunction;
+  /** Several, whose weighted sum is the reward, each with metrics of its own. Instead of `reward`. */
+  rewards?: readonly NamedReward[];
   /** Of the KL penalty. Default: a copy of the policy as it is when the trainer starts; none where klCoef is 0. */
   reference?: ReferencePolicy;
   /** Checked, and completed by the defaults, as by {@link defineConfig}. Default: all defaults. */
@@ -74,6 +98,8 @@ export interface TrainerOptions {
 export interface TrainSample extends ScoredSample {
   problem: Problem;
   response: string;
+  /** What each of several rewards gave, by name. */
+  rewards?: Record<string, Reward>;
 }
 
 export interface Iteration {
@@ -115,7 +141,7 @@ export class Trainer implements AsyncIterable<Iteration> {
   readonly config: TrainConfig;
   readonly #policy: TrainablePolicy;
   readonly #task: TrainerOptions['task'];
-  readonly #reward: RewardFunction;
+  readonly #rewards: readonly AnyReward[];
   readonly #objective: Objective;
   readonly #evaluate: Evaluator | undefined;
   readonly #stopTokens: readonly number[] | undefined;
@@ -135,15 +161,11 @@ export class Trainer implements AsyncIterable<Iteration> {
     for (const name of ['policy', 'task'] as const) {
       if (!options[name]) throw new ConfigError(`new Trainer({ ${name}, ... }): ${name} is missing`);
     }
-    const reward = options.reward ?? options.task.reward;
-    if (typeof reward !== 'function') {
-      throw new ConfigError(`task "${options.task.name}" has no reward; give one: new Trainer({ reward, ... })`);
-    }
     this.config = config;
     this.#policy = options.policy;
     this.#tokenizer = options.tokenizer ?? null;
     this.#task = options.task;
-    this.#reward = reward;
+    this.#rewards = rewardsOf(options);
     this.#reference = options.reference ?? null;
     this.#evaluate = options.evaluate;
     this.#stopTokens = options.stopTokens;
@@ -188,7 +210,7 @@ export class Trainer implements AsyncIterable<Iteration> {
     }
     const longestPrompt = prompts.reduce((most, { tokens }) => Math.max(most, tokens.length), 0);
     checkContext(config, longestPrompt, this.#policy.config.maxPositionEmbeddings);
-    await tryReward(this.#reward, (prompts[0] as TrainPrompt).problem, this.#task.name);
+    await tryRewards(this.#rewards, (prompts[0] as TrainPrompt).problem, this.#rewardOptions());
     this.#prompts = prompts;
     this.#stream = new PromptStream(prompts.length, config.run.seed);
     this.#preparation = { prompts: prompts.length, tooLong: all.length - prompts.length, longestPrompt };
@@ -254,9 +276,9 @@ export class Trainer implements AsyncIterable<Iteration> {
     const rollout = await this.#rollout(prompts, iteration);
     const tokenizer = this.#tokenizer as TrainerTokenizer;
     const responses = rollout.samples.map(({ tokens }) => tokenizer.decode(tokens));
-    const rewards = await timed('reward', () =>
-      callReward(
-        this.#reward,
+    const judged = await timed('reward', () =>
+      computeRewards(
+        this.#rewards,
         rollout.samples.map(
           ({ promptIndex, tokens, finishReason }, i): RewardInput => ({
             problem: (prompts[promptIndex] as TrainPrompt).problem,
@@ -265,9 +287,10 @@ export class Trainer implements AsyncIterable<Iteration> {
             finishReason,
           }),
         ),
-        this.#task.name,
+        this.#rewardOptions(),
       ),
     );
+    const { rewards } = judged;
     const groups = groupAdvantages(rewards, this.config.rollout.groupSize, {
       normalizeByStd: this.config.objective.advantageStd,
     });
@@ -276,7 +299,8 @@ export class Trainer implements AsyncIterable<Iteration> {
         ...sample,
         problem: (prompts[sample.promptIndex] as TrainPrompt).problem,
         response: responses[i] as string,
-        reward: rewards[i] as number | null,
+        reward: rewards[i] as Reward,
+        ...partsOf(judged, i),
         advantage: groups.advantages[i] as number,
       }),
     );
@@ -292,6 +316,7 @@ export class Trainer implements AsyncIterable<Iteration> {
     const generating = rollout.timings.stage1 + rollout.timings.stage2;
     const metrics: Metrics = {
       ...rolloutMetrics(samples, groups),
+      ...finiteOnly(judged.metrics),
       ...unlearnMetrics(rollout.forget, rollout.gate),
       ...update,
       'timing_s/stage1': rollout.timings.stage1,
@@ -305,6 +330,15 @@ export class Trainer implements AsyncIterable<Iteration> {
       'perf/peak_memory_mib': peakMemoryMiB(),
     };
     return { iteration, metrics, samples };
+  }
+
+  #rewardOptions() {
+    const signal = this.#signal;
+    return {
+      task: this.#task.name,
+      overlong: this.config.reward.overlong,
+      ...(signal === undefined ? {} : { signal }),
+    };
   }
 
   #rollout(prompts: readonly RolloutPrompt[], iteration: number): Promise<Rollout> {
@@ -442,4 +476,24 @@ export class Trainer implements AsyncIterable<Iteration> {
   #signalCheck(): void {
     if (this.#signal?.aborted) throw new AbortedError('training was aborted');
   }
+}
+
+/** @throws ConfigError where nothing rewards, InvalidArgumentError for a reward that is none */
+function rewardsOf({ task, reward, rewards }: TrainerOptions): readonly AnyReward[] {
+  if (reward !== undefined && rewards !== undefined) {
+    throw new ConfigError('new Trainer({ reward, rewards, ... }): give one of the two');
+  }
+  const own = reward === undefined ? (rewards ?? task.rewards) : undefined;
+  if (own !== undefined) checkRewards(own);
+  const fn = reward ?? task.reward;
+  if (own === undefined && typeof fn !== 'function') {
+    throw new ConfigError(`task "${task.name}" has no reward; give one: new Trainer({ reward, ... })`);
+  }
+  return rewardList(own, fn);
+}
+
+/** What each of several rewards gave for sample i. */
+function partsOf({ parts }: RewardReport, i: number): Pick<TrainSample, 'rewards'> {
+  if (parts.length < 2) return {};
+  return { rewards: Object.fromEntries(parts.map(({ name, rewards }) => [name, rewards[i] as Reward])) };
 }

@@ -1,34 +1,56 @@
-/** [task]: what is asked and how it is rewarded. */
-import { choice, integer, optionalPath, section, text } from '../config-file.js';
+/** [task]: what is asked. */
+
+import { PROMPT_STYLES } from '../../tasks/data/prompts.js';
+import { TASK_NAMES } from '../../tasks/index.js';
+import { choice, flag, integer, integers, paths, section, strings, text } from '../config-file.js';
 
 export const task = section(
   {
-    name: choice(['countdown', 'jsonl'], 'countdown', {
-      doc: 'What is asked: "countdown" (embedded: reach a target from given numbers) or "jsonl" (your own prompts and answers).',
+    name: choice(TASK_NAMES, 'countdown', {
+      doc: 'What is asked: "countdown" (embedded: reach a target from given numbers), "math" (MATH), "gsm8k", "verl" (data in verl\'s layout), or your own prompts and answers, "jsonl" or "parquet". See docs/tasks.md.',
       paper: 'MATH levels 3-5',
     }),
-    path: optionalPath('', {
-      doc: 'For "jsonl": the file of training prompts, one JSON object a line; may be gzipped.',
+    path: paths({
+      doc: 'Files of training problems: .jsonl, .json (both also .gz) or .parquet, with * and ? in names, or hf://datasets/OWNER/NAME/FILE. Empty for "math" and "gsm8k" = from the hub.',
     }),
-    evalPath: optionalPath('', { doc: 'For "jsonl": the file of prompts to evaluate on.' }),
+    evalPath: paths({ doc: 'Files of the problems to evaluate on, the split "test".' }),
     promptColumn: text('', {
-      doc: 'For "jsonl": the column of the prompt, a text or a list of chat messages. Empty = the first of prompt, problem, question.',
+      doc: 'Column of the prompt, a text or a list of chat messages; dots lead into structs and lists ("prompt.0.content"). Empty = the task\'s own; else the first of prompt, problem, question.',
     }),
     answerColumn: text('', {
-      doc: 'For "jsonl": the column of the gold answer. Empty = the first of answer, answers.',
+      doc: 'Column of the gold answer ("reward_model.ground_truth"). Empty = the task\'s own; else the first of answer, answers.',
     }),
-    template: text('{prompt}', {
-      doc: 'For "jsonl": what the policy is given; {prompt} stands for the text of the row.',
+    metaColumns: strings(['*'], {
+      doc: 'Columns kept beside prompt and answer, for rewards of your own; ["*"] = all, [] saves memory.',
     }),
-    reward: choice(['math', 'exact'], 'math', {
-      doc: 'For "jsonl": "math", the final answer is mathematically equal to the gold one; "exact", the trimmed response is.',
-      paper: 'a rule-based verifier of the final answer',
+    promptStyle: choice(['auto', ...PROMPT_STYLES], 'auto', {
+      doc: 'How a text becomes a prompt: "plain", "chat" (a user message in the tokenizer\'s chat template), "qwen-boxed" and "qwen-math" (chats that ask for steps and a boxed answer), "simplerl" (plain text for base models). "auto" = "qwen-boxed" for "math" and "gsm8k", else "plain".',
     }),
+    template: text('', {
+      doc: "Text or user message of a prompt; {prompt} stands for the row's text. Empty = that of promptStyle.",
+    }),
+    system: text('', { doc: 'System message of a chat. Empty = that of promptStyle.' }),
+    levels: integers(
+      [3, 4, 5],
+      { min: 1 },
+      { doc: 'For "math": levels of difficulty to train on; [] = all.', paper: '3, 4, 5' },
+    ),
     maxPromptTokens: integer(
       1024,
       { min: 1 },
       { doc: 'Prompts with more tokens are left out, and their number is reported.', paper: '1024' },
     ),
+    maxProblems: integer(0, { min: 0 }, { doc: 'Train on so many problems at most, the first ones; 0 = all.' }),
+    shuffleSeed: integer(
+      -1,
+      { min: -1 },
+      {
+        doc: 'Shuffle every split by this seed when it is read, before maxProblems; -1 = order of the files. Training goes through its problems in random order anyway (run.seed).',
+      },
+    ),
+    dropEvalPrompts: flag(false, {
+      doc: 'Leave out of training what is asked in the evaluation files too. Counted in any case; done by itself for "math" from the hub.',
+    }),
   },
-  'What is asked and how it is rewarded: 1 for a right final answer, 0 otherwise (Eq. 1).',
+  'What is asked. Not for "countdown": everything but `name` and `maxPromptTokens`.',
 );

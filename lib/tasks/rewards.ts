@@ -1,0 +1,186 @@
+/** Several rewards for one response: their weighted sum, and what each of them says. */
+import { InvalidArgumentError } from '../errors.js';
+import { callRewardFully } from './call-reward.js';
+import type { NamedReward, PerSampleRewardFunction, Reward, RewardFunction, RewardInput } from './types.js';
+
+/**
+ * What becomes of a response that was cut off at `maxNewTokens`: it is judged like every other (the paper's), its reward
+ * is 0, or it is left out.
+ */
+export type OverlongPolicy = (typeof OVERLONG)[number];
+
+export const OVERLONG = ['verify', 'zero', 'null'] as const;
+
+/** A reward whose name nobody gave: it has no metrics of its own but what it counts, those of the sum say the rest. */
+export type AnyReward = Omit<NamedReward, 'name'> & { name: string | null };
+
+export interface RewardOptions {
+  /** Of the task, for messages. */
+  task: string;
+  /** Default 'verify'. */
+  overlong?: OverlongPolicy;
+  signal?: AbortSignal;
+}
+
+export interface RewardReport {
+  /** One per input: the sum of weight times reward; null leaves the response out. */
+  rewards: Reward[];
+  /** What each named reward gave, in the order of the list; null also where it was not asked. */
+  parts: { name: string; rewards: Reward[] }[];
+  /** `reward/<name>/mean`, `std`, `null_frac`, `timeouts`, and what the functions count. */
+  metrics: Record<string, number>;
+}
+
+/**
+ * Judges a batch by every reward at once.
+ *
+ * A response's reward is the sum of weight times value over the rewards that are not null there. It is null, the
+ * response left out, where all of them are, or one that is `required`.
+ *
+ * @throws RewardError naming the reward that misbehaves
+ */
+export async function computeRewards(
+  list: readonly AnyReward[],
+  inputs: readonly RewardInput[],
+  options: RewardOptions,
+): Promise<RewardReport> {
+  const { overlong = 'verify' } = options;
+  const asked = inputs.map(({ finishReason }) => overlong === 'verify' || finishReason === 'stop');
+  const judged = inputs.filter((_, i) => asked[i]);
+  const calls = judged.length === 0 ? list.map(() => NOTHING) : await callAll(list, judged, options);
+  const parts = list.map((reward, r) => ({ reward, call: calls[r] as CallResult, rewards: spread(calls[r], asked) }));
+  const rewards = inputs.map((_, i): Reward => {
+    if (!asked[i]) return overlong === 'zero' ? 0 : null;
+    return weightedSum(
+      list,
+      parts.map((part) => part.rewards[i] as Reward),
+    );
+  });
+  return {
+    rewards,
+    parts: parts.flatMap(({ reward: { name }, rewards: own }) => (name === null ? [] : [{ name, rewards: own }])),
+    metrics: Object.assign({}, ...parts.map(({ reward, call }) => metricsOf(reward, call))),
+  };
+}
+
+type CallResult = Awaited<ReturnType<typeof callRewardFully>>;
+const NOTHING: CallResult = { rewards: [], timeouts: 0, counts: {} };
+
+/** All at once; the first failure ends the others. */
+async function callAll(
+  list: readonly AnyReward[],
+  inputs: readonly RewardInput[],
+  { task, signal }: RewardOptions,
+): Promise<CallResult[]> {
+  const failed = new AbortController();
+  const any = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
+  try {
+    return await Promise.all(
+      list.map(({ name, fn, timeoutMs, onTimeout }) =>
+        callRewardFully(fn, inputs, {
+          label: name === null ? `the reward of task "${task}"` : `reward "${name}" of task "${task}"`,
+          signal: any,
+          ...(timeoutMs === undefined ? {} : { timeoutMs }),
+          ...(onTimeout === undefined ? {} : { onTimeout }),
+        }),
+      ),
+    );
+  } catch (error) {
+    failed.abort(error);
+    throw error;
+  }
+}
+
+/** The values at the places that were asked, null elsewhere. */
+function spread(call: CallResult | undefined, asked: readonly boolean[]): Reward[] {
+  let next = 0;
+  return asked.map((yes) => (yes ? (call?.rewards[next++] ?? null) : null));
+}
+
+function weightedSum(list: readonly AnyReward[], values: readonly Reward[]): Reward {
+  let sum: Reward = null;
+  for (const [r, { weight = 1, required = false }] of list.entries()) {
+    const value = values[r] as Reward;
+    if (value !== null) sum = (sum ?? 0) + weight * value;
+    else if (required) return null;
+  }
+  return sum;
+}
+
+function metricsOf({ name, timeoutMs }: AnyReward, { rewards, timeouts, counts }: CallResult): Record<string, number> {
+  const prefix = name === null ? 'reward/task' : `reward/${name}`;
+  const own = Object.fromEntries(Object.entries(counts).map(([what, count]) => [`${prefix}/${what}`, count]));
+  const cutOff = timeoutMs === undefined ? {} : { [`${prefix}/timeouts`]: timeouts };
+  if (name === null) return { ...own, ...cutOff };
+  const given = rewards.filter((value) => value !== null);
+  const mean = given.reduce((sum, value) => sum + value, 0) / given.length;
+  const variance = given.reduce((sum, value) => sum + (value - mean) ** 2, 0) / given.length;
+  return {
+    ...(given.length === 0 ? {} : { [`${prefix}/mean`]: mean, [`${prefix}/std`]: Math.sqrt(variance) }),
+    [`${prefix}/null_frac`]: rewards.length === 0 ? 0 : 1 - given.length / rewards.length,
+    ...cutOff,
+    ...own,
+  };
+}
+
+/** @throws InvalidArgumentError naming what is wrong with a list of rewards */
+export function checkRewards(list: readonly NamedReward[]): void {
+  if (!Array.isArray(list) || list.length === 0) {
+    throw new InvalidArgumentError('rewards must be a list of { name, fn, weight }, not empty');
+  }
+  const names = new Set<string>();
+  for (const [i, reward] of list.entries()) {
+    const { name, fn, weight = 1, timeoutMs, onTimeout = 'null' } = (reward ?? {}) as NamedReward;
+    if (typeof name !== 'string' || !/^[\w.-]+$/.test(name)) {
+      throw new InvalidArgumentError(
+        `rewards[${i}].name must be letters, digits, "_", "-" and ".", got ${JSON.stringify(name)}`,
+      );
+    }
+    const wrong = (what: string, got: unknown): InvalidArgumentError =>
+      new InvalidArgumentError(`reward "${name}": ${what}, got ${JSON.stringify(got) ?? String(got)}`);
+    if (names.has(name)) throw new InvalidArgumentError(`two rewards have the name "${name}"`);
+    names.add(name);
+    if (typeof fn !== 'function') throw wrong('fn must be a function', fn);
+    if (!(typeof weight === 'number' && Number.isFinite(weight))) throw wrong('weight must be a finite number', weight);
+    if (timeoutMs !== undefined && !(typeof timeoutMs === 'number' && timeoutMs > 0 && timeoutMs <= MAX_TIMEOUT)) {
+      throw wrong(`timeoutMs must be a number of milliseconds above 0 and at most ${MAX_TIMEOUT}`, timeoutMs);
+    }
+    if (!['null', 'zero', 'throw'].includes(onTimeout)) {
+      throw wrong("onTimeout must be 'null', 'zero' or 'throw'", onTimeout);
+    }
+  }
+}
+
+/** The longest time a timer can wait. */
+const MAX_TIMEOUT = 2 ** 31 - 1;
+
+/** One reward function that is the weighted sum of several, for evaluation. */
+export function combinedReward(list: readonly NamedReward[], task: string): RewardFunction {
+  return async (inputs, context) => {
+    const { rewards } = await computeRewards(list, inputs, {
+      task,
+      ...(context === undefined ? {} : { signal: context.signal }),
+    });
+    return rewards;
+  };
+}
+
+/** What training maximizes: `rewards`, else one function. */
+export function rewardList(
+  rewards: readonly NamedReward[] | undefined,
+  fn: PerSampleRewardFunction | undefined,
+): readonly AnyReward[] {
+  return rewards ?? (fn === undefined ? [] : [{ name: null, fn }]);
+}
+
+/**
+ * Calls every reward once, with an empty response to the first problem, so that a broken function stops a run before
+ * anything was sampled.
+ */
+export async function tryRewards(
+  list: readonly AnyReward[],
+  problem: RewardInput['problem'],
+  options: RewardOptions,
+): Promise<void> {
+  await computeRewards(list, [{ problem, response: '', tokens: [], finishReason: 'stop' }], options);
+}

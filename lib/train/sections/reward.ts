@@ -1,0 +1,31 @@
+/** [reward]: how responses are rewarded. */
+import { OVERLONG } from '../../tasks/rewards.js';
+import { VERIFIERS } from '../../tasks/verifiers.js';
+import { choice, integer, number, optionalPath, section } from '../config-file.js';
+
+export const reward = section(
+  {
+    verifier: choice(['auto', ...VERIFIERS, 'none'], 'auto', {
+      doc: 'What makes a response right: "math", its final answer is mathematically equal to the gold one; "gsm8k", it ends in #### and the same number; "exact", trimmed it is the gold answer; "none", only the module decides. "auto" = the task\'s own rule, else "math".',
+      paper: 'a rule-based verifier of the final answer',
+    }),
+    weight: number(1, {}, { doc: 'Weight of the verifier in the sum of the rewards.' }),
+    module: optionalPath('', {
+      doc: 'A JavaScript module of your own, e.g. "./reward.mjs": it exports a function of a batch, or a list of { name, fn, weight } as `rewards`. It runs with all rights of this process. See docs/tasks.md.',
+    }),
+    moduleWeight: number(1, {}, { doc: "Weight of the module's function; a list brings its own." }),
+    timeoutMs: integer(
+      60_000,
+      { min: 0 },
+      { doc: 'Milliseconds after which a reward of the module that has not come is cut off; 0 = never.' },
+    ),
+    onTimeout: choice(['null', 'zero', 'throw'], 'null', {
+      doc: 'What a cut-off reward is: "null", left out of the sum; "zero"; "throw", the end of the run.',
+    }),
+    overlong: choice(OVERLONG, 'verify', {
+      doc: 'Responses cut off at maxNewTokens in training: "verify", judged like all others; "zero", their reward is 0; "null", left out.',
+      paper: 'verified like all others',
+    }),
+  },
+  'How responses are rewarded: 1 for a right final answer, 0 otherwise (Eq. 1), and what you add.',
+);
