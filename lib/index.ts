@@ -39,6 +39,7 @@ export {
   OutOfMemoryError,
   RewardError,
   UnsupportedError,
+  VerifierError,
 } from './errors.js';
 export {
   type Evaluation,
@@ -163,10 +164,18 @@ export {
   type TrainSample,
 } from './train/trainer.js';
 export {
+  type ExtractOptions,
+  type ExtractStrategy,
   equivalent,
   extractAnswer,
   type Verdict,
+  VerifierPool,
+  type VerifierPoolOptions,
+  type VerifierProblem,
+  type VerifierStats,
   type VerifyItem,
+  type VerifyOptions,
   type VerifyOutcome,
+  verifierPool,
   verifyMath,
 } from './verify/index.js';

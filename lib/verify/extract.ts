@@ -155,7 +155,10 @@ export function bareAnswer(text: string, side: 'prediction' | 'gold' = 'predicti
   if (boxes.unclosed >= 0) return text.slice(boxes.unclosed).replace(/^\\+(?:boxed|fbox)\s*\{?/, '');
   const announced = hashAnswer(text) ?? phraseAnswer(text);
   if (announced !== null) return announced;
-  if (countWords(text.slice(0, 4_000)) < SENTENCE_WORDS) return text;
-  if (side === 'prediction') return lastValue(text) ?? text;
-  return valuesOf(text.slice(-4_000)).some(({ math }) => math) ? (lastValue(text) ?? text) : text;
+  const math = valuesOf(text.slice(-4_000)).find((value) => value.math);
+  const before = math === undefined ? '' : text.slice(-4_000).slice(0, math.begin);
+  // "Special matrix: $...$"
+  const isIntroduced = countWords(before) >= 2;
+  if (!isIntroduced && countWords(text.slice(0, 4_000)) < SENTENCE_WORDS) return text;
+  return side === 'prediction' || math !== undefined ? (lastValue(text) ?? text) : text;
 }

@@ -1,7 +1,21 @@
 /** Mathematical answers as a reward. */
-import { judge, type Verdict, type VerifyItem } from './judge.js';
+import type { Verdict, VerifyItem } from './judge.js';
+import { type VerifierPool, verifierPool } from './pool.js';
 
-/** Judges a batch of answers; verdict i belongs to item i. */
-export async function verifyMath(items: readonly VerifyItem[]): Promise<Verdict[]> {
-  return items.map(judge);
+/**
+ * Judges a batch of answers in the worker processes of `pool` (default {@link verifierPool}); verdict i belongs to item i
+ * and `equal` is the reward. What cannot be decided within the pool's bounds is wrong, says so in `outcome` and is counted
+ * in `pool.stats`.
+ *
+ * ```ts
+ * const verdicts = await verifyMath([{ response: 'so it is \\boxed{\\frac12}', gold: '0.5' }]);
+ * ```
+ *
+ * @throws as {@link VerifierPool.verify}
+ */
+export async function verifyMath(
+  items: readonly VerifyItem[],
+  { pool = verifierPool(), signal }: { pool?: VerifierPool; signal?: AbortSignal } = {},
+): Promise<Verdict[]> {
+  return await pool.verify(items, { signal });
 }
