@@ -65,6 +65,7 @@ async function setting(t: TestContext, repos: Record<string, FakeRepo>, more: Hu
     cacheDir: cache,
     env: {},
     retries: 2,
+    retryDelay: 10,
     onProgress: (progress: HubProgress) => notes.push(progress),
     ...more,
   };

@@ -7,6 +7,7 @@ import * as build from './build.js';
 import * as config from './config.js';
 import * as demo from './demo.js';
 import * as doctor from './doctor.js';
+import * as download from './download.js';
 import * as evaluate from './eval.js';
 import * as libtorch from './libtorch.js';
 import * as sft from './sft.js';
@@ -21,7 +22,8 @@ const program = new Command('eepo')
   .version(version)
   .showHelpAfterError()
   .enablePositionalOptions();
-for (const command of [demo, train, sft, evaluate, bench, config, libtorch, build, doctor]) command.register(program);
+for (const command of [demo, train, sft, evaluate, bench, config, download, libtorch, build, doctor])
+  command.register(program);
 
 try {
   await program.parseAsync();

@@ -103,12 +103,13 @@ export class HubClient {
    * @throws what `error` means where no attempt is left or another would not help.
    */
   async pause(error: unknown, attempt: number): Promise<void> {
-    const { signal, retries } = this.settings;
+    const { signal, retries, retryDelay } = this.settings;
     throwIfAborted(signal);
     if (!mayPass(error)) throw error;
     const asked = error instanceof Transient ? error.waitSeconds : null;
     if (attempt >= retries || (asked ?? 0) > maxWaitSeconds) throw this.#failed(error);
-    const wait = asked === null ? Math.min(500 * 2 ** attempt, 20_000) * (0.5 + Math.random() / 2) : asked * 1000;
+    const wait =
+      asked === null ? Math.min(retryDelay * 2 ** attempt, 20_000) * (0.5 + Math.random() / 2) : asked * 1000;
     try {
       await sleep(wait, undefined, signal === undefined ? {} : { signal });
     } catch {

@@ -34,6 +34,8 @@ export interface HubOptions {
   timeout?: number;
   /** How often a request is tried again without getting further. Default 5. */
   retries?: number;
+  /** Milliseconds before the first new attempt, doubled before each further one. Default 500. */
+  retryDelay?: number;
   onProgress?: (progress: HubProgress) => void;
   signal?: AbortSignal;
   /** Environment to read; default process.env. */
@@ -49,6 +51,7 @@ export interface HubSettings {
   endpoint: string;
   timeout: number;
   retries: number;
+  retryDelay: number;
   onProgress: (progress: HubProgress) => void;
   signal: AbortSignal | undefined;
   env: NodeJS.ProcessEnv;
@@ -65,6 +68,7 @@ export function hubSettings(options: HubOptions = {}): HubSettings {
     endpoint: checkEndpoint(options.endpoint || env.HF_ENDPOINT || 'https://huggingface.co'),
     timeout: options.timeout ?? (Number(env.HF_HUB_DOWNLOAD_TIMEOUT) * 1000 || 30_000),
     retries: options.retries ?? 5,
+    retryDelay: options.retryDelay ?? 500,
     onProgress: options.onProgress ?? (() => {}),
     signal: options.signal,
     env,

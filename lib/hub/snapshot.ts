@@ -139,9 +139,10 @@ async function download(
     // by content: what is listed under two names is fetched once
     const missing = new Map<string, RepoFile[]>();
     for (const file of files) {
-      if (await cache.hasFile(commit, file)) progress(file, file.size);
+      if (await cache.hasFile(commit, file)) progress.count(file, file.size);
       else missing.set(file.hash, [...(missing.get(file.hash) ?? []), file]);
     }
+    for (const [file] of missing.values()) if (file) progress.count(file, await sizeOf(cache.partial(file.hash)));
     const queue = [...missing.values()];
     await requireSpace(
       cache,
@@ -173,7 +174,7 @@ async function bring(
   commit: string,
   files: readonly RepoFile[],
   signal: AbortSignal,
-  progress: (file: RepoFile, done: number) => void,
+  progress: Sum,
 ): Promise<void> {
   const first = files[0] as RepoFile;
   if (!(await cache.hasBlob(first))) {
@@ -183,12 +184,12 @@ async function bring(
       file: first,
       partial: cache.partial(first.hash),
       target: cache.blob(first.hash),
-      onBytes: (done) => progress(first, done),
+      onBytes: (done) => progress.report(first, done),
       signal,
     });
   }
   for (const file of files) {
-    progress(file, file.size);
+    progress.report(file, file.size);
     await cache.link(commit, file);
   }
 }
@@ -198,15 +199,29 @@ async function allHere(cache: RepoCache, commit: string, files: readonly RepoFil
   return true;
 }
 
+interface Sum {
+  /** Counts bytes that are here before anything is fetched. */
+  count(file: RepoFile, done: number): void;
+  /** Counts bytes and reports. */
+  report(file: RepoFile, done: number): void;
+}
+
 /** Sums the bytes of all files. */
-function progressOf({ repo, settings }: HubClient, files: readonly RepoFile[]): (file: RepoFile, done: number) => void {
+function progressOf({ repo, settings }: HubClient, files: readonly RepoFile[]): Sum {
   const total = files.reduce((sum, { size }) => sum + size, 0);
   const here = new Map<string, number>();
   let sum = 0;
-  return (file, done) => {
-    sum += done - (here.get(file.path) ?? 0);
-    here.set(file.path, done);
-    settings.onProgress({ phase: 'download', repo: repo.name, file: file.path, done: sum, total });
+  const count = (file: RepoFile, done: number): void => {
+    const counted = Math.min(done, file.size);
+    sum += counted - (here.get(file.path) ?? 0);
+    here.set(file.path, counted);
+  };
+  return {
+    count,
+    report(file, done) {
+      count(file, done);
+      settings.onProgress({ phase: 'download', repo: repo.name, file: file.path, done: sum, total });
+    },
   };
 }
 
