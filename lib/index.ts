@@ -42,14 +42,40 @@ export {
   VerifierError,
 } from './errors.js';
 export {
+  type BenchmarkOptions,
+  type LoadedSet,
+  loadBenchmarks,
+  loadDataSet,
+} from './eval/benchmark-data.js';
+export { BENCHMARKS, type Benchmark } from './eval/benchmarks.js';
+export {
   type Evaluation,
   type EvaluationOptions,
   type EvaluationRow,
   evaluatePolicy,
   taskSet,
 } from './eval/evaluate.js';
+export { answerClasses, majAtK, type SameAnswers, type Vote } from './eval/majority.js';
+export type { MeasureOptions } from './eval/measure.js';
 export { passAtK } from './eval/pass-at-k.js';
-export type { EvaluationTokenizer } from './eval/types.js';
+export type { Estimate } from './eval/statistics.js';
+export {
+  evaluateBenchmarks,
+  type ModelResult,
+  readResult,
+  type SetResult,
+  type SuiteOptions,
+} from './eval/suite.js';
+export type { ProblemSummary, ResponseStatistics, SetSummary } from './eval/summary.js';
+export { formatDetails, formatResultTable, type ResultRow, type ResultTable, resultTable } from './eval/table.js';
+export type {
+  EvaluationProgress,
+  EvaluationSet,
+  EvaluationTokenizer,
+  Judgement,
+  Phase,
+  ResponseVerdict,
+} from './eval/types.js';
 export {
   type AscendOptions,
   type AscendReport,

@@ -118,13 +118,16 @@ test('progress counts problems of both phases', async () => {
     batchSize: 8,
     onProgress: (p) => seen.push(`${p.phase} ${p.done}/${p.total}`),
   });
-  assert.deepEqual(seen, ['greedy 3/3', 'sample 2/3', 'sample 3/3']);
+  assert.deepEqual(seen, ['greedy 0/3', 'greedy 3/3', 'sample 0/3', 'sample 2/3', 'sample 3/3']);
 });
 
 test('an aborted signal stops before the next batch', async () => {
   const controller = new AbortController();
   const policy = new ScriptedPolicy();
-  const options = { batchSize: 4, signal: controller.signal, onProgress: () => controller.abort() };
+  const onProgress: EvaluationOptions['onProgress'] = ({ done }) => {
+    if (done > 0) controller.abort();
+  };
+  const options = { batchSize: 4, signal: controller.signal, onProgress };
   await assert.rejects(
     evaluate(policy, options),
     (error) => error instanceof AbortedError && error.name === 'AbortError',

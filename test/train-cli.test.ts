@@ -7,6 +7,7 @@ import { after, describe, it } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { configPage } from '../lib/cli/config.js';
 import { demoReport } from '../lib/cli/demo.js';
+import type { ModelResult } from '../lib/eval/suite.js';
 import { Policy } from '../lib/policy.js';
 import { loadTrainConfig } from '../lib/train/config.js';
 import { loadRun } from '../lib/train/load.js';
@@ -100,11 +101,13 @@ describe('eepo train', () => {
     assert.equal((await trainSmall()).weights, summary.weights, 'the same configuration gives the same weights');
     assert.notEqual((await trainSmall(['run.seed=1'])).weights, summary.weights);
 
-    const evaluation = eepo('eval', out, '--split', 'test', '--samples', '2', '--max-problems', '3', '--json');
+    const sizes = ['--samples', '2', '--limit', '3', '--json'];
+    const evaluation = eepo('eval', out, '--split', 'test', '--out', join(out, 'evals'), ...sizes);
     assert.equal(evaluation.status, 0, evaluation.stderr);
-    const { test } = JSON.parse(evaluation.stdout) as { test: { problems: number; passAtK: Record<string, number> } };
-    assert.equal(test.problems, 3);
-    assert.deepEqual(Object.keys(test.passAtK), ['1']);
+    const { models } = JSON.parse(evaluation.stdout) as { models: ModelResult[] };
+    assert.deepEqual(Object.keys(models[0]?.sets ?? {}), ['test']);
+    assert.equal(models[0]?.sets.test?.problems, 3);
+    assert.deepEqual(Object.keys(models[0]?.sets.test?.passAtK ?? {}), ['1']);
   });
 
   it('with eta = 0 samples and trains byte for byte as GRPO does', async () => {

@@ -1,136 +1,169 @@
-/** `eepo eval DIR_OR_RUN` */
+/** `eepo eval MODEL...`: benchmarks, problems of one's own, or the task a run was trained on. */
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import type { Command } from 'commander';
-import { readConfig } from '../config-json.js';
 import { InvalidArgumentError } from '../errors.js';
-import { type Evaluation, evaluatePolicy } from '../eval/evaluate.js';
-import { loadTrainConfig, readConfigText, type TrainConfig, trainSchema } from '../train/config.js';
-import { checkConfig, parseTomlText } from '../train/config-file.js';
-import { evaluationSplits } from '../train/evaluation.js';
-import { checkModelFolder, loadRun } from '../train/load.js';
-import { formatTable, show, wholeNumber, withInterrupt } from './common.js';
-
-interface Options {
-  task?: string;
-  data?: string;
-  split: string[];
-  samples: number;
-  maxProblems: number;
-  sampleProblems: number;
-  maxNew?: number;
-  temperature: string;
-  seed: number;
-  json?: boolean;
-}
+import { BENCHMARK_NAMES, benchmarkOf } from '../eval/benchmarks.js';
+import { estimateOf, resultTable } from '../eval/table.js';
+import { collect, wholeNumber, withInterrupt } from './common.js';
+import { type EvalOptions, evaluateModel, type ModelTarget } from './eval-model.js';
+import { printResults, register as registerTable } from './eval-table.js';
 
 export function register(program: Command): void {
-  program
+  const command = program
     .command('eval')
-    .description('evaluate a model: greedy accuracy, pass@k, distinct correct solutions')
-    .argument('<folder>', 'a run, or a model folder')
-    .option('--task <name>', "countdown or jsonl (default: the run's own, else countdown)")
-    .option('--data <file>', 'prompts and answers, for --task jsonl')
-    .option('--split <name...>', 'splits of the task (default: all but train)', [])
-    .option('--samples <n>', 'samples per problem; 0 = greedy only', wholeNumber('samples', 0), 64)
-    .option('--max-problems <n>', 'problems per split', wholeNumber('max-problems', 1), 300)
-    .option('--sample-problems <n>', 'of these, problems that are sampled', wholeNumber('sample-problems', 1), 100)
+    .description('evaluate models: greedy pass@1, avg@k, maj@k, pass@k on benchmarks or problems of your own')
+    .argument('<models...>', 'folders of models or runs, or owner/name on the Hugging Face hub')
+    .option('--benchmarks <names>', `comma-separated, of ${BENCHMARK_NAMES.join(', ')}`, names, [])
     .option(
-      '--max-new <n>',
-      "most tokens of a response (default: the run's, else 16 for countdown, 512 for jsonl)",
-      wholeNumber('max-new', 1),
+      '--benchmark-data <path>',
+      'file, NAME=FILE or folder of the benchmarks (may be repeated; default: the hub)',
+      collect,
+      [],
     )
-    .option('--temperature <t>', 'of the samples', '1')
+    .option(
+      '--data <file>',
+      'problems of your own, .jsonl or .parquet; NAME=FILE names them (may be repeated)',
+      collect,
+      [],
+    )
+    .option('--task <name>', 'evaluate on the splits of a task: countdown')
+    .option('--split <names>', 'splits of a task (default: all but train)', names, [])
+    .option('--name <name>', 'of each model in turn, for the table (default: its folder)', collect, [])
+    .option('--no-greedy', 'samples only')
+    .option(
+      '--samples <n>',
+      'samples per problem (default: the largest --k, else 0; 64 on a task)',
+      wholeNumber('samples', 0),
+    )
+    .option('--k <list>', 'k of maj@k and pass@k, comma-separated (default: 1,8,64 up to --samples)', counts)
+    .option('--temperature <t>', 'of the samples', positive('temperature'), 1)
+    .option('--top-p <p>', 'of the samples', positive('top-p'), 1)
+    .option(
+      '--max-new-tokens <n>',
+      'most tokens of a response (default: 4096 or what fits)',
+      wholeNumber('max-new-tokens', 1),
+    )
+    .option('--limit <n>', 'first problems of each benchmark (default: all; 300 on a task)', wholeNumber('limit', 1))
+    .option(
+      '--sample-limit <n>',
+      'of these, problems that are sampled (default: all; 100 on a task)',
+      wholeNumber('sample-limit', 1),
+    )
     .option('--seed <n>', 'of the samples', wholeNumber('seed', 0), 0)
+    .option(
+      '--prompt-style <style>',
+      'plain, chat, qwen-boxed, qwen-math or simplerl (default: qwen-boxed; simplerl without a chat template)',
+    )
+    .option('--prompt-template <text>', 'text or user message; {prompt} stands for the problem')
+    .option('--system-prompt <text>', 'system message of a chat')
+    .option('--chat', 'short for --prompt-style chat')
+    .option(
+      '--stop-token <token>',
+      "id or text of a token that ends a response (may be repeated; default: the model's)",
+      collect,
+      [],
+    )
+    .option(
+      '--tolerance <r>',
+      "relative tolerance of numeric answers (default: the benchmark's, else none)",
+      positive('tolerance'),
+    )
+    .option('--device <device>', 'auto, cpu or cuda', 'auto')
+    .option('--dtype <dtype>', 'type of the weights', 'float32')
+    .option(
+      '--batch-size <n>',
+      'responses generated at once (default: what memory holds, at most 1024)',
+      wholeNumber('batch-size', 1),
+    )
+    .option('--revision <revision>', 'branch, tag or commit of a model on the hub')
+    .option('--out <dir>', 'results go to DIR/<name>; an evaluation that was stopped goes on there', 'evals')
+    .option('--baseline <name>', "show every average's gain over this model")
+    .option('--metric <metric>', 'of the table: greedy, avg, maj@K or pass@K (default: greedy)')
     .option('--json', 'print JSON')
+    .option('--markdown', 'print Markdown')
     .action(evaluate);
+  registerTable(command);
 }
 
-/** The configuration that says which model and task: the run's own, or defaults around a model folder. */
-function configOf(folder: string, options: Options): { config: TrainConfig; trained: boolean } {
-  const isRun = existsSync(join(folder, 'model', 'config.json'));
-  const model = isRun ? join(folder, 'model') : folder;
-  const saved = join(folder, 'config.toml');
-  const overrides = [`model.path=${JSON.stringify(model)}`];
-  if (options.task !== undefined) overrides.push(`task.name=${JSON.stringify(options.task)}`);
-  if (options.data !== undefined) {
-    overrides.push(`task.path=${JSON.stringify(options.data)}`, `task.evalPath=${JSON.stringify(options.data)}`);
-    if (options.task === undefined) overrides.push('task.name="jsonl"');
-  }
-  // A run of `eepo sft` has a configuration too, but no task.
-  if (isRun && existsSync(saved) && 'task' in parseTomlText(readConfigText(saved), saved)) {
-    return { config: loadTrainConfig(saved, overrides), trained: true };
-  }
-  const config = checkConfig<TrainConfig>({}, overrides, {
-    schema: trainSchema,
-    source: 'eval',
-    crossChecks: ({ task }) => (task.name === 'jsonl' && task.path === '' ? ['--task jsonl needs --data FILE'] : []),
+const names = (value: string): string[] =>
+  value
+    .split(',')
+    .map((name) => name.trim())
+    .filter((name) => name !== '');
+
+function counts(value: string): number[] {
+  return names(value).map(wholeNumber('k', 1));
+}
+
+function positive(option: string): (value: string) => number {
+  return (value) => {
+    const parsed = Number(value);
+    if (value.trim() !== '' && Number.isFinite(parsed) && parsed > 0) return parsed;
+    throw new InvalidArgumentError(`--${option} ${value}: expected a number above 0`);
+  };
+}
+
+async function evaluate(models: string[], options: EvalOptions): Promise<void> {
+  const targets = targetsOf(models, options);
+  check(targets, options);
+  const results = await withInterrupt(async (signal) => {
+    const all = [];
+    for (const target of targets) all.push(await evaluateModel(target, options, signal));
+    return all;
   });
-  return { config, trained: false };
+  printResults(results, options);
 }
 
-/** How many new tokens, and for a bare model folder how long a prompt, so that both fit into the context. */
-async function fitted(
-  { config, trained }: { config: TrainConfig; trained: boolean },
-  { maxNew }: Options,
-): Promise<{ config: TrainConfig; maxNewTokens: number }> {
-  if (trained) return { config, maxNewTokens: maxNew ?? config.rollout.maxNewTokens };
-  checkModelFolder(config.model.path);
-  const context = (await readConfig(config.model.path)).config.maxPositionEmbeddings;
-  const usual = config.task.name === 'countdown' ? 16 : Math.min(512, Math.floor(context / 2));
-  const maxNewTokens = maxNew ?? usual;
-  const maxPromptTokens = Math.max(1, Math.min(config.task.maxPromptTokens, context - maxNewTokens));
-  return { config: { ...config, task: { ...config.task, maxPromptTokens } }, maxNewTokens };
-}
-
-async function evaluate(folder: string, options: Options): Promise<void> {
-  const temperature = Number(options.temperature);
-  if (!(temperature > 0))
-    throw new InvalidArgumentError(`--temperature ${options.temperature}: expected a number above 0`);
-  const { config, maxNewTokens } = await fitted(configOf(folder, options), options);
-  await withInterrupt(async (signal) => {
-    const { policy, tokenizer, task } = await loadRun(config, signal);
-    try {
-      for (const note of new Set(task.notes)) console.error(`note: ${note}`);
-      const splits =
-        options.split.length > 0
-          ? options.split
-          : evaluationSplits(task, { ...config, eval: { ...config.eval, splits: [] } });
-      const results: Record<string, Evaluation> = {};
-      for (const split of splits) {
-        console.error(`evaluating ${split}`);
-        results[split] = await evaluatePolicy(policy, tokenizer, task, split, {
-          samples: options.samples,
-          maxProblems: options.maxProblems,
-          sampleProblems: options.sampleProblems,
-          maxNewTokens,
-          temperature,
-          seed: options.seed,
-          signal,
-        });
-      }
-      if (options.json) console.log(JSON.stringify(results, null, 2));
-      else console.log(evaluationTable(results));
-    } finally {
-      policy.dispose();
-    }
+/** Names and folders of the models, before anything is loaded. */
+function targetsOf(models: readonly string[], { name: given, out }: EvalOptions): ModelTarget[] {
+  if (given.length > models.length) {
+    throw new InvalidArgumentError(`--name is given ${given.length} times for ${models.length} models`);
+  }
+  return models.map((model, i) => {
+    const isRun = existsSync(join(model, 'model', 'config.json'));
+    const name = given[i] ?? basename(existsSync(model) ? resolve(model) : model);
+    const folder = name.replace(/[^A-Za-z0-9._-]/g, '_').replace(/^\.+/, '_');
+    return { model, name, run: isRun ? model : null, out: join(out, folder) };
   });
 }
 
-/** One row per split. */
-export function evaluationTable(results: Record<string, Evaluation>): string {
-  const ks = [...new Set(Object.values(results).flatMap(({ passAtK }) => Object.keys(passAtK)))];
-  return formatTable(
-    ['split', 'problems', 'greedy', ...ks.map((k) => `pass@${k}`), 'distinct', 'algebraic', 'entropy', 'length'],
-    Object.entries(results).map(([split, result]) => [
-      split,
-      String(result.problems),
-      show(result.greedy),
-      ...ks.map((k) => show(result.passAtK[Number(k)])),
-      show(result.distinctPerSolved, 2),
-      show(result.distinctAlgebraicPerSolved, 2),
-      show(result.meanEntropy),
-      show(result.meanLength, 1),
-    ]),
+/** What can be known to be wrong before hours are spent. */
+function check(targets: readonly ModelTarget[], options: EvalOptions): void {
+  options.benchmarks.forEach(benchmarkOf);
+  resultTable(
+    targets.map(({ name }) => ({ name, model: null, sets: {} })),
+    { baseline: options.baseline ?? null },
   );
+  const folders = targets.map(({ out }) => out);
+  const twice = folders.find((folder, i) => folders.indexOf(folder) < i);
+  if (twice !== undefined) {
+    throw new InvalidArgumentError(`two models would write to ${twice}; give them different names with --name`);
+  }
+  if (options.metric !== undefined) {
+    const nothing = { title: '', greedy: null, avgAtK: null, majAtK: {}, passAtK: {} };
+    estimateOf(nothing as unknown as Parameters<typeof estimateOf>[0], options.metric);
+  }
+  if (options.chat && options.promptStyle !== undefined && options.promptStyle !== 'chat') {
+    throw new InvalidArgumentError(`--chat and --prompt-style ${options.promptStyle} exclude each other`);
+  }
+  const problems = options.benchmarks.length + options.data.length;
+  if (problems > 0 && (options.task !== undefined || options.split.length > 0)) {
+    throw new InvalidArgumentError(
+      '--task and --split are for the splits of a task; leave out --benchmarks and --data',
+    );
+  }
+  if (options.task !== undefined && options.task !== 'countdown') {
+    throw new InvalidArgumentError(
+      `--task ${options.task}: expected countdown; problems of your own are given with --data, benchmarks with --benchmarks`,
+    );
+  }
+  if (problems === 0 && options.task === undefined) {
+    const bare = targets.find(({ run }) => run === null);
+    if (bare !== undefined) {
+      throw new InvalidArgumentError(
+        `say what to evaluate ${bare.model} on: --benchmarks math500,aime24, --data FILE or --task countdown`,
+      );
+    }
+  }
 }

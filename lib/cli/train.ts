@@ -83,7 +83,7 @@ function sizes(config: TrainConfig, { policy, task }: LoadedRun): string[] {
 async function dryRun(config: TrainConfig, loaded: LoadedRun): Promise<void> {
   const { policy, tokenizer, task } = loaded;
   const prepared = await new Trainer({ policy, tokenizer, task, config }).prepare();
-  makeEvaluator(policy, tokenizer, task, config).check();
+  await makeEvaluator(policy, tokenizer, task, config).check();
   console.log(configToToml(config));
   const lines = [
     ...sizes(config, loaded),

@@ -3,6 +3,8 @@ import { InvalidArgumentError } from '../errors.js';
 import type { PolicyLike } from '../policy.js';
 import { callReward } from '../tasks/call-reward.js';
 import type { Task } from '../tasks/types.js';
+import { verifierReward } from '../tasks/verifiers.js';
+import { mathSet } from './math-set.js';
 import { type MeasureOptions, measure, measurePlan, memoryStore } from './measure.js';
 import type { Estimate } from './statistics.js';
 import type { ProblemSummary, SetSummary } from './summary.js';
@@ -82,6 +84,8 @@ export function taskSet(task: Task, split: string): EvaluationSet {
     );
   }
   if (problems.length === 0) throw new InvalidArgumentError(`split '${split}' of task '${task.name}' has no problems`);
+  // The verifier's judge also says what was answered, so that answers can vote.
+  if (task.reward === verifierReward('math')) return mathSet(split, split, problems);
   return {
     name: split,
     problems,

@@ -1,15 +1,15 @@
 /** maj@k: the answer that most of k samples give. */
 import { InvalidArgumentError } from '../errors.js';
-import type { Verdict } from './types.js';
+import type { ResponseVerdict } from './types.js';
 
 /** What a sample of one problem votes for. */
 export interface Vote {
   answer: string | null;
-  verdict: Verdict;
+  verdict: ResponseVerdict;
 }
 
 /** Whether the answers of each pair are the same. */
-export type SameAnswer = (pairs: readonly (readonly [string, string])[]) => Promise<readonly boolean[]>;
+export type SameAnswers = (pairs: readonly (readonly [string, string])[]) => Promise<readonly boolean[]>;
 
 /** The class of all correct answers; wrong ones have positive numbers; null: no vote. */
 export const CORRECT_CLASS = 0;
@@ -21,7 +21,7 @@ export const CORRECT_CLASS = 0;
  *
  * @returns a class for every vote, in their order
  */
-export async function answerClasses(votes: readonly Vote[], sameAnswer: SameAnswer): Promise<(number | null)[]> {
+export async function answerClasses(votes: readonly Vote[], sameAnswer: SameAnswers): Promise<(number | null)[]> {
   const classOf = new Map<string, number>();
   for (const { answer, verdict } of votes) {
     if (answer !== null && verdict === 'correct') classOf.set(answer, CORRECT_CLASS);

@@ -56,6 +56,8 @@ export async function* respond(options: RespondOptions): AsyncGenerator<Response
   const { signal, onProgress } = options;
   const progress = new Counter(options);
   const units = missingUnits(options);
+  // The first event of a phase tells what there was before it.
+  onProgress?.(progress.now());
   for (const batch of batchesOf(units, options.batchSize)) {
     if (signal?.aborted) throw new AbortedError('The evaluation was aborted', { cause: signal.reason });
     const lines = await respondBatch(options, batch, (tokens) => onProgress?.(progress.now(tokens)));
@@ -63,7 +65,6 @@ export async function* respond(options: RespondOptions): AsyncGenerator<Response
     yield lines;
     onProgress?.(progress.now());
   }
-  if (units.length === 0) onProgress?.(progress.now());
 }
 
 function missingUnits({ set, phase, problems, samples, batchSize, records }: RespondOptions): Unit[] {

@@ -12,11 +12,11 @@ export interface EvaluationTokenizer {
  * What became of a response: its answer is right; it is wrong; no answer was found in it; or whether it is right could
  * not be decided within the verifier's bounds, which counts as wrong and is counted.
  */
-export type Verdict = 'correct' | 'wrong' | 'no-answer' | 'undecided';
+export type ResponseVerdict = 'correct' | 'wrong' | 'no-answer' | 'undecided';
 
 /** What a judge says of one response. */
 export interface Judgement {
-  verdict: Verdict;
+  verdict: ResponseVerdict;
   /** The final answer found in the response: what votes in maj@k. null: none. */
   answer: string | null;
 }
@@ -46,7 +46,7 @@ export interface ResponseRecord {
   phase: Phase;
   /** Index of the sample; 0 for the greedy response. */
   sample: number;
-  verdict: Verdict;
+  verdict: ResponseVerdict;
   answer: string | null;
   /** Length in tokens, the stop token included. */
   tokens: number;

@@ -1,22 +1,39 @@
-/** Evaluation as a run does it: the splits and sizes of [eval], as metrics. */
+/** Evaluation as a run does it: the splits and benchmarks of [eval], as metrics. */
 import { ConfigError } from '../errors.js';
-import { type Evaluation, evaluatePolicy } from '../eval/evaluate.js';
-import type { EvaluationTokenizer } from '../eval/types.js';
+import { type BenchmarkOptions, loadBenchmarks } from '../eval/benchmark-data.js';
+import { taskSet } from '../eval/evaluate.js';
+import { type MeasureOptions, measure, measurePlan, memoryStore } from '../eval/measure.js';
+import type { Estimate } from '../eval/statistics.js';
+import type { SetSummary } from '../eval/summary.js';
+import type { EvaluationSet, EvaluationTokenizer } from '../eval/types.js';
 import type { PolicyLike } from '../policy.js';
+import { PRESET_STYLES } from '../tasks/presets.js';
 import type { Task } from '../tasks/types.js';
 import type { TrainConfig } from './config.js';
 import { finiteOnly, type Metrics } from './metrics.js';
 import type { Evaluator } from './trainer.js';
 
-/** `test/greedy`, `test/pass@8`, `test/entropy`, `test/distinct`, ... of one split; what was not measured is left out. */
-export function evaluationMetrics(split: string, evaluation: Evaluation): Metrics {
+/**
+ * `math500/greedy`, `math500/avg@64`, `math500/maj@8`, `math500/pass@8`, `test/entropy`, `test/distinct`, ... of one set;
+ * what was not measured is left out.
+ */
+export function evaluationMetrics(name: string, summary: SetSummary): Metrics {
+  const { sampledResponses: sampled, greedyResponses: greedy } = summary;
+  const undecided = (greedy?.undecided ?? 0) + (sampled?.undecided ?? 0);
+  const byK = (kind: string, estimates: Record<number, Estimate>): Record<string, number> =>
+    Object.fromEntries(Object.entries(estimates).map(([k, { value }]) => [`${name}/${kind}@${k}`, value]));
   return finiteOnly({
-    [`${split}/greedy`]: evaluation.greedy,
-    ...Object.fromEntries(Object.entries(evaluation.passAtK).map(([k, value]) => [`${split}/pass@${k}`, value])),
-    [`${split}/entropy`]: evaluation.meanEntropy,
-    [`${split}/response_length`]: evaluation.meanLength,
-    [`${split}/distinct`]: evaluation.distinctPerSolved,
-    [`${split}/distinct_algebraic`]: evaluation.distinctAlgebraicPerSolved,
+    [`${name}/greedy`]: summary.greedy?.value,
+    [`${name}/avg@${summary.samples}`]: summary.avgAtK?.value,
+    ...byK('maj', summary.majAtK),
+    ...byK('pass', summary.passAtK),
+    [`${name}/entropy`]: sampled?.meanEntropy,
+    [`${name}/response_length`]: sampled?.meanLength,
+    [`${name}/greedy_length`]: greedy?.meanLength,
+    [`${name}/truncated_frac`]: (greedy ?? sampled)?.truncated,
+    [`${name}/undecided`]: undecided > 0 ? undecided : null,
+    [`${name}/distinct`]: summary.distinctPerSolved,
+    [`${name}/distinct_algebraic`]: summary.distinctAlgebraicPerSolved,
   });
 }
 
@@ -33,9 +50,41 @@ export function evaluationSplits(task: Task, config: TrainConfig): string[] {
   return config.eval.splits;
 }
 
+/** How a run asks the problems of a benchmark: as those that it trains on. */
+export function benchmarkPrompt({ task }: TrainConfig): BenchmarkOptions {
+  const { name, promptStyle, template, system } = task;
+  // The embedded task has no words to ask with.
+  if (name === 'countdown') return {};
+  const styles: Readonly<Record<string, BenchmarkOptions['promptStyle']>> = PRESET_STYLES;
+  return {
+    promptStyle: promptStyle === 'auto' ? (styles[name] ?? 'plain') : promptStyle,
+    ...(template === '' ? {} : { template }),
+    ...(system === '' ? {} : { system }),
+  };
+}
+
+/** Everything that [eval] names: splits of the task, then benchmarks. */
+async function evaluationSets(task: Task, config: TrainConfig, signal?: AbortSignal): Promise<EvaluationSet[]> {
+  const { benchmarks, benchmarkData } = config.eval;
+  const splits = evaluationSplits(task, config);
+  if (splits.length + benchmarks.length === 0) {
+    throw new ConfigError(
+      `eval: task "${task.name}" has only a training split; set task.evalPath, or name eval.splits or eval.benchmarks`,
+    );
+  }
+  const both = benchmarks.find((name) => splits.includes(name));
+  if (both !== undefined) throw new ConfigError(`eval: "${both}" is a split and a benchmark; name one of them`);
+  const loaded = await loadBenchmarks(benchmarks, {
+    ...benchmarkPrompt(config),
+    data: typeof benchmarkData === 'string' ? [benchmarkData].filter((path) => path !== '') : benchmarkData,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  return [...splits.map((split) => taskSet(task, split)), ...loaded];
+}
+
 /**
- * `evaluate` for the trainer, and `check` for what can be known to be wrong before the run: splits that do not exist,
- * prompts that do not fit into the context.
+ * `evaluate` for the trainer, and `check` for what can be known to be wrong before the run: splits and benchmarks that
+ * do not exist, data that is not there, prompts that do not fit into the context.
  */
 export function makeEvaluator(
   policy: PolicyLike,
@@ -43,52 +92,71 @@ export function makeEvaluator(
   task: Task,
   config: TrainConfig,
   signal?: AbortSignal,
-): { evaluate: Evaluator; check: () => void } {
+): { evaluate: Evaluator; check: () => Promise<void> } {
   const options = config.eval;
   const maxNewTokens = options.maxNewTokens > 0 ? options.maxNewTokens : config.rollout.maxNewTokens;
   const wanted = options.every > 0 || options.atStart || options.atEnd;
-  const check = (): void => {
+  let loading: Promise<EvaluationSet[]> | undefined;
+  const sets = (): Promise<EvaluationSet[]> => {
+    loading ??= evaluationSets(task, config, signal);
+    return loading;
+  };
+  const check = async (): Promise<void> => {
     if (!wanted) return;
     if (!options.greedy && options.samplesPerPrompt === 0) {
       throw new ConfigError('eval: nothing to measure; set eval.greedy = true or eval.samplesPerPrompt above 0');
     }
-    const splits = evaluationSplits(task, config);
-    if (splits.length === 0) {
-      throw new ConfigError(
-        `eval: task "${task.name}" has only a training split; set task.evalPath or name eval.splits`,
-      );
-    }
-    const context = policy.config.maxPositionEmbeddings;
-    for (const split of splits) {
-      for (const { id, prompt } of (task.splits[split] ?? []).slice(0, options.maxProblems)) {
-        const length = tokenizer.encodePrompt(prompt).length;
-        if (length + maxNewTokens <= context) continue;
-        throw new ConfigError(
-          `eval: problem ${id} of split "${split}" has ${length} tokens; with ${maxNewTokens} new tokens it does not fit ` +
-            `into the model's context of ${context}; lower eval.maxNewTokens or task.maxPromptTokens`,
-        );
-      }
-    }
+    for (const set of await sets()) checkContext(set, policy, tokenizer, config, maxNewTokens);
   };
   const evaluate: Evaluator = async () => {
     const metrics: Metrics = {};
-    for (const split of evaluationSplits(task, config)) {
-      const evaluation = await evaluatePolicy(policy, tokenizer, task, split, {
-        greedy: options.greedy,
-        samples: options.samplesPerPrompt,
-        ks: options.passK.filter((k) => k <= options.samplesPerPrompt),
-        maxProblems: options.maxProblems,
-        sampleProblems: options.sampleProblems,
-        temperature: options.temperature,
-        // Other random numbers than the rollouts'; the same at every evaluation, so that these can be compared.
-        seed: (config.run.seed ^ 0x5eed) >>> 0,
-        maxNewTokens,
-        ...(config.rollout.stopTokens.length > 0 ? { stopTokens: config.rollout.stopTokens } : {}),
+    for (const set of await sets()) {
+      const plan = measurePlan(set.problems.length, measureOptions(config, maxNewTokens));
+      const store = memoryStore();
+      const summary = await measure({
+        policy,
+        tokenizer,
+        set,
+        plan,
+        store,
         ...(signal === undefined ? {} : { signal }),
       });
-      Object.assign(metrics, evaluationMetrics(split, evaluation));
+      Object.assign(metrics, evaluationMetrics(set.name, summary));
     }
     return metrics;
   };
   return { evaluate, check };
+}
+
+function measureOptions({ eval: options, run, rollout }: TrainConfig, maxNewTokens: number): MeasureOptions {
+  return {
+    greedy: options.greedy,
+    samples: options.samplesPerPrompt,
+    ks: options.passK.filter((k) => k <= options.samplesPerPrompt),
+    maxProblems: options.maxProblems,
+    sampleProblems: options.sampleProblems,
+    temperature: options.temperature,
+    // Other random numbers than the rollouts'; the same at every evaluation, so that these can be compared.
+    seed: (run.seed ^ 0x5eed) >>> 0,
+    maxNewTokens,
+    ...(rollout.stopTokens.length > 0 ? { stopTokens: rollout.stopTokens } : {}),
+  };
+}
+
+function checkContext(
+  set: EvaluationSet,
+  policy: PolicyLike,
+  tokenizer: EvaluationTokenizer,
+  config: TrainConfig,
+  maxNewTokens: number,
+): void {
+  const context = policy.config.maxPositionEmbeddings;
+  for (const { id, prompt } of set.problems.slice(0, config.eval.maxProblems)) {
+    const length = tokenizer.encodePrompt(prompt).length;
+    if (length + maxNewTokens <= context) continue;
+    throw new ConfigError(
+      `eval: problem ${id} of "${set.name}" has ${length} tokens; with ${maxNewTokens} new tokens it does not fit ` +
+        `into the model's context of ${context}; lower eval.maxNewTokens or task.maxPromptTokens`,
+    );
+  }
 }

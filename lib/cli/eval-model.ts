@@ -1,0 +1,268 @@
+/** Evaluating one model of `eepo eval`. */
+import { join } from 'node:path';
+import { readConfig } from '../config-json.js';
+import { deviceInfo } from '../device.js';
+import { EepoError, InvalidArgumentError } from '../errors.js';
+import { type BenchmarkOptions, loadBenchmarks, loadDataSet } from '../eval/benchmark-data.js';
+import { taskSet } from '../eval/evaluate.js';
+import { weightsFingerprint } from '../eval/settings.js';
+import { evaluateBenchmarks, type ModelResult } from '../eval/suite.js';
+import type { EvaluationSet } from '../eval/types.js';
+import { modelFolder } from '../hub/index.js';
+import { Policy, type PolicyConfig } from '../policy.js';
+import { PROMPT_STYLES, type PromptStyle } from '../tasks/data/prompts.js';
+import { createTask } from '../tasks/index.js';
+import { Tokenizer } from '../tokenizer.js';
+import { loadTrainConfig, type TrainConfig } from '../train/config.js';
+import { benchmarkPrompt, evaluationSplits } from '../train/evaluation.js';
+import { checkModelFolder } from '../train/load.js';
+import { loadTask } from '../train/task.js';
+import { EvalProgress } from './eval-progress.js';
+
+/** Options of `eepo eval`. */
+export interface EvalOptions {
+  benchmarks: string[];
+  benchmarkData: string[];
+  data: string[];
+  task?: string;
+  split: string[];
+  name: string[];
+  greedy: boolean;
+  samples?: number;
+  k?: number[];
+  temperature: number;
+  topP: number;
+  maxNewTokens?: number;
+  limit?: number;
+  sampleLimit?: number;
+  seed: number;
+  promptStyle?: string;
+  promptTemplate?: string;
+  systemPrompt?: string;
+  chat?: boolean;
+  stopToken: string[];
+  tolerance?: number;
+  device: string;
+  dtype: string;
+  batchSize?: number;
+  revision?: string;
+  out: string;
+  baseline?: string;
+  metric?: string;
+  json?: boolean;
+  markdown?: boolean;
+}
+
+export interface ModelTarget {
+  /** As the user named it. */
+  model: string;
+  name: string;
+  /** The run's folder, if it is one. */
+  run: string | null;
+  out: string;
+}
+
+const note = (text: string): void => console.error(`note: ${text}`);
+
+/** Loads a model, evaluates it, and leaves its results in `target.out`. */
+export async function evaluateModel(
+  target: ModelTarget,
+  options: EvalOptions,
+  signal: AbortSignal,
+): Promise<ModelResult> {
+  const { run, model } = target;
+  const revision = run === null && options.revision !== undefined ? { revision: options.revision } : {};
+  const hub = { ...revision, signal, onProgress: hubNotes() };
+  const folder = run === null ? await modelFolder(model, hub) : join(run, 'model');
+  checkModelFolder(folder);
+  const tokenizer = await Tokenizer.load(folder);
+  const config = run === null ? null : runConfig(run);
+  const onTask = options.benchmarks.length + options.data.length === 0;
+  const sets = onTask
+    ? await taskSets(config, tokenizer, options, signal)
+    : await problemSets(config, tokenizer, options, signal);
+  const { maxPositionEmbeddings } = (await readConfig(folder)).config;
+  const maxNewTokens = newTokens(sets, tokenizer, maxPositionEmbeddings, options, onTask ? (config ?? 'task') : null);
+  const stopTokens = stopTokensOf(options.stopToken, tokenizer);
+  const policy = await loadPolicy(folder, options, signal);
+  const progress = new EvalProgress({ label: `${target.name}: ` });
+  try {
+    return await evaluateBenchmarks(policy, tokenizer, sets, {
+      name: target.name,
+      model: run ?? model,
+      out: target.out,
+      weights: weightsFingerprint(folder),
+      dtype: options.dtype,
+      greedy: options.greedy,
+      samples: options.samples ?? (options.k === undefined ? (onTask ? 64 : 0) : Math.max(...options.k)),
+      temperature: options.temperature,
+      topP: options.topP,
+      seed: options.seed,
+      maxNewTokens,
+      batchSize: options.batchSize ?? (await fittingBatch(policy, maxNewTokens)),
+      signal,
+      onProgress: (event) => progress.update(event),
+      ...(options.k === undefined ? {} : { ks: options.k }),
+      ...limits(options, onTask),
+      ...(stopTokens.length > 0 ? { stopTokens } : {}),
+    });
+  } finally {
+    progress.stop();
+    policy.dispose();
+  }
+}
+
+/** A task's splits are large and meant for watching a run; a benchmark's number needs all its problems. */
+function limits(
+  { limit, sampleLimit }: EvalOptions,
+  onTask: boolean,
+): { maxProblems?: number; sampleProblems?: number } {
+  const maxProblems = limit ?? (onTask ? 300 : undefined);
+  const sampleProblems = sampleLimit ?? (onTask ? 100 : undefined);
+  return {
+    ...(maxProblems === undefined ? {} : { maxProblems }),
+    ...(sampleProblems === undefined ? {} : { sampleProblems }),
+  };
+}
+
+/** What a download has to say; its bytes have their own bar in `eepo download`. */
+function hubNotes(): (event: { phase: string; text?: string }) => void {
+  return (event) => {
+    if (event.phase === 'note' && event.text !== undefined) note(event.text);
+  };
+}
+
+/** A run of `eepo sft` has a configuration without a task, which is no training configuration. */
+function runConfig(run: string): TrainConfig | null {
+  try {
+    return loadTrainConfig(join(run, 'config.toml'));
+  } catch (error) {
+    if (error instanceof EepoError) return null;
+    throw error;
+  }
+}
+
+async function taskSets(
+  config: TrainConfig | null,
+  tokenizer: Tokenizer,
+  options: EvalOptions,
+  signal: AbortSignal,
+): Promise<EvaluationSet[]> {
+  if (config === null || options.task !== undefined) {
+    const task = await createTask('countdown');
+    const splits =
+      options.split.length > 0 ? options.split : Object.keys(task.splits).filter((name) => name !== 'train');
+    return splits.map((split) => taskSet(task, split));
+  }
+  const task = await loadTask(config, tokenizer, signal);
+  for (const text of new Set(task.notes)) note(text);
+  const eval_ = { ...config.eval, splits: options.split };
+  return evaluationSplits(task, { ...config, eval: eval_ }).map((split) => taskSet(task, split));
+}
+
+async function problemSets(
+  config: TrainConfig | null,
+  tokenizer: Tokenizer,
+  options: EvalOptions,
+  signal: AbortSignal,
+): Promise<EvaluationSet[]> {
+  const settings: BenchmarkOptions = {
+    ...promptOptions(config, tokenizer, options),
+    data: options.benchmarkData,
+    signal,
+    hub: { signal, onProgress: hubNotes() },
+    ...(options.tolerance === undefined ? {} : { tolerance: options.tolerance }),
+  };
+  const sets = await loadBenchmarks(options.benchmarks, settings);
+  for (const path of options.data) sets.push(await loadDataSet(path, settings));
+  for (const text of sets.flatMap(({ notes }) => notes)) note(text);
+  return sets;
+}
+
+/** The user's words first, then what the run was trained with, then the paper's recipe. */
+function promptOptions(config: TrainConfig | null, tokenizer: Tokenizer, options: EvalOptions): BenchmarkOptions {
+  const { promptTemplate, systemPrompt, chat } = options;
+  const given = options.promptStyle ?? (chat ? 'chat' : undefined);
+  if (given !== undefined && !(PROMPT_STYLES as readonly string[]).includes(given)) {
+    throw new InvalidArgumentError(`--prompt-style ${given}: expected ${PROMPT_STYLES.join(', ')}`);
+  }
+  const base =
+    given !== undefined
+      ? { promptStyle: given as PromptStyle }
+      : config === null
+        ? { promptStyle: defaultStyle(tokenizer) }
+        : benchmarkPrompt(config);
+  return {
+    ...base,
+    ...(promptTemplate === undefined ? {} : { template: promptTemplate }),
+    ...(systemPrompt === undefined ? {} : { system: systemPrompt }),
+  };
+}
+
+/** The paper's recipe asks in a chat; a model without a chat template is asked in plain text. */
+function defaultStyle(tokenizer: Tokenizer): PromptStyle {
+  try {
+    tokenizer.encodePrompt([
+      { role: 'system', content: 'a' },
+      { role: 'user', content: 'b' },
+    ]);
+    return 'qwen-boxed';
+  } catch (error) {
+    if (!(error instanceof EepoError)) throw error;
+    note(`prompts are plain text (--prompt-style simplerl): ${error.message}`);
+    return 'simplerl';
+  }
+}
+
+function newTokens(
+  sets: readonly EvaluationSet[],
+  tokenizer: Tokenizer,
+  context: number,
+  { maxNewTokens, limit }: EvalOptions,
+  task: TrainConfig | 'task' | null,
+): number {
+  if (maxNewTokens !== undefined) return maxNewTokens;
+  if (task === 'task') return 16;
+  if (task !== null) return task.rollout.maxNewTokens;
+  let longest = 0;
+  for (const { problems } of sets) {
+    for (const { prompt } of problems.slice(0, limit)) {
+      longest = Math.max(longest, tokenizer.encodePrompt(prompt).length);
+    }
+  }
+  const fitting = Math.min(4096, Math.max(1, context - longest));
+  if (fitting < 4096) note(`at most ${fitting} new tokens: the context is ${context}, the longest prompt ${longest}`);
+  return fitting;
+}
+
+function stopTokensOf(tokens: readonly string[], tokenizer: Tokenizer): number[] {
+  return tokens.map((token) => {
+    if (/^[0-9]+$/.test(token)) return Number(token);
+    const ids = tokenizer.encode(token);
+    if (ids.length === 1) return ids[0] as number;
+    throw new InvalidArgumentError(
+      `--stop-token ${token}: the tokenizer makes ${ids.length} tokens of it; a stop token is one token, by id or text`,
+    );
+  });
+}
+
+async function loadPolicy(folder: string, { device, dtype }: EvalOptions, signal: AbortSignal): Promise<Policy> {
+  if (device !== 'auto' && device !== 'cpu' && device !== 'cuda') {
+    throw new InvalidArgumentError(`--device ${device}: expected auto, cpu or cuda`);
+  }
+  // Which types there are is the policy's to say.
+  return Policy.load(folder, { device, dtype: dtype as 'float32', signal });
+}
+
+/** Responses whose keys and values fill half of what memory is free, between 1 and 1024. */
+async function fittingBatch(
+  policy: { device: 'cpu' | 'cuda'; config: PolicyConfig },
+  maxNewTokens: number,
+): Promise<number> {
+  const { numLayers, numKeyValueHeads, headDim, maxPositionEmbeddings } = policy.config;
+  const { freeBytes } = await deviceInfo(policy.device);
+  const bytesPerToken = 2 * numLayers * numKeyValueHeads * headDim * 4;
+  // A prompt seldom has more tokens than half its answer may have.
+  const tokens = Math.min(maxPositionEmbeddings, Math.ceil(1.5 * maxNewTokens));
+  return Math.max(1, Math.min(1024, Math.floor(freeBytes / 2 / (bytesPerToken * tokens))));
+}

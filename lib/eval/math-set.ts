@@ -1,0 +1,41 @@
+/** A set of mathematical problems, judged by the verifier. */
+import { type Answer, acceptedAnswers } from '../tasks/answers.js';
+import type { Problem } from '../tasks/types.js';
+import { type Verdict, type VerifyItem, verifyMath } from '../verify/index.js';
+import type { EvaluationSet, Judgement, ResponseVerdict } from './types.js';
+
+/** Problems whose `answer` is a gold answer or a list of accepted ones; `meta.tolerance` is that of numeric answers. */
+export function mathSet(name: string, title: string, problems: readonly Problem[]): EvaluationSet {
+  return {
+    name,
+    title,
+    problems,
+    judge: async (inputs) => {
+      const items = inputs.map(
+        ({ problem, response }): VerifyItem => ({ response, gold: acceptedAnswers(problem.answer as Answer) }),
+      );
+      return (await verifyMath(items)).map(judgementOf);
+    },
+    sameAnswer: async (pairs) => {
+      const verdicts = await verifyMath(pairs.map(([prediction, gold]): VerifyItem => ({ prediction, gold })));
+      return verdicts.map(({ equal }) => equal);
+    },
+  };
+}
+
+function judgementOf({ outcome, answer }: Verdict): Judgement {
+  return { verdict: verdictOf(outcome), answer };
+}
+
+function verdictOf(outcome: Verdict['outcome']): ResponseVerdict {
+  switch (outcome) {
+    case 'equal':
+      return 'correct';
+    case 'different':
+      return 'wrong';
+    case 'no-answer':
+      return 'no-answer';
+    default:
+      return 'undecided';
+  }
+}
