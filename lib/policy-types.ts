@@ -2,6 +2,7 @@
  * What rollout, trainer and evaluation need of a policy, and the shapes that go in and out. `Policy` (policy.ts) is the
  * native one; anything that keeps this contract can be trained.
  */
+import type { SaveOptions } from './checkpoint-writer.js';
 import type { PolicyConfig } from './config-json.js';
 import type { HubOptions } from './hub/index.js';
 import type { Tensor } from './tensor.js';
@@ -151,7 +152,7 @@ export interface PolicyLike {
   parameters(): Promise<Map<string, Tensor>>;
   /** A frozen copy of the weights (no optimizer): a reference model. */
   clone(): Promise<PolicyLike>;
-  save(dir: string): Promise<void>;
+  save(dir: string, options?: SaveOptions): Promise<void>;
   /** SHA-256 of the master weights, hex. */
   hash(): Promise<string>;
   dispose(): void;

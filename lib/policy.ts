@@ -1,6 +1,6 @@
 /** A language model that can be scored, sampled, trained and made to forget: the native decoder's TypeScript face. */
 import { createHash } from 'node:crypto';
-import { writeCheckpoint } from './checkpoint-writer.js';
+import { type SaveOptions, writeCheckpoint } from './checkpoint-writer.js';
 import { normalizeConfig, type PolicyConfig, readConfig } from './config-json.js';
 import { DisposedError, InvalidArgumentError, UnsupportedError } from './errors.js';
 import { modelFolder } from './hub/index.js';
@@ -334,13 +334,26 @@ export class Policy implements PolicyLike {
   }
 
   /**
-   * Writes a folder that transformers loads: config.json, model.safetensors (float32) and the tokenizer and generation
-   * files of the folder the policy came from. Each file is written beside its name and renamed, the weights before the
-   * config, so no reader sees half a model.
+   * Writes a folder that transformers loads: config.json, the weights in safetensors (one file, or several with an index
+   * above 5 GB) and the tokenizer and generation files of the folder the policy came from. Everything is written beside
+   * its place first and then renamed: a save that fails leaves what was there.
+   *
+   * @throws InvalidArgumentError for a folder that cannot be made; InvalidFileError when the disk is full.
    */
-  async save(dir: string): Promise<void> {
+  async save(dir: string, options: SaveOptions = {}): Promise<void> {
     const native = this.#native;
-    await writeCheckpoint(dir, { model: native, config: this.#raw, companions: this.#source });
+    if (options.dtype === 'bfloat16') throw new UnsupportedError('this build saves in float32 only');
+    await writeCheckpoint(
+      dir,
+      {
+        layout: [{ name: '', shape: [this.numParameters] }],
+        write: ([file]) => callNative(() => native.save(file?.path ?? '', options.signal)),
+        config: this.config,
+        raw: this.#raw,
+        companions: this.#source,
+      },
+      { ...options, maxShardBytes: Number.POSITIVE_INFINITY },
+    );
   }
 
   /** SHA-256 of the master weights, hex: equal for equal bytes. */
@@ -370,4 +383,4 @@ function named(list: [string, NativeTensor][]): Map<string, Tensor> {
 }
 
 export type * from './policy-types.js';
-export type { PolicyConfig };
+export type { PolicyConfig, SaveOptions };
