@@ -82,7 +82,7 @@ export async function datasetTask(options: DatasetOptions, rules: DatasetRules =
     const loader = new SplitLoader(split, options, rules, makePrompt, split === 'train' ? asked : new Set());
     splits[split] = await loader.load();
     notes.push(...loader.notes());
-    for (const problem of splits[split]) asked.add(promptKey(problem.prompt));
+    if (split !== 'train') for (const { prompt } of splits[split]) asked.add(promptKey(prompt));
   }
   const inOrder = Object.fromEntries(Object.keys(options.files).map((split) => [split, splits[split] as Problem[]]));
   if (typeof reward === 'function') return { name, splits: inOrder, notes, reward };
