@@ -35,6 +35,17 @@ export interface GenerateOptions {
   sampleOffset?: number;
   /** Ids that end a response; the stop token is part of the response. Default: config.eosTokenIds. */
   stopTokens?: readonly number[];
+  /**
+   * Samples drawn at a time; one that has ended makes room for the next. Bounds memory, changes no response on a CPU
+   * (on a GPU last bits may depend on what a row is computed with). Default 0: all at once.
+   */
+  maxRows?: number;
+  /**
+   * Tokens (prompts and responses together) that the key-value cache may hold: layers * 2 * key-value heads * head size
+   * * 4 bytes each. Where it is full, samples wait, and the youngest may be begun again; they become the same responses.
+   * Must hold the longest prompt and one whole response. Default 0: as many as there are.
+   */
+  cacheTokens?: number;
   /** Which weights sample: theta or theta'. Default 'policy'. */
   weights?: 'policy' | 'rollout';
   signal?: AbortSignal;

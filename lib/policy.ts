@@ -186,6 +186,8 @@ export class Policy implements PolicyLike {
           promptIds: Int32Array.from(promptIds),
           sampleOffset: wholeNumber(options.sampleOffset ?? 0, 'sampleOffset', 0),
           stopTokens: Int32Array.from(options.stopTokens ?? this.config.eosTokenIds),
+          maxRows: wholeNumber(options.maxRows ?? 0, 'maxRows', 0),
+          cacheTokens: wholeNumber(options.cacheTokens ?? 0, 'cacheTokens', 0),
           rollout: options.weights === 'rollout',
         },
         options.signal,

@@ -46,6 +46,10 @@ export interface RolloutOptions {
   iteration?: number;
   /** null is GRPO: all G from theta in one stage. */
   unlearn: UnlearnOptions | null;
+  /** Samples drawn at a time; 0 (the default) is all. */
+  maxRows?: number;
+  /** Tokens the key-value cache may hold; 0 (the default) is as many as there are. */
+  cacheTokens?: number;
   /** Default: the model's end-of-sequence ids. */
   stopTokens?: readonly number[];
   signal?: AbortSignal;
@@ -185,6 +189,8 @@ export async function twoStageRollout(
         iteration: options.iteration ?? 0,
         promptIds: prompts.map(({ id }) => id),
         weights,
+        maxRows: options.maxRows ?? 0,
+        cacheTokens: options.cacheTokens ?? 0,
         ...(options.stopTokens === undefined ? {} : { stopTokens: options.stopTokens }),
         ...(signal === undefined ? {} : { signal }),
         ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),

@@ -349,6 +349,8 @@ export class Trainer implements AsyncIterable<Iteration> {
       groupSize: rollout.groupSize,
       maxNewTokens: rollout.maxNewTokens,
       temperature: rollout.temperature,
+      maxRows: rollout.maxRows,
+      cacheTokens: rollout.cacheTokens,
       seed: run.seed,
       iteration,
       unlearn: unlearn.enabled

@@ -315,6 +315,8 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
       check(options.prompt_ids.size() + 1 == packed.offsets.size(), ErrorCode::InvalidArgument,
             "promptIds needs one entry per prompt");
       options.stop_tokens = int_array(o.Get("stopTokens"), "stopTokens");
+      options.max_rows = integer_argument(o.Get("maxRows"), "maxRows", 0);
+      options.cache_tokens = integer_argument(o.Get("cacheTokens"), "cacheTokens", 0);
       const WeightSet set = bool_field(o, "rollout") ? WeightSet::Rollout : WeightSet::Policy;
       GenerateProgress progress;
       if (info[4].IsFunction()) {

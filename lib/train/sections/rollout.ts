@@ -15,6 +15,18 @@ export const rollout = section(
       { over: 0 },
       { doc: 'Sampling temperature; the loss is computed at the same one.', paper: 'not given' },
     ),
+    maxRows: integer(
+      0,
+      { min: 0 },
+      { doc: 'Samples drawn at a time; one that has ended makes room for the next. 0 = all. Bounds memory only.' },
+    ),
+    cacheTokens: integer(
+      0,
+      { min: 0 },
+      {
+        doc: 'Tokens that the key-value cache may hold, prompts and responses together; samples wait for room. 0 = as many as there are. Bounds memory only.',
+      },
+    ),
     stopTokens: integers(
       [],
       { min: 0 },
