@@ -161,7 +161,7 @@ async function locked<T>(
       lockfilePath: join(folder, '.lock'),
       stale: STALE_MS,
       update: STALE_MS / 4,
-      retries: { retries: 8, factor: 1, minTimeout: STALE_MS / 4, maxTimeout: STALE_MS / 4 },
+      retries: { retries: 5, factor: 1, minTimeout: STALE_MS / 4, maxTimeout: STALE_MS / 4 },
       onCompromised: (error) => lost.abort(new AbortedError(`the lock of ${folder} was lost: ${error.message}`)),
     })
     .catch((cause: NodeJS.ErrnoException) => {
@@ -200,7 +200,9 @@ export function readResult(folder: string): ModelResult {
     );
   }
   const { name, sets } = (value ?? {}) as Partial<ModelResult>;
-  if (typeof name !== 'string' || typeof sets !== 'object' || sets === null) {
+  const isSet = (set: Partial<SetResult> | null): boolean =>
+    typeof set?.title === 'string' && typeof set.problems === 'number' && typeof set.passAtK === 'object';
+  if (typeof name !== 'string' || typeof sets !== 'object' || sets === null || !Object.values(sets).every(isSet)) {
     throw new InvalidFileError(`${path}: not the results of an evaluation`);
   }
   return value as ModelResult;
