@@ -28,6 +28,7 @@ export function verifierReward(name: VerifierName): RewardFunction {
 const mathReward: RewardFunction = async (inputs, context) => {
   const verdicts = await verifyMath(
     inputs.map(({ problem, response }) => ({ response, gold: acceptedAnswers(problem.answer as Answer) })),
+    context === undefined ? {} : { signal: context.signal },
   );
   const count = (...outcomes: string[]): number => verdicts.filter(({ outcome }) => outcomes.includes(outcome)).length;
   context?.report({
