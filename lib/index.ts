@@ -31,6 +31,7 @@ export {
   ConfigError,
   DisposedError,
   EepoError,
+  HubError,
   InvalidArgumentError,
   InvalidFileError,
   LoadError,
@@ -77,6 +78,14 @@ export type {
   ResponseVerdict,
 } from './eval/types.js';
 export {
+  type DownloadOptions,
+  download,
+  downloadFile,
+  type HubOptions,
+  type HubProgress,
+  modelFolder,
+} from './hub/index.js';
+export {
   type AscendOptions,
   type AscendReport,
   ascend,
@@ -107,6 +116,7 @@ export {
   type LoadOptions,
   Policy,
   type PolicyConfig,
+  type SaveOptions,
   type SequenceBatch,
   type StepOptions,
   type StepReport,

@@ -3,6 +3,7 @@ import { access, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { InvalidArgumentError, InvalidFileError, UnsupportedError } from './errors.js';
+import { type HubOptions, modelFolder } from './hub/index.js';
 
 /** What belongs to a tokenizer in a model folder; only `tokenizer.json` is required. */
 const FILES = [
@@ -50,9 +51,11 @@ export class Tokenizer {
   /**
    * Reads `tokenizer.json` (and, where they are, `tokenizer_config.json`, `generation_config.json`, `config.json`).
    *
-   * @throws InvalidFileError naming the file that is missing or broken.
+   * @param model - a folder, or `owner/name` on the Hugging Face hub, of which only the small files are downloaded.
+   * @throws InvalidFileError naming the file that is missing or broken; HubError where a download fails.
    */
-  static async load(dir: string): Promise<Tokenizer> {
+  static async load(model: string, options: HubOptions = {}): Promise<Tokenizer> {
+    const dir = await modelFolder(model, { ...options, weights: false });
     const path = join(dir, 'tokenizer.json');
     const definition = await readJson(path);
     if (definition === null) {
@@ -65,14 +68,14 @@ export class Tokenizer {
     }
     const config = (await readJson(join(dir, 'tokenizer_config.json'))) ?? {};
     const generation = (await readJson(join(dir, 'generation_config.json'))) ?? {};
-    const model = (await readJson(join(dir, 'config.json'))) ?? {};
+    const modelConfig = (await readJson(join(dir, 'config.json'))) ?? {};
     let inner: HuggingFaceTokenizer;
     try {
       inner = new HuggingFaceTokenizer(withDefaults(definition), config);
     } catch (cause) {
       throw new InvalidFileError(`${path}: cannot build this tokenizer: ${messageOf(cause)}`, { cause });
     }
-    const modelEos = idsOf(generation.eos_token_id ?? model.eos_token_id);
+    const modelEos = idsOf(generation.eos_token_id ?? modelConfig.eos_token_id);
     return new Tokenizer(inner, await existing(dir), config, modelEos);
   }
 

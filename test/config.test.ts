@@ -56,7 +56,16 @@ describe('configuration', () => {
   it('resolves paths from the file, and those of --set from the working directory', () => {
     const path = file(minimal);
     assert.equal(loadTrainConfig(path).model.path, join(folder, 'model'));
-    assert.equal(loadTrainConfig(path, ['model.path=x/y']).model.path, join(process.cwd(), 'x/y'));
+    assert.equal(loadTrainConfig(path, ['model.path=./x/y']).model.path, join(process.cwd(), 'x/y'));
+  });
+
+  it('leaves the name of a model on the hub alone, unless there is such a folder', () => {
+    const path = file(minimal);
+    const pathOf = (model: string) => loadTrainConfig(path, [`model.path=${model}`]).model.path;
+    assert.equal(pathOf('owner/name'), 'owner/name');
+    assert.equal(pathOf('models/countdown'), join(process.cwd(), 'models/countdown'));
+    assert.equal(loadTrainConfig(file('[model]\npath = "owner/name"')).model.path, 'owner/name');
+    assert.equal(loadTrainConfig(path, ['task.path=owner/name']).task.path, join(process.cwd(), 'owner/name'));
   });
 
   it('takes --set values as TOML, and bare words as strings', () => {

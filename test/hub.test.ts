@@ -108,9 +108,12 @@ describe('names', () => {
     assert.equal(await modelFolder(folder, options), folder);
     assert.equal(await modelFolder('lib/hub', options), 'lib/hub');
     await assert.rejects(modelFolder(folder, { ...options, revision: 'v1' }), /local folder; remove one/);
-    await assert.rejects(modelFolder('./no/where', options), { code: 'EEPO_INVALID_FILE', message: /does not exist/ });
+    await assert.rejects(modelFolder('./no/where', options), {
+      code: 'EEPO_INVALID_FILE',
+      message: /no such model folder/,
+    });
     await assert.rejects(modelFolder('nowhere', options), { code: 'EEPO_INVALID_FILE', message: /owner\/name/ });
-    await assert.rejects(modelFolder('package.json', options), /is a file/);
+    await assert.rejects(modelFolder('package.json', options), /is a file; expected/);
     await assert.rejects(modelFolder('no/where', options), { code: 'EEPO_HUB', message: /"\.\/no\/where"/ });
   });
 });

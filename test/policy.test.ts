@@ -306,7 +306,10 @@ describe('Policy', () => {
     });
 
     it('names a folder or file that is missing or broken', async () => {
-      await assert.rejects(Policy.load(join(dir, 'nowhere')), { code: 'EEPO_INVALID_FILE', message: /does not exist/ });
+      await assert.rejects(Policy.load(join(dir, 'nowhere')), {
+        code: 'EEPO_INVALID_FILE',
+        message: /no such model folder/,
+      });
       const folder = join(dir, 'broken');
       await policy.save(folder);
       const weights = await readFile(join(folder, 'model.safetensors'));

@@ -1,6 +1,7 @@
 /** `eepo bench step`: how long an iteration takes, and where the time goes. */
 import type { Command } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
+import { modelFolder } from '../hub/index.js';
 import { loadNative } from '../native.js';
 import { Policy } from '../policy.js';
 import type { Problem, Task } from '../tasks/types.js';
@@ -11,6 +12,7 @@ import { type Metrics, peakMemoryMiB } from '../train/metrics.js';
 import { uniformStream } from '../train/prompt-stream.js';
 import { type Iteration, type TrainablePolicy, Trainer, type TrainerTokenizer } from '../train/trainer.js';
 import { formatTable, wholeNumber, withInterrupt } from './common.js';
+import { hubProgress } from './hub-progress.js';
 
 export type Algorithm = 'grpo' | 'eepo';
 
@@ -199,15 +201,16 @@ async function benchStep(cli: CliOptions): Promise<void> {
   if (cli.algorithm !== 'grpo' && cli.algorithm !== 'eepo') {
     throw new InvalidArgumentError(`--algorithm ${cli.algorithm}: expected grpo or eepo`);
   }
-  checkModelFolder(cli.model);
   const { prompts, group, maxNew, promptLength, updates, iterations, warmup, microBatchTokens, seed } = cli;
   const options = { prompts, group, maxNew, promptLength, updates, kl, iterations, warmup, microBatchTokens, seed };
   const algorithms: Algorithm[] = cli.compare ? ['grpo', 'eepo'] : [cli.algorithm];
   const native = loadNative();
   if (cli.threads !== undefined) native.setThreads(cli.threads);
   await withInterrupt(async (signal) => {
-    const tokenizer = await Tokenizer.load(cli.model);
-    const policy = await Policy.load(cli.model, { device: cli.device, signal });
+    const folder = await modelFolder(cli.model, { signal, onProgress: hubProgress() });
+    checkModelFolder(folder);
+    const tokenizer = await Tokenizer.load(folder);
+    const policy = await Policy.load(folder, { device: cli.device, signal });
     try {
       const results = await benchSteps(policy, tokenizer, algorithms, options);
       const [first, second] = results;

@@ -18,6 +18,7 @@ import { benchmarkPrompt, evaluationSplits } from '../train/evaluation.js';
 import { checkModelFolder } from '../train/load.js';
 import { loadTask } from '../train/task.js';
 import { EvalProgress } from './eval-progress.js';
+import { hubProgress } from './hub-progress.js';
 
 /** Options of `eepo eval`. */
 export interface EvalOptions {
@@ -72,7 +73,7 @@ export async function evaluateModel(
 ): Promise<ModelResult> {
   const { run, model } = target;
   const revision = run === null && options.revision !== undefined ? { revision: options.revision } : {};
-  const hub = { ...revision, signal, onProgress: hubNotes() };
+  const hub = { ...revision, signal, onProgress: hubProgress() };
   const folder = run === null ? await modelFolder(model, hub) : join(run, 'model');
   checkModelFolder(folder);
   const tokenizer = await Tokenizer.load(folder);
@@ -99,7 +100,8 @@ export async function evaluateModel(
       topP: options.topP,
       seed: options.seed,
       maxNewTokens,
-      batchSize: options.batchSize ?? (await fittingBatch(policy, maxNewTokens)),
+      batchSize: options.batchSize ?? DEFAULT_BATCH,
+      cacheTokens: await cacheTokens(policy),
       signal,
       onProgress: (event) => progress.update(event),
       ...(options.k === undefined ? {} : { ks: options.k }),
@@ -122,13 +124,6 @@ function limits(
   return {
     ...(maxProblems === undefined ? {} : { maxProblems }),
     ...(sampleProblems === undefined ? {} : { sampleProblems }),
-  };
-}
-
-/** What a download has to say; its bytes have their own bar in `eepo download`. */
-function hubNotes(): (event: { phase: string; text?: string }) => void {
-  return (event) => {
-    if (event.phase === 'note' && event.text !== undefined) note(event.text);
   };
 }
 
@@ -170,7 +165,7 @@ async function problemSets(
     ...promptOptions(config, tokenizer, options),
     data: options.benchmarkData,
     signal,
-    hub: { signal, onProgress: hubNotes() },
+    hub: { signal, onProgress: hubProgress() },
     ...(options.tolerance === undefined ? {} : { tolerance: options.tolerance }),
   };
   const sets = await loadBenchmarks(options.benchmarks, settings);
@@ -254,15 +249,13 @@ async function loadPolicy(folder: string, { device, dtype }: EvalOptions, signal
   return Policy.load(folder, { device, dtype: dtype as 'float32', signal });
 }
 
-/** Responses whose keys and values fill half of what memory is free, between 1 and 1024. */
-async function fittingBatch(
-  policy: { device: 'cpu' | 'cuda'; config: PolicyConfig },
-  maxNewTokens: number,
-): Promise<number> {
+/** What is lost at most when an evaluation is killed; enough rows to keep a GPU busy. */
+const DEFAULT_BATCH = 256;
+
+/** As many tokens as half of what memory is free can keep the keys and values of; where it is full, samples wait. */
+async function cacheTokens(policy: { device: 'cpu' | 'cuda'; config: PolicyConfig }): Promise<number> {
   const { numLayers, numKeyValueHeads, headDim, maxPositionEmbeddings } = policy.config;
   const { freeBytes } = await deviceInfo(policy.device);
   const bytesPerToken = 2 * numLayers * numKeyValueHeads * headDim * 4;
-  // A prompt seldom has more tokens than half its answer may have.
-  const tokens = Math.min(maxPositionEmbeddings, Math.ceil(1.5 * maxNewTokens));
-  return Math.max(1, Math.min(1024, Math.floor(freeBytes / 2 / (bytesPerToken * tokens))));
+  return Math.max(maxPositionEmbeddings, Math.floor(freeBytes / 2 / bytesPerToken));
 }

@@ -6,6 +6,7 @@ import { defaultRunPath } from '../train/run.js';
 import { loadSftConfig } from '../train/sft-config.js';
 import { loadSft, sftRun } from '../train/sft-run.js';
 import { collect, show, withInterrupt } from './common.js';
+import { hubProgress } from './hub-progress.js';
 
 interface Options {
   set: string[];
@@ -27,7 +28,7 @@ export function register(program: Command): void {
 async function sft(file: string, options: Options): Promise<void> {
   const config = loadSftConfig(file, options.set);
   await withInterrupt(async (signal) => {
-    const loaded = await loadSft(config, signal);
+    const loaded = await loadSft(config, signal, hubProgress());
     try {
       if (options.dryRun) {
         console.log(configToToml(config));

@@ -8,6 +8,7 @@ import { formatSeconds, Progress } from '../train/progress.js';
 import { defaultRunPath, type LoadedRun, type RunSummary, trainRun } from '../train/run.js';
 import { Trainer } from '../train/trainer.js';
 import { collect, formatTable, show, withInterrupt } from './common.js';
+import { hubProgress } from './hub-progress.js';
 
 interface Options {
   set: string[];
@@ -29,7 +30,7 @@ export function register(program: Command): void {
 async function train(file: string, options: Options): Promise<void> {
   const config = loadTrainConfig(file, options.set);
   await withInterrupt(async (signal) => {
-    const loaded = await loadRun(config, signal);
+    const loaded = await loadRun(config, signal, hubProgress());
     try {
       for (const note of loaded.task.notes ?? []) console.error(`note: ${note}`);
       if (options.dryRun) return await dryRun(config, loaded);

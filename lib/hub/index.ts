@@ -76,11 +76,11 @@ export async function modelFolder(name: string, options: HubOptions & { weights?
     }
     return name;
   }
-  if (info) throw new InvalidFileError(`${name} is a file, not a model folder`);
+  if (info) throw new InvalidFileError(`${name} is a file; expected a model folder or "owner/name"`);
   if (!isRepoName(name)) {
     throw new InvalidFileError(
-      `${name} does not exist; pass the path of a Hugging Face model folder (config.json, weights), or "owner/name" ` +
-        'for a model on the Hugging Face hub',
+      `${name}: no such model folder. A model is the path of a folder in Hugging Face layout (config.json, weights), or ` +
+        '"owner/name" on the Hugging Face hub',
     );
   }
   return downloadModel(name, hubSettings(options), options.weights ?? true);

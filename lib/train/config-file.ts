@@ -17,8 +17,8 @@ export interface FieldMeta {
   expected: string;
   /** The paper's value, or what it leaves open. */
   paper?: string;
-  /** The field is a file or folder; relative to the configuration file. */
-  path?: boolean;
+  /** The field is a file or folder, relative to the configuration file; 'model': or `owner/name` on the hub. */
+  path?: boolean | 'model';
   [key: string]: unknown;
 }
 
@@ -29,11 +29,11 @@ interface About {
   paper?: string;
 }
 
-const meta = (about: About, expected: string, path = false): FieldMeta => ({
+const meta = (about: About, expected: string, path: boolean | 'model' = false): FieldMeta => ({
   description: about.doc,
   expected,
   ...(about.paper === undefined ? {} : { paper: about.paper }),
-  ...(path ? { path } : {}),
+  ...(path === false ? {} : { path }),
 });
 
 const rangeText = (kind: string, min?: number, max?: number, over?: number): string => {
@@ -81,6 +81,20 @@ export const requiredPath = (about: About) =>
     .string()
     .min(1)
     .meta(meta(about, 'a path', true));
+
+/** A model that must be given: a folder, or `owner/name` on the Hugging Face hub. */
+export const requiredModel = (about: About) =>
+  z
+    .string()
+    .min(1)
+    .meta(meta(about, 'a path, or "owner/name" on the Hugging Face hub', 'model'));
+
+/** A model, or the empty string. */
+export const optionalModel = (value: string, about: About) =>
+  z
+    .string()
+    .default(value)
+    .meta(meta(about, 'a path, "owner/name" on the Hugging Face hub, or "" for none', 'model'));
 
 /** A file or folder, or the empty string. */
 export const optionalPath = (value: string, about: About) =>
@@ -130,7 +144,7 @@ export interface FieldDoc {
   paper: string | null;
   /** undefined: the field must be given. */
   default: unknown;
-  path: boolean;
+  path: boolean | 'model';
 }
 
 /** Every field of a schema, in order. */
@@ -146,7 +160,7 @@ export function fieldDocs(schema: ConfigSchema): FieldDoc[] {
         expected: about.expected,
         paper: about.paper ?? null,
         default: field instanceof z.ZodDefault ? field.def.defaultValue : undefined,
-        path: about.path === true,
+        path: about.path ?? false,
       };
     }),
   );
@@ -263,7 +277,7 @@ export interface ConfigSource<T> {
   /** Checks between fields; each returned string is a problem. */
   crossChecks?: (config: T) => string[];
   /** Called with every path field of the file or, with `fromCommandLine`, of an override. */
-  resolvePath?: (path: string, fromCommandLine: boolean) => string;
+  resolvePath?: (path: string, fromCommandLine: boolean, isModel: boolean) => string;
 }
 
 /** Merges overrides into parsed TOML, checks the whole and fills in the defaults. */
@@ -273,16 +287,19 @@ export function checkConfig<T>(
   { schema, source, crossChecks, resolvePath }: ConfigSource<T>,
 ): T {
   const docs = fieldDocs(schema);
-  const isPath = (sectionName: string, key: string): boolean =>
-    docs.some((doc) => doc.path && doc.section === sectionName && doc.key === key);
+  const pathKind = (sectionName: string, key: string): boolean | 'model' =>
+    docs.find((doc) => doc.section === sectionName && doc.key === key)?.path ?? false;
   const merged: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(raw)) {
     merged[name] = value !== null && typeof value === 'object' && !Array.isArray(value) ? { ...value } : value;
   }
   const put = (sectionName: string, key: string, value: unknown, fromCommandLine: boolean): void => {
+    const kind = pathKind(sectionName, key);
     const resolve = (path: unknown): unknown =>
-      resolvePath && typeof path === 'string' && path !== '' ? resolvePath(path, fromCommandLine) : path;
-    const resolved = !isPath(sectionName, key) ? value : Array.isArray(value) ? value.map(resolve) : resolve(value);
+      resolvePath && typeof path === 'string' && path !== ''
+        ? resolvePath(path, fromCommandLine, kind === 'model')
+        : path;
+    const resolved = kind === false ? value : Array.isArray(value) ? value.map(resolve) : resolve(value);
     const target = merged[sectionName];
     if (target !== null && typeof target === 'object') (target as Record<string, unknown>)[key] = resolved;
     else merged[sectionName] = { [key]: resolved };

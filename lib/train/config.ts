@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { ConfigError } from '../errors.js';
+import { isRepoName } from '../hub/index.js';
 import { isHubUri } from '../tasks/data/source.js';
 import { checkConfig, configError, parseTomlText } from './config-file.js';
 import { evaluation } from './sections/evaluation.js';
@@ -70,12 +71,16 @@ function taskProblems({ task: t, reward: r }: TrainConfig): string[] {
   return problems;
 }
 
-/** Paths of a file are relative to the file, those of --set to the working directory. */
-export function pathResolver(file: string): (path: string, fromCommandLine: boolean) => string {
+/**
+ * Paths of a file are relative to the file, those of --set to the working directory. `owner/name` stays what it is
+ * where a model is expected and no such folder is there.
+ */
+export function pathResolver(file: string): (path: string, fromCommandLine: boolean, isModel?: boolean) => string {
   const folder = dirname(resolve(file));
-  return (path, fromCommandLine) => {
+  return (path, fromCommandLine, isModel = false) => {
     if (isAbsolute(path) || isHubUri(path)) return path;
-    return fromCommandLine ? resolve(path) : join(folder, path);
+    const local = fromCommandLine ? resolve(path) : join(folder, path);
+    return isModel && isRepoName(path) && !existsSync(local) ? path : local;
   };
 }
 

@@ -2,6 +2,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { InvalidFileError } from '../errors.js';
+import { type HubOptions, modelFolder } from '../hub/index.js';
 import { Policy } from '../policy.js';
 import { Tokenizer } from '../tokenizer.js';
 import type { TrainConfig } from './config.js';
@@ -27,12 +28,40 @@ export function checkModelFolder(path: string, weights = true): void {
   }
 }
 
-/** Everything a run needs, the cheap and fragile parts first. */
-export async function loadRun(config: TrainConfig, signal?: AbortSignal): Promise<LoadedRun> {
-  checkModelFolder(config.model.path);
-  const tokenizer = await Tokenizer.load(config.model.path);
+/** The part of a configuration that says which model. */
+interface ModelChoice {
+  path: string;
+  revision: string;
+  cacheDir?: string;
+  offline?: boolean;
+}
+
+/** How a configuration's model is looked for on the hub. */
+export function hubOptions(
+  { revision, cacheDir, offline }: ModelChoice,
+  { signal, onProgress }: Pick<HubOptions, 'signal' | 'onProgress'>,
+): HubOptions {
+  return {
+    ...(revision === '' ? {} : { revision }),
+    ...(cacheDir ? { cacheDir } : {}),
+    ...(offline ? { offline } : {}),
+    ...(signal === undefined ? {} : { signal }),
+    ...(onProgress === undefined ? {} : { onProgress }),
+  };
+}
+
+/** Everything a run needs, the cheap and fragile parts first: the weights are downloaded when the task is known good. */
+export async function loadRun(
+  config: TrainConfig,
+  signal?: AbortSignal,
+  onProgress?: HubOptions['onProgress'],
+): Promise<LoadedRun> {
+  const { path, device, dtype } = config.model;
+  const hub = hubOptions(config.model, { signal, onProgress });
+  const small = await modelFolder(path, { ...hub, weights: false });
+  checkModelFolder(small, small === path);
+  const tokenizer = await Tokenizer.load(small);
   const task = await loadTask(config, tokenizer, signal);
-  const { device, dtype } = config.model;
-  const policy = await Policy.load(config.model.path, { device, dtype, ...(signal === undefined ? {} : { signal }) });
+  const policy = await Policy.load(path, { ...hub, device, dtype });
   return { policy, tokenizer, task };
 }

@@ -7,6 +7,7 @@ import {
   flag,
   integer,
   number,
+  optionalModel,
   optionalPath,
   parseTomlText,
   section,
@@ -23,7 +24,10 @@ const run = section(
 
 const model = section(
   {
-    path: optionalPath('', { doc: 'Folder in Hugging Face layout whose weights are trained on.' }),
+    path: optionalModel('', {
+      doc: 'Folder in Hugging Face layout, or owner/name on the Hugging Face hub, whose weights are trained on.',
+    }),
+    revision: text('', { doc: 'Of a model on the hub: branch, tag or commit; "" is main.' }),
     create: optionalPath('', {
       doc: 'Instead of path: a folder with config.json and tokenizer.json, without weights; a new model is made of it.',
     }),

@@ -1,13 +1,14 @@
 /** A run of supervised fine-tuning on disk. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { type HubOptions, modelFolder } from '../hub/index.js';
 import { Policy } from '../policy.js';
 import { countdown } from '../tasks/countdown.js';
 import type { Demonstration } from '../tasks/types.js';
 import { Tokenizer } from '../tokenizer.js';
 import { configToToml } from './config-file.js';
 import { cycle, readDemonstrations } from './demonstrations.js';
-import { checkModelFolder } from './load.js';
+import { checkModelFolder, hubOptions } from './load.js';
 import type { Metrics } from './metrics.js';
 import { RunDirectory } from './run.js';
 import { type SftStep, SftTrainer } from './sft.js';
@@ -28,10 +29,15 @@ function demonstrationsOf(config: SftConfig): Iterator<Demonstration, unknown> {
 }
 
 /** Loads or makes the model, its tokenizer and the data, the cheap and fragile parts first. */
-export async function loadSft(config: SftConfig, signal?: AbortSignal): Promise<LoadedSft> {
+export async function loadSft(
+  config: SftConfig,
+  signal?: AbortSignal,
+  onProgress?: HubOptions['onProgress'],
+): Promise<LoadedSft> {
   const { path, create, device } = config.model;
-  const folder = path === '' ? create : path;
-  checkModelFolder(folder, path !== '');
+  const hub = hubOptions(config.model, { signal, onProgress });
+  const folder = path === '' ? create : await modelFolder(path, { ...hub, weights: false });
+  checkModelFolder(folder, folder === path);
   const tokenizer = await Tokenizer.load(folder);
   const demonstrations = demonstrationsOf(config);
   const policy =
@@ -40,7 +46,7 @@ export async function loadSft(config: SftConfig, signal?: AbortSignal): Promise<
           device,
           seed: config.run.seed,
         })
-      : await Policy.load(folder, { device, ...(signal === undefined ? {} : { signal }) });
+      : await Policy.load(path, { ...hub, device });
   return { policy, tokenizer, demonstrations };
 }
 
