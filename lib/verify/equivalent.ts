@@ -1,63 +1,205 @@
-/** Whether two answers are the same. */
-import { normalizeAnswer } from './normalize.js';
-import { equalRationals, parseRational } from './rational.js';
+/** Whether two answers are the same: the public face of the comparison. */
+import { keyOf } from './canonical.js';
+import { Comparison, type Tolerance } from './compare/compare.js';
+import { mapTree } from './compare/tree.js';
+import { extractAnswer } from './extract.js';
+import { parseAnswer } from './latex/answer.js';
+import type { Node } from './latex/ast.js';
+import { cleanLatex } from './latex/clean.js';
+import { equalRationals, parseDecimal, type Rational } from './rational.js';
 
-/** No answer is longer; a longer prediction is wrong, not searched. */
+export type { Tolerance } from './compare/compare.js';
+
+import { choiceOf, saysNone, textKey, timeOf } from './text.js';
+
+/** No answer is longer; of a longer text only what it states as its answer is read. */
 const MAX_ANSWER = 2_000;
+/** Of a text beyond this only the end is read. */
+const MAX_TEXT = 100_000;
+const PLAIN_NUMBER = /^([-+]?)(\d+(?:\.\d+)?|\.\d+)$/;
+
+export interface EquivalentOptions {
+  /**
+   * How far two real numbers may be apart: a number is relative to the larger of them. Default: not at all, `0.333` is not
+   * `\frac{1}{3}`. A benchmark that asks for measured values sets one.
+   */
+  tolerance?: number | Tolerance;
+}
+
+/** The outcome of a comparison with its reason. */
+export interface AnswerComparison {
+  equal: boolean;
+  /** Nothing was found out: too long, too large, or mathematics we do not evaluate. Counts as not equal. */
+  undecided: boolean;
+  /** What settled it, for people: `same text`, `same value`, `different`, `too long`... */
+  reason: string;
+}
 
 /**
- * Whether `prediction` is the answer `gold`: equal after {@link normalizeAnswer}, or equal as exact numbers (`0.5` is
- * `\frac{1}{2}`), or tuples, intervals and sets of equal parts in the same order. It does no algebra: `x+1` is not `1+x`.
- * Symmetric, and linear in the lengths.
+ * Whether `prediction` is the answer `gold`, by the rules of docs/verifier.md: equal numbers, expressions equal wherever both
+ * are defined, the same interval, set, tuple, matrix, equation up to a factor, unit or word. Symmetric, total (it throws
+ * nothing, whatever the text holds) and bounded in time and memory; what cannot be decided within the bounds is not equal.
  */
-export function equivalent(prediction: string, gold: string): boolean {
-  if (prediction.length > MAX_ANSWER || gold.length > MAX_ANSWER) return false;
-  const x = normalizeAnswer(prediction);
-  const y = normalizeAnswer(gold);
-  if (x === '' || y === '') return false;
-  return sameScalar(x, y) || sameTuple(x, y);
+export function equivalent(prediction: string, gold: string, options: EquivalentOptions = {}): boolean {
+  return compareAnswers(prediction, gold, options).equal;
 }
 
-function sameScalar(x: string, y: string): boolean {
-  if (x === y) return true;
-  const left = parseRational(x);
-  if (left === null) return false;
-  const right = parseRational(y);
-  return right !== null && equalRationals(left, right);
+/** {@link equivalent} with the reason, and whether anything was decided at all. */
+export function compareAnswers(prediction: string, gold: string, options: EquivalentOptions = {}): AnswerComparison {
+  const tolerance = typeof options.tolerance === 'number' ? { relative: options.tolerance } : (options.tolerance ?? {});
+  const x = answerOf(prediction);
+  const y = answerOf(gold);
+  if (x === null || y === null) return outcome('undecided', 'too long');
+  const result = compareTexts(x, y, tolerance);
+  if (result.equal) return result;
+  return compareStated(x, y, tolerance) ?? result;
 }
 
-function sameTuple(x: string, y: string): boolean {
-  const left = tupleOf(x);
-  const right = tupleOf(y);
-  if (left === null || right === null) return false;
-  if (left.open !== right.open || left.close !== right.close || left.parts.length !== right.parts.length) return false;
-  return left.parts.every((part, i) => sameScalar(part, right.parts[i] as string));
+const outcome = (verdict: 'equal' | 'different' | 'undecided', reason: string): AnswerComparison => ({
+  equal: verdict === 'equal',
+  undecided: verdict === 'undecided',
+  reason,
+});
+
+/** What is known of one answer. */
+interface Answer {
+  raw: string;
+  cleaned: string;
+  /** The trees it can be read as, the likeliest first; filled when needed. */
+  readings: Node[] | null;
 }
 
-interface Tuple {
-  open: string;
-  close: string;
-  parts: string[];
-}
+/** Gold answers come again with every sample of a prompt. */
+const CACHE_SIZE = 1_000;
+const cache = new Map<string, Answer>();
 
-/** `(a,b)`, `[a,b)`, `\{a,b\}` or `a,b` split at the commas outside every bracket; null without such a comma. */
-function tupleOf(text: string): Tuple | null {
-  const match = /^(\\\{|[([])([\s\S]*?)(\\\}|[)\]])$/.exec(text);
-  const [open, inside, close] = match === null ? ['', text, ''] : (match.slice(1) as [string, string, string]);
-  const parts: string[] = [];
-  let depth = 0;
-  let begin = 0;
-  for (let i = 0; i < inside.length; i += 1) {
-    const c = inside[i] as string;
-    if ('([{'.includes(c)) depth += 1;
-    else if (')]}'.includes(c)) depth -= 1;
-    else if (c === ',' && depth === 0) {
-      parts.push(inside.slice(begin, i));
-      begin = i + 1;
-    }
-    if (depth < 0) return null;
+function answerOf(text: string): Answer | null {
+  const known = cache.get(text);
+  if (known !== undefined) return known;
+  let raw = text;
+  if (raw.length > MAX_ANSWER) {
+    const stated = extractAnswer(raw.slice(-MAX_TEXT));
+    if (stated === null || stated.length > MAX_ANSWER) return null;
+    raw = stated;
   }
-  if (parts.length === 0) return null;
-  parts.push(inside.slice(begin));
-  return { open, close, parts };
+  const answer: Answer = { raw, cleaned: cleanLatex(raw), readings: null };
+  if (text.length <= MAX_ANSWER) {
+    if (cache.size >= CACHE_SIZE) cache.delete(cache.keys().next().value as string);
+    cache.set(text, answer);
+  }
+  return answer;
+}
+
+function compareTexts(x: Answer, y: Answer, tolerance: Tolerance): AnswerComparison {
+  if (x.cleaned === '' || y.cleaned === '') return outcome('different', 'no answer');
+  if (x.cleaned === y.cleaned) return outcome('equal', 'same text');
+  const numbers = plainNumbers(x.cleaned, y.cleaned, tolerance);
+  if (numbers !== null) return numbers;
+  const words = compareWords(x.cleaned, y.cleaned);
+  if (words !== null) return words;
+  return compareReadings(readingsOf(x), readingsOf(y), tolerance);
+}
+
+/** Two numbers without anything around them: most comparisons there are. */
+function plainNumbers(x: string, y: string, tolerance: Tolerance): AnswerComparison | null {
+  const a = plainNumber(x);
+  const b = a === null ? null : plainNumber(y);
+  if (a === null || b === null) return null;
+  if (equalRationals(a, b)) return outcome('equal', 'same number');
+  return tolerance.relative || tolerance.absolute ? null : outcome('different', 'different numbers');
+}
+
+function plainNumber(text: string): Rational | null {
+  const match = PLAIN_NUMBER.exec(text);
+  const value = match === null ? null : parseDecimal(match[2] as string);
+  return value !== null && match?.[1] === '-' ? { numerator: -value.numerator, denominator: value.denominator } : value;
+}
+
+/** Names, choices, times of day, "no solution". */
+function compareWords(x: string, y: string): AnswerComparison | null {
+  const key = textKey(x);
+  // Where braces and spaces mean something, the parser compares.
+  if (key !== '' && !/[\\^_/]/.test(key) && key === textKey(y)) return outcome('equal', 'same text');
+  if (saysNone(x) && saysNone(y)) return outcome('equal', 'both say there is none');
+  const [s, t] = [timeOf(x), timeOf(y)];
+  if (s !== null && t !== null) {
+    const same = s.fields === t.fields && (s.half === t.half || s.half === '' || t.half === '');
+    return outcome(same ? 'equal' : 'different', 'times of day');
+  }
+  const [a, b] = [choiceOf(x), choiceOf(y)];
+  if (a !== null && b !== null && (a.alone || b.alone))
+    return outcome(a.letter === b.letter ? 'equal' : 'different', 'choices');
+  return null;
+}
+
+function compareReadings(xs: Node[], ys: Node[], tolerance: Tolerance): AnswerComparison {
+  if (xs.length === 0 || ys.length === 0)
+    return outcome(xs.length === ys.length ? 'undecided' : 'different', 'not mathematics we read');
+  let undecided = false;
+  for (const [i, x] of xs.entries()) {
+    for (const [j, y] of ys.entries()) {
+      if (!readTogether(x, y, i, j)) continue;
+      const verdict = new Comparison(tolerance).same(x, y);
+      if (verdict === 'equal') return outcome('equal', 'same value');
+      undecided ||= verdict === 'undecided';
+    }
+  }
+  return outcome(undecided ? 'undecided' : 'different', undecided ? 'not decided within the bounds' : 'different');
+}
+
+/** `1,234` is two numbers only beside an answer that is plainly several. */
+function readTogether(x: Node, y: Node, i: number, j: number): boolean {
+  if (i === 0 && j === 0) return true;
+  const several = (node: Node): boolean => node.kind === 'list' || node.kind === 'set' || node.kind === 'tuple';
+  return several(x) === several(y);
+}
+
+function readingsOf(answer: Answer): Node[] {
+  if (answer.readings !== null) return answer.readings;
+  const { cleaned } = answer;
+  const readings: Node[] = [];
+  const add = (node: Node | null): void => {
+    if (node !== null && !readings.some((known) => keyOf(known) === keyOf(node))) readings.push(node);
+  };
+  const first = parseAnswer(cleaned, { commas: 'thousands' });
+  add(first);
+  if (/\d,\d{3}/.test(cleaned)) add(parseAnswer(cleaned, { commas: 'list' }));
+  if (/\d [mgshL]\b/.test(cleaned)) add(parseAnswer(cleaned, { commas: 'thousands', letters: 'units' }));
+  if (first !== null && /log(?!_)/.test(cleaned)) add(naturalLogarithms(first));
+  answer.readings = readings;
+  return readings;
+}
+
+/** A logarithm without a base is to base 10, or in analysis the natural one. */
+function naturalLogarithms(node: Node): Node {
+  const visit = (part: Node): Node | null =>
+    part.kind === 'call' && part.fn === 'log' && part.args.length === 1
+      ? { kind: 'call', fn: 'ln', args: [mapTree(part.args[0] as Node, visit)] }
+      : null;
+  return mapTree(node, visit);
+}
+
+/** An answer in a sentence: what the sentence states. */
+function compareStated(x: Answer, y: Answer, tolerance: Tolerance): AnswerComparison | null {
+  const a = statedAnswer(x);
+  const b = statedAnswer(y);
+  if (a === null && b === null) return null;
+  const left = a ?? x;
+  const right = b ?? y;
+  const result = compareTexts(left, right, tolerance);
+  return result.equal ? { ...result, reason: `stated answer: ${result.reason}` } : null;
+}
+
+function statedAnswer(answer: Answer): Answer | null {
+  if (!isProse(answer.raw)) return null;
+  const stated = extractAnswer(answer.raw);
+  return stated === null || stated === answer.raw ? null : answerOf(stated);
+}
+
+/** Whether a text holds more than an answer: a box, mathematics between words, several words. */
+function isProse(raw: string): boolean {
+  if (/\\(?:boxed|fbox)(?![a-zA-Z])/.test(raw)) return true;
+  const outside = raw.replace(/\\\(|\\\)|\\\[|\\\]|\$/g, ' ').replace(/\\[a-zA-Z]+/g, ' ');
+  if ((outside.match(/[a-zA-Z]{2,}/g) ?? []).length >= 3) return true;
+  return /(?:(?!\p{ASCII})\p{L}){2}/u.test(outside);
 }

@@ -1,5 +1,11 @@
 /** Is this answer right: find it in the response, then compare it with the gold answer. */
-export { equivalent } from './equivalent.js';
+export {
+  type AnswerComparison,
+  compareAnswers,
+  type EquivalentOptions,
+  equivalent,
+  type Tolerance,
+} from './equivalent.js';
 export { bareAnswer, type ExtractOptions, type ExtractStrategy, extractAnswer, lastBoxed } from './extract.js';
 export {
   goldAnswer,
@@ -10,7 +16,6 @@ export {
   type VerifyOutcome,
 } from './judge.js';
 export { verifyMath } from './math.js';
-export { normalizeAnswer } from './normalize.js';
 export {
   VerifierPool,
   type VerifierPoolOptions,

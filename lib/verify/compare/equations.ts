@@ -1,0 +1,72 @@
+/** Equations and chains of relations: what is named, and what it is equal to. */
+import { contains, variablesOf } from '../algebra/arithmetic.js';
+import { keyOf } from '../canonical.js';
+import type { Node } from '../latex/ast.js';
+
+export type Relation = Node & { kind: 'relation' };
+
+/** What an equation says of something with a name. */
+export interface Named {
+  /** Key of the name. */
+  label: string;
+  value: Node;
+}
+
+/** A name rather than an expression: `x`, `a_3`, `f(x)`, `AB`, `|AB|`, `A:B`, `(p, q)`. */
+export function isLabel(node: Node): boolean {
+  switch (node.kind) {
+    case 'symbol':
+      return true;
+    case 'apply':
+      return true;
+    case 'call':
+      return node.fn === 'abs' && node.args[0] !== undefined && isLabel(node.args[0]) && node.args[0].kind === 'mul';
+    case 'mul':
+      return node.args.length <= 6 && node.args.every((part) => part.kind === 'symbol' && /^[A-Z]/.test(part.name));
+    case 'ratio':
+    case 'tuple':
+      return node.items.length > 1 && node.items.every(isLabel);
+    default:
+      return false;
+  }
+}
+
+/** Without what `\approx` adds and what `\Rightarrow` leaves behind. */
+export function essence(node: Node): Node {
+  if (node.kind !== 'relation') return node;
+  let { ops, items } = node;
+  const arrow = ops.lastIndexOf('to');
+  if (arrow >= 0) {
+    items = items.slice(arrow + 1);
+    ops = ops.slice(arrow + 1);
+  }
+  const rounded = ops.indexOf('~');
+  if (rounded >= 0) {
+    const label = isLabel(items[0] as Node);
+    if (rounded === 0 && label) ops = ops.map((op) => (op === '~' ? '=' : op));
+    else {
+      items = items.slice(0, rounded + 1);
+      ops = ops.slice(0, rounded);
+    }
+  }
+  if (ops.length === 0) return items[0] as Node;
+  return { ...node, ops, items };
+}
+
+/** `x = 5`, `5 = x`, `z = 3 + 3 = 6`: the name and the final value; null where nothing is named. */
+export function namedValue(node: Node): Named | null {
+  if (node.kind !== 'relation' || node.modulus !== null || !node.ops.every((op) => op === '=')) return null;
+  const first = node.items[0] as Node;
+  const last = node.items.at(-1) as Node;
+  if (isLabel(first) && !mentions(last, first)) return { label: keyOf(first), value: last };
+  if (node.items.length === 2 && isLabel(last) && !mentions(first, last)) return { label: keyOf(last), value: first };
+  // A calculation: `1/2 + 1/3 = 5/6`.
+  const numbers = node.items.every((item) => variablesOf(item).length === 0);
+  return numbers ? { label: '', value: last } : null;
+}
+
+/** Whether an expression speaks of the name itself: `x = x + 1` names nothing. */
+function mentions(node: Node, label: Node): boolean {
+  const key = keyOf(label);
+  return contains(node, (part) => keyOf(part) === key);
+}

@@ -1,0 +1,230 @@
+/** Spelling that carries no meaning, before tokens: Unicode mathematics, spacing, sizes, delimiters of math mode. */
+
+/** Characters that have a LaTeX name; a space ends the command. */
+const SYMBOLS: Record<string, string> = {
+  '−': '-',
+  '–': '-',
+  '—': '-',
+  '‐': '-',
+  '‑': '-',
+  '﹣': '-',
+  '－': '-',
+  '×': '\\times ',
+  '✕': '\\times ',
+  '·': '\\cdot ',
+  '⋅': '\\cdot ',
+  '∙': '\\cdot ',
+  '•': '\\cdot ',
+  '∗': '*',
+  '÷': '/',
+  '∕': '/',
+  '⁄': '/',
+  '≤': '\\le ',
+  '≥': '\\ge ',
+  '⩽': '\\le ',
+  '⩾': '\\ge ',
+  '≠': '\\ne ',
+  '≈': '\\approx ',
+  '≃': '\\approx ',
+  '≅': '\\approx ',
+  '≡': '\\equiv ',
+  '±': '\\pm ',
+  '∓': '\\mp ',
+  '∞': '\\infty ',
+  '√': '\\sqrt ',
+  '∪': '\\cup ',
+  '∩': '\\cap ',
+  '∖': '\\setminus ',
+  '∈': '\\in ',
+  '∅': '\\emptyset ',
+  ℝ: '\\mathbb{R}',
+  ℤ: '\\mathbb{Z}',
+  ℕ: '\\mathbb{N}',
+  ℚ: '\\mathbb{Q}',
+  ℂ: '\\mathbb{C}',
+  '°': '\\degree ',
+  º: '\\degree ',
+  '˚': '\\degree ',
+  '∘': '\\circ ',
+  '′': "'",
+  '’': "'",
+  '‘': "'",
+  '″': "''",
+  '“': '"',
+  '”': '"',
+  '∑': '\\sum ',
+  '∏': '\\prod ',
+  '∫': '\\int ',
+  '⌊': '\\lfloor ',
+  '⌋': '\\rfloor ',
+  '⌈': '\\lceil ',
+  '⌉': '\\rceil ',
+  '⟨': '\\langle ',
+  '⟩': '\\rangle ',
+  '∣': '|',
+  '∥': '\\|',
+  '→': '\\to ',
+  '⇒': '\\to ',
+  '：': ':',
+  '，': ',',
+  '；': ';',
+  '。': '.',
+  '（': '(',
+  '）': ')',
+  '％': '%',
+  '€': '\\euro ',
+  '£': '\\pounds ',
+  '¥': '\\yen ',
+  '￥': '\\yen ',
+  '＄': '\\$',
+  α: '\\alpha ',
+  β: '\\beta ',
+  γ: '\\gamma ',
+  δ: '\\delta ',
+  ε: '\\epsilon ',
+  ϵ: '\\epsilon ',
+  ζ: '\\zeta ',
+  η: '\\eta ',
+  θ: '\\theta ',
+  ι: '\\iota ',
+  κ: '\\kappa ',
+  λ: '\\lambda ',
+  μ: '\\mu ',
+  µ: '\\mu ',
+  ν: '\\nu ',
+  ξ: '\\xi ',
+  π: '\\pi ',
+  ρ: '\\rho ',
+  σ: '\\sigma ',
+  τ: '\\tau ',
+  υ: '\\upsilon ',
+  φ: '\\phi ',
+  ϕ: '\\phi ',
+  χ: '\\chi ',
+  ψ: '\\psi ',
+  ω: '\\omega ',
+  Γ: '\\Gamma ',
+  Δ: '\\Delta ',
+  '∆': '\\Delta ',
+  Θ: '\\Theta ',
+  Λ: '\\Lambda ',
+  Ξ: '\\Xi ',
+  Π: '\\Pi ',
+  Σ: '\\Sigma ',
+  Φ: '\\Phi ',
+  Ψ: '\\Psi ',
+  Ω: '\\Omega ',
+};
+const FRACTIONS: Record<string, string> = {
+  '½': '1/2',
+  '⅓': '1/3',
+  '⅔': '2/3',
+  '¼': '1/4',
+  '¾': '3/4',
+  '⅕': '1/5',
+  '⅖': '2/5',
+  '⅗': '3/5',
+  '⅘': '4/5',
+  '⅙': '1/6',
+  '⅚': '5/6',
+  '⅐': '1/7',
+  '⅛': '1/8',
+  '⅜': '3/8',
+  '⅝': '5/8',
+  '⅞': '7/8',
+  '⅑': '1/9',
+  '⅒': '1/10',
+};
+const SUPERSCRIPTS = '⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ';
+const SUBSCRIPTS = '₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎';
+const PLAIN_SCRIPT = '0123456789+-=()ni';
+/** Zeros of the decimal digits that Unicode's compatibility form leaves alone. */
+const ZEROS = [0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xe50, 0xed0, 0xf20];
+
+const ASCII = /^\p{ASCII}*$/u;
+const MULTIPLE_CHARACTERS = /[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ]+|[₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎]+|\P{ASCII}/gu;
+
+/** Sizes and styles: they change how a formula looks. */
+const DECORATION =
+  /\\(?:left|right|mleft|mright|middle|displaystyle|textstyle|scriptstyle|limits|nolimits|bigl|bigr|Bigl|Bigr|biggl|biggr|Biggl|Biggr|bigg|Bigg|big|Big|normalsize|large|Large|tiny|small|rm|bf|it|centering|noindent)(?![a-zA-Z])\s*\.?(?=\s|[^0-9]|$)/g;
+const SPACES =
+  /\\(?:[,;: \n]|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|hspace\*?\{[^{}]*\}|enspace(?![a-zA-Z])|thinspace(?![a-zA-Z]))|~|[\t\n\r]/g;
+
+/** ASCII text with the same meaning: Unicode digits, symbols and scripts become LaTeX. Linear. */
+export function toAscii(text: string): string {
+  if (ASCII.test(text)) return text;
+  return text.replace(MULTIPLE_CHARACTERS, asciiOf);
+}
+
+function asciiOf(piece: string): string {
+  const first = [...piece][0] as string;
+  if (SUPERSCRIPTS.includes(first)) return `^{${script(piece, SUPERSCRIPTS)}}`;
+  if (SUBSCRIPTS.includes(first)) return `_{${script(piece, SUBSCRIPTS)}}`;
+  const symbol = SYMBOLS[piece];
+  if (symbol !== undefined) return symbol;
+  const fraction = FRACTIONS[piece];
+  if (fraction !== undefined) return ` ${fraction}`;
+  const code = piece.codePointAt(0) as number;
+  const zero = ZEROS.find((start) => code >= start && code < start + 10);
+  if (zero !== undefined) return String(code - zero);
+  const plain = piece.normalize('NFKC');
+  if (plain !== piece) return toAscii(plain);
+  return /\s/.test(piece) ? ' ' : piece;
+}
+
+function script(piece: string, alphabet: string): string {
+  return Array.from(piece, (c) => PLAIN_SCRIPT[[...alphabet].indexOf(c)]).join('');
+}
+
+/**
+ * One spelling for layout: no sizes, no math-mode delimiters, one kind of space, `\frac` for its relatives; a `$` that
+ * is no delimiter is a dollar sign and becomes `\$`. Thousands separators that can be nothing else (`{,}`, `,\!`) go.
+ */
+export function cleanLatex(text: string): string {
+  let out = toAscii(text);
+  if (out.includes('\\')) {
+    // Escaped twice, as in a JSON file read as text; in a matrix `\\x` is a new row.
+    if (!out.includes('\\begin')) out = out.replace(/\\\\(?=[a-zA-Z]{2})/g, '\\');
+    out = out
+      // Before anything else sees its second backslash.
+      .replace(/\\\\(?:\s*\[[^\]]{0,20}\])?/g, '\\newline ')
+      .replace(/,\s*\\!\s*(?=\d)/g, '')
+      .replace(/\\!/g, '')
+      .replace(/\\[()[\]]/g, ' ')
+      .replace(DECORATION, ' ')
+      .replace(SPACES, ' ')
+      .replace(/\\[dtc]frac(?![a-zA-Z])/g, '\\frac')
+      .replace(/\\(?:lt|gt)(?![a-zA-Z])/g, (word) => (word === '\\lt' ? '<' : '>'))
+      .replace(/\\(?:leqslant|leqq|leq)(?![a-zA-Z])/g, '\\le ')
+      .replace(/\\(?:geqslant|geqq|geq)(?![a-zA-Z])/g, '\\ge ')
+      .replace(/\\neq(?![a-zA-Z])/g, '\\ne ')
+      .replace(/\\(?:colon|mathrel|mathbin|mathop|mathord)(?![a-zA-Z])/g, (word) => (word === '\\colon' ? ':' : ''));
+  } else if (/[~\t\n\r]/.test(out)) {
+    out = out.replace(SPACES, ' ');
+  }
+  if (out.includes('{')) out = out.replace(/(\d)\s*\{\s*,\s*\}\s*(?=\d)/g, '$1');
+  if (out.includes('$')) out = dollars(out);
+  return trimPunctuation(out);
+}
+
+/** Delimiters become spaces; a `$` that closes nothing and stands at a digit is money. */
+function dollars(text: string): string {
+  const plain = text.match(/(?<!\\)\$+/g) ?? [];
+  if (plain.length % 2 === 0) return text.replace(/(?<!\\)\$+/g, ' ');
+  return text.replace(/(?<!\\)\$+(\s*[\d.])?/g, (_all, digit: string | undefined) =>
+    digit === undefined ? ' ' : `\\$${digit}`,
+  );
+}
+
+/** Without spaces around it and the punctuation that ends a sentence. */
+function trimPunctuation(text: string): string {
+  let end = text.length;
+  while (end > 0 && /[\s.,;:]/.test(text[end - 1] as string)) {
+    // `x > 0\.` ends a sentence, `\,` was a space.
+    end -= 1;
+  }
+  while (end > 0 && text[end - 1] === '\\') end -= 1;
+  let begin = 0;
+  while (begin < end && /[\s,;:]/.test(text[begin] as string)) begin += 1;
+  return text.slice(begin, end).trimEnd();
+}

@@ -1,0 +1,72 @@
+/** Answers in words: names, choices, times. */
+
+/** What is left of a text answer when spelling goes: spaces, braces, quotes, faces, articles, and case in words. */
+export function textKey(cleaned: string): string {
+  const plain = cleaned
+    .replace(
+      /\\(?:text[a-z]*|mathrm|mathbf|mathit|mathsf|mbox|operatorname|boxed|fbox|emph|rm|bf|it)(?![a-zA-Z])\s*\*?/g,
+      '',
+    )
+    .replace(/[{}$"'`]|\\[ ,;:!]|\*\*/g, '');
+  const words = plain.trim().replace(/^(?:the|an?) (?=[a-z]{2})/i, '');
+  const key = words
+    .replace(/(\d)\s+(?=\d)/g, '$1_')
+    .replace(/\s+/g, '')
+    .replace(/^[.,;:]+|[.,;:]+$/g, '');
+  return isLanguage(key) ? key.toLowerCase() : key;
+}
+
+/** Words rather than letters: `Yes` is `yes`, but `AB` is not `ab`. */
+function isLanguage(key: string): boolean {
+  return /^(?:no|[a-z][a-z.,-]{2,})$/i.test(key) && /[a-z]/.test(key);
+}
+
+const EMPTY = new Set([
+  'nosolution',
+  'nosolutions',
+  'norealsolution',
+  'norealsolutions',
+  'emptyset',
+  'norealroots',
+  'norealroot',
+  '\\emptyset',
+  '\\varnothing',
+  '\\{\\}',
+]);
+
+/** Whether the answer says that nothing solves the problem. */
+export const saysNone = (cleaned: string): boolean => {
+  const key = textKey(cleaned);
+  return EMPTY.has(key) || /^(?:thereare|thereis)no(?:real)?solutions?$/.test(key);
+};
+
+/** The letter of a multiple choice: `A`, `(A)`, `A.`, `(A) 5 apples`; null for anything else. */
+export function choiceOf(cleaned: string): { letter: string; alone: boolean } | null {
+  const plain = cleaned
+    .replace(/\\(?:text[a-z]*|mathrm|mathbf|mbox|boxed)(?![a-zA-Z])\s*/g, '')
+    .replace(/[{}]/g, '')
+    .trim();
+  const alone = /^\(?([A-Z])\)?$/.exec(plain);
+  if (alone !== null) return { letter: alone[1] as string, alone: true };
+  const labelled = /^(?:\(([A-Z])\)|([A-Z])[).:])\s*\S/.exec(plain) ?? /^([B-Z])\s+[A-Za-z][a-z]{2}/.exec(plain);
+  return labelled === null ? null : { letter: (labelled[1] ?? labelled[2]) as string, alone: false };
+}
+
+export interface ClockTime {
+  fields: string;
+  half: 'am' | 'pm' | '';
+}
+
+/** `3:30`, `4:51:06 p.m.`, `9 AM`; null for anything else. A ratio looks the same, so both sides must be times. */
+export function timeOf(cleaned: string): ClockTime | null {
+  const plain = cleaned
+    .replace(/\\(?:text[a-z]*|mathrm|mbox)(?![a-zA-Z])\s*/g, '')
+    .replace(/[{}\s.]/g, '')
+    .toLowerCase();
+  const match = /^(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?([ap]m)?(?:est|edt|pst|gmt)?$/.exec(plain);
+  if (match === null) return null;
+  const [, hour, minute, second, half] = match;
+  if (minute === undefined && half === undefined) return null;
+  if (Number(hour) > 24 || Number(minute ?? 0) > 59 || Number(second ?? 0) > 59) return null;
+  return { fields: `${Number(hour)}:${minute ?? '00'}:${second ?? '00'}`, half: (half ?? '') as ClockTime['half'] };
+}
