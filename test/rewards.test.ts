@@ -321,8 +321,9 @@ describe('a trainer with several rewards', () => {
       2,
     );
     const cut = (await collect({ task: listed, config: config({ overlong: 'zero' }) }))[0];
-    assert.ok(cut !== undefined && cut.samples.some(({ finishReason }) => finishReason === 'length'));
-    for (const { reward, finishReason } of cut.samples) assert.equal(reward, finishReason === 'length' ? 0 : 1);
+    const samples = cut?.samples ?? [];
+    assert.ok(samples.some(({ finishReason }) => finishReason === 'length'));
+    for (const { reward, finishReason } of samples) assert.equal(reward, finishReason === 'length' ? 0 : 1);
   });
 
   it('wants one of reward and rewards, and checks them', async () => {
