@@ -71,11 +71,7 @@ export function register(program: Command): void {
     )
     .option('--device <device>', 'auto, cpu or cuda', 'auto')
     .option('--dtype <dtype>', 'type of the weights', 'float32')
-    .option(
-      '--batch-size <n>',
-      'responses generated at once (default: what memory holds, at most 1024)',
-      wholeNumber('batch-size', 1),
-    )
+    .option('--batch-size <n>', 'responses generated and written together (default: 256)', wholeNumber('batch-size', 1))
     .option('--revision <revision>', 'branch, tag or commit of a model on the hub')
     .option('--out <dir>', 'results go to DIR/<name>; an evaluation that was stopped goes on there', 'evals')
     .option('--baseline <name>', "show every average's gain over this model")

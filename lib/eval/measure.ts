@@ -24,8 +24,12 @@ export interface MeasureOptions {
   /** Default 0. */
   seed?: number;
   maxNewTokens: number;
-  /** Responses generated at once. Changes memory and speed, not results. Default 1024. */
+  /** Responses that are generated, judged and written together. Changes memory and speed, not results. Default 1024. */
   batchSize?: number;
+  /** Of these, responses drawn at a time; one that has ended makes room for the next. Default 0: all. */
+  maxRows?: number;
+  /** Tokens that the key-value cache may hold. Default 0: as many as there are. */
+  cacheTokens?: number;
   /** Default: the tokenizer's end-of-sequence ids; the policy's where it has none. */
   stopTokens?: readonly number[];
   signal?: AbortSignal;
@@ -40,6 +44,8 @@ export interface MeasurePlan extends SummaryPlan {
   seed: number;
   maxNewTokens: number;
   batchSize: number;
+  maxRows: number;
+  cacheTokens: number;
   stopTokens?: readonly number[];
 }
 
@@ -65,6 +71,9 @@ export function measurePlan(count: number, options: MeasureOptions): MeasurePlan
   checkInteger('samples', samples, 0);
   checkInteger('maxNewTokens', options.maxNewTokens, 1);
   checkInteger('batchSize', batchSize, 1);
+  const { maxRows = 0, cacheTokens = 0 } = options;
+  checkInteger('maxRows', maxRows, 0);
+  checkInteger('cacheTokens', cacheTokens, 0);
   checkInteger('seed', seed, 0);
   checkInteger('maxProblems', options.maxProblems ?? count, 1);
   const problems = Math.min(options.maxProblems ?? count, count);
@@ -92,6 +101,8 @@ export function measurePlan(count: number, options: MeasureOptions): MeasurePlan
     seed,
     maxNewTokens: options.maxNewTokens,
     batchSize,
+    maxRows,
+    cacheTokens,
     ...(options.stopTokens === undefined ? {} : { stopTokens: options.stopTokens }),
   };
 }

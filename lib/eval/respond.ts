@@ -22,7 +22,16 @@ export interface Sampling {
   stopTokens?: readonly number[];
 }
 
-export interface RespondOptions extends Sampling {
+/** What bounds the memory of a generation and changes no response on a CPU. */
+export interface GenerationBounds {
+  /** Responses that are generated, judged and written together. */
+  batchSize: number;
+  /** As of `GenerateOptions`. */
+  maxRows?: number;
+  cacheTokens?: number;
+}
+
+export interface RespondOptions extends Sampling, GenerationBounds {
   policy: PolicyLike;
   tokenizer: EvaluationTokenizer;
   set: EvaluationSet;
@@ -33,8 +42,6 @@ export interface RespondOptions extends Sampling {
   problems: number;
   /** Responses per problem; 1 in the greedy phase. */
   samples: number;
-  /** Responses generated at once. */
-  batchSize: number;
   /** Responses there are already. */
   records: readonly ResponseRecord[];
   signal?: AbortSignal;
@@ -128,6 +135,8 @@ async function respondBatch(
       seed: options.seed,
       promptIds: batch.map(({ problem }) => problem),
       weights: 'policy',
+      maxRows: options.maxRows ?? 0,
+      cacheTokens: options.cacheTokens ?? 0,
       onProgress: ({ tokens }) => onTokens(tokens),
       ...(stop === undefined ? {} : { stopTokens: stop }),
       ...(signal === undefined ? {} : { signal }),

@@ -139,6 +139,8 @@ function measureOptions({ eval: options, run, rollout }: TrainConfig, maxNewToke
     // Other random numbers than the rollouts'; the same at every evaluation, so that these can be compared.
     seed: (run.seed ^ 0x5eed) >>> 0,
     maxNewTokens,
+    maxRows: rollout.maxRows,
+    cacheTokens: rollout.cacheTokens,
     ...(rollout.stopTokens.length > 0 ? { stopTokens: rollout.stopTokens } : {}),
   };
 }
