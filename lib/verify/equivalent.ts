@@ -199,7 +199,8 @@ function statedAnswer(answer: Answer): Answer | null {
 /** Whether a text holds more than an answer: a box, mathematics between words, several words. */
 function isProse(raw: string): boolean {
   if (/\\(?:boxed|fbox)(?![a-zA-Z])/.test(raw)) return true;
-  const outside = raw.replace(/\\\(|\\\)|\\\[|\\\]|\$/g, ' ').replace(/\\[a-zA-Z]+/g, ' ');
-  if ((outside.match(/[a-zA-Z]{2,}/g) ?? []).length >= 3) return true;
+  const outside = raw.replace(/(\$\$?)[^$]*\1|\\\([^()]*\\\)|\\\[[^[\]]*\\\]/g, ' ');
+  const words = outside.replace(/\\[a-zA-Z]+/g, ' ').match(/[a-zA-Z]{2,}/g) ?? [];
+  if (words.length >= (outside === raw ? 3 : 1)) return true;
   return /(?:(?!\p{ASCII})\p{L}){2}/u.test(outside);
 }

@@ -15,26 +15,21 @@ interface Library {
 }
 
 /** Significant digits of the decimals. */
-export const DIGITS = 64;
+const DIGITS = 64;
 
 let library: Library | undefined;
 
-/** Only the numbers: `mathjs` as a whole is asked for two classes, and knows nothing of our expressions. */
+/** mathjs as one file, which loads twenty times faster than its package of modules. */
+const BUNDLE = 'mathjs/lib/browser/math.js';
+
+/** The number classes of mathjs. */
 export function numbers(): Library {
   if (library !== undefined) return library;
-  const mathjs = createRequire(import.meta.url)('mathjs') as typeof import('mathjs');
-  const { create, BigNumberDependencies, ComplexDependencies } = mathjs as unknown as {
-    create(factories: object, config: object): Record<string, unknown>;
-    BigNumberDependencies: object;
-    ComplexDependencies: object;
+  const math = createRequire(import.meta.url)(BUNDLE) as {
+    BigNumber: Library['Decimal'] & { clone(config: { precision: number }): Library['Decimal'] };
+    Complex: Library['Complex'];
   };
-  const math = create({ BigNumberDependencies, ComplexDependencies }, { precision: DIGITS });
-  const Big = math.BigNumber as Library['Decimal'];
-  library = {
-    Complex: math.Complex as Library['Complex'],
-    Decimal: Big,
-    pi: Big.acos(new Big(-1)),
-    e: new Big(1).exp() as Decimal,
-  };
+  const Decimal = math.BigNumber.clone({ precision: DIGITS });
+  library = { Complex: math.Complex, Decimal, pi: Decimal.acos(new Decimal(-1)), e: new Decimal(1).exp() as Decimal };
   return library;
 }
