@@ -1,5 +1,5 @@
 /** One answer judged: find it in the response, then compare it with the gold answers. */
-import { equivalent } from './equivalent.js';
+import { compareAnswers, type EquivalentOptions } from './equivalent.js';
 import { type ExtractOptions, extractAnswer, lastBoxed } from './extract.js';
 
 /** What a comparison came to. Everything but 'equal' is wrong as a reward. */
@@ -20,6 +20,8 @@ export interface VerifyItem {
 export interface VerifyOptions {
   /** How the answer is found in a response. */
   extract?: ExtractOptions;
+  /** How answers are compared. */
+  compare?: EquivalentOptions;
 }
 
 /** The judgement of a {@link VerifyItem}. */
@@ -33,16 +35,25 @@ export interface Verdict {
   reason: string;
 }
 
-/** Judges one item here and now. Total time is whatever the comparison takes: the pool is what bounds it. */
-export function judge(item: VerifyItem): Verdict {
-  const answer = item.prediction ?? extractAnswer(item.response ?? '', item.options?.extract);
+/**
+ * Judges one item here and now, in whatever time and memory its comparison takes; {@link verifyMath} bounds both. Several
+ * gold answers: equal to one is right; undecided only where none is equal.
+ */
+export function judge({ prediction, response = '', gold, options = {} }: VerifyItem): Verdict {
+  const answer = prediction ?? extractAnswer(response, options.extract);
   if (answer === null) return { equal: false, outcome: 'no-answer', answer, reason: 'the response gives no answer' };
-  const golds = typeof item.gold === 'string' ? [item.gold] : item.gold;
-  const equal = golds.some((gold) => equivalent(answer, goldAnswer(gold)));
-  return { equal, outcome: equal ? 'equal' : 'different', answer, reason: '' };
+  let result: Verdict = { equal: false, outcome: 'different', answer, reason: 'there is no gold answer' };
+  for (const accepted of typeof gold === 'string' ? [gold] : gold) {
+    const { equal, undecided, reason } = compareAnswers(answer, goldAnswer(accepted), options.compare);
+    if (equal) return { equal, outcome: 'equal', answer, reason };
+    if (result.outcome !== 'undecided') {
+      result = { equal, outcome: undecided ? 'undecided' : 'different', answer, reason };
+    }
+  }
+  return result;
 }
 
-/** The answer of a gold text: after the last `####`, else in the last box, else all of it. */
+/** The answer of a gold text: after the last `####`, else in its last boxes, else all of it. */
 export function goldAnswer(gold: string): string {
   const hashes = gold.lastIndexOf('####');
   return hashes >= 0 ? gold.slice(hashes + 4).trim() : (lastBoxed(gold) ?? gold);

@@ -22,26 +22,34 @@ const MAX_BARE = 200;
 
 /** Finds the last boxes. Over-escaped macros (`\\boxed`) count, `\{` is no brace, of nested boxes the innermost counts. */
 export function findBoxes(text: string): Boxes {
-  const open: { begin: number; content: number; boxed: boolean }[] = [];
+  // For every open brace: where the macro of its box begins, or -1; and of the boxes alone, where their content begins.
+  const open: number[] = [];
+  const contents: number[] = [];
   let last: Box[] = [];
   let boxAt = -1;
   const found = (box: Box): void => {
     const previous = last.at(-1);
+    // "Put it into \\boxed{}" takes nothing back.
+    if (box.content === '' && previous !== undefined) return;
     // An outer box closes after its inner one, which was found already and is kept.
     if (previous !== undefined && previous.begin > box.begin) return;
     if (previous === undefined || !isConnector(text, previous.end, box.begin)) last = [];
     last.push(box);
   };
+  const first = text.search(/\\(?:boxed|fbox)/);
+  if (first < 0) return { last, unclosed: -1 };
   const token = /\\{1,4}(?:boxed|fbox)(?![a-zA-Z])\s*|\\[\s\S]|[{}]/g;
+  token.lastIndex = Math.max(0, first - 3);
   for (let match = token.exec(text); match !== null; match = token.exec(text)) {
     const at = match.index;
     const word = match[0];
     if (word === '{') {
-      open.push({ begin: boxAt < 0 ? at : boxAt, content: at + 1, boxed: boxAt >= 0 });
+      open.push(boxAt);
+      if (boxAt >= 0) contents.push(at + 1);
       boxAt = -1;
     } else if (word === '}') {
-      const group = open.pop();
-      if (group?.boxed) found({ begin: group.begin, end: at + 1, content: text.slice(group.content, at).trim() });
+      const begin = open.pop() ?? -1;
+      if (begin >= 0) found({ begin, end: at + 1, content: text.slice(contents.pop(), at).trim() });
     } else if (word.length > 2) {
       const after = at + word.length;
       if (text[after] === '{') {
@@ -55,8 +63,8 @@ export function findBoxes(text: string): Boxes {
       }
     }
   }
-  const unclosed = open.find(({ boxed, begin }) => boxed && begin > (last.at(-1)?.begin ?? -1));
-  return { last, unclosed: unclosed?.begin ?? -1 };
+  const after = last.at(-1)?.begin ?? -1;
+  return { last, unclosed: open.find((begin) => begin > after) ?? -1 };
 }
 
 function isConnector(text: string, from: number, to: number): boolean {
@@ -72,6 +80,7 @@ function bareEnd(text: string, from: number): number {
     if (c === '\n' || c === '$' || (depth === 0 && /\s/.test(c))) return i;
     if (c === '\\') {
       if (depth === 0 && /[()[\],;]/.test(text[i + 1] ?? '')) return i;
+      if (/^\\{1,4}f?box/.test(text.slice(i, i + 8))) return from;
       i += 1;
     } else if ('([{'.includes(c)) depth += 1;
     else if (')]}'.includes(c)) {

@@ -16,8 +16,11 @@ const TAILS = [4_000, 100_000];
 const NUMBER = /(?:[0-9]{1,3}(?:(?:,|\{,\}|,\\!\s?|\\,)[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+/y;
 /** The second half of a fraction or of a power of ten, and percent. */
 const AFTER_NUMBER = /(?:[eE][-+]?[0-9]{1,4}(?![A-Za-z0-9])|\s?\/\s?[0-9]+(?:\.[0-9]+)?)?(?:\s?\\?%)?/y;
-const MACRO = /\\[dtc]?frac(?![a-zA-Z])|\\sqrt(?![a-zA-Z])(?:\[[0-9n]{1,3}\])?/y;
-const TUPLE = /[([]\s?[^()[\]$\n]{1,100}?,[^()[\]$\n]{1,100}[)\]]/y;
+/** Macros that are no part of a formula that is written outside delimiters. */
+const OTHER_MACRO =
+  /\\(?:text[a-z]*|math[a-z]*|q?quad|times|cdot|div|pm|mp|le|leq|ge|geq|ne|neq|lt|gt|approx|equiv|sim|to|in|implies|iff|[a-zA-Z]*arrow|therefore|because|item|begin|end|displaystyle|boxed|fbox|left|right|[bB]igg?[lr]?|hline|section|emph|label|tag|ldots|cdots|dots)(?![a-zA-Z])/y;
+const MACRO = /\\[a-zA-Z]+(?:\[[0-9n]{1,3}\])?/y;
+const TUPLE = /(?:[([]|\\\{)\s?[^()[\]{}$\n]{1,100}?,[^()[\]{}$\n]{1,100}(?:[)\]]|\\\})/y;
 /** Words make a parenthesis of a tuple; macros and the names of environments are none. */
 const WORD = /[A-Za-z]{2}/;
 const MACROS = /\\(?:begin\s*\{array\}\s*\{[lcr| ]*\}|(?:begin|end|text|mathrm|mbox)\s*\{[^{}]*\}|[A-Za-z]+)/g;
@@ -31,6 +34,10 @@ export function valuesOf(text: string): Value[] {
     const value = valueAt(text, i);
     if (value === null) {
       i += text[i] === '\\' ? 2 : 1;
+      continue;
+    }
+    if (!value.math && !/[0-9]/.test(text.slice(value.begin, value.end))) {
+      i = value.end;
       continue;
     }
     const previous = values.at(-1);
@@ -49,9 +56,9 @@ function valueAt(text: string, i: number): Value | null {
   const math = mathEnd(text, i);
   if (math > i) return { begin: i, end: math, math: true };
   const c = text[i] as string;
-  if (c === '\\') return macroAt(text, i);
-  if (c === '(' || c === '[') return tupleAt(text, i);
-  return /[0-9.]/.test(c) ? numberAt(text, i) : null;
+  if (c === '(' || c === '[' || (c === '\\' && text[i + 1] === '{')) return tupleAt(text, i);
+  if (c === '\\') return macroEnd(text, i) < 0 ? null : formulaAt(text, i);
+  return isWord(c) || c === '.' ? formulaAt(text, i) : null;
 }
 
 /**
@@ -81,19 +88,17 @@ function closing(text: string, from: number, delimiter: string, limit: number): 
   return at < 0 ? -1 : from + at + delimiter.length;
 }
 
-function macroAt(text: string, i: number): Value | null {
+/** The end of the macro at i if it belongs to a formula, its arguments not included; else -1. */
+function macroEnd(text: string, i: number): number {
+  OTHER_MACRO.lastIndex = i;
+  if (OTHER_MACRO.test(text)) return -1;
   MACRO.lastIndex = i;
   const macro = MACRO.exec(text)?.[0];
-  if (macro === undefined) return null;
-  let end = argumentEnd(text, i + macro.length);
-  if (macro.includes('frac')) end = argumentEnd(text, end);
-  const begin = withSign(text, i);
-  return { begin, end: withWord(text, end), math: false };
+  return macro === undefined ? -1 : i + macro.length;
 }
 
-/** The end of the `{...}` at i, or of the one character that stands for it. */
-function argumentEnd(text: string, i: number): number {
-  if (text[i] !== '{') return Math.min(text.length, i + 1);
+/** The end of the `{...}` at i. */
+function groupEnd(text: string, i: number): number {
   let depth = 0;
   const limit = Math.min(text.length, i + MAX_INLINE);
   for (let at = i; at < limit; at += 1) {
@@ -113,48 +118,49 @@ function tupleAt(text: string, i: number): Value | null {
   return { begin: i, end: i + tuple.length, math: false };
 }
 
-/** A number with all that is written onto it: `3x`, `2^10` and `AZ2A` are not cut into pieces. */
-function numberAt(text: string, i: number): Value | null {
-  NUMBER.lastIndex = i;
-  const number = NUMBER.exec(text)?.[0];
-  if (number === undefined) return null;
-  AFTER_NUMBER.lastIndex = i + number.length;
-  const after = AFTER_NUMBER.exec(text)?.[0].length ?? 0;
-  const begin = withWordBefore(text, i);
-  return { begin: withSign(text, begin), end: withWord(text, i + number.length + after), math: false };
-}
-
-const MAX_WORD = 60;
+const MAX_FORMULA = 2_000;
 const isWord = (c: string | undefined): boolean => c !== undefined && /[A-Za-z0-9_√π²³°]/.test(c);
-const isOperator = (c: string | undefined): boolean => c !== undefined && '+-*/^'.includes(c);
+const isDigit = (c: string | undefined): boolean => c !== undefined && c >= '0' && c <= '9';
 
-function withWordBefore(text: string, begin: number): number {
+/**
+ * A number, word or macro with all that is written onto it: `3x`, `x^{12}`, `2^10` and `AZ2A` are not cut into pieces.
+ * What has no digit is skipped.
+ */
+function formulaAt(text: string, begin: number): Value {
+  const limit = Math.min(text.length, begin + MAX_FORMULA);
   let i = begin;
-  while (i > 0 && begin - i < MAX_WORD) {
-    if (isWord(text[i - 1])) i -= 1;
-    else if (isOperator(text[i - 1]) && isWord(text[i - 2])) i -= 2;
-    else break;
+  while (i < limit) {
+    const next = formulaPart(text, i, begin);
+    if (next <= i) break;
+    i = next;
   }
-  return i;
+  return { begin: withSign(text, begin), end: Math.max(i, begin + 1), math: false };
 }
 
-function withWord(text: string, end: number): number {
-  let i = end;
-  while (i < text.length && i - end < MAX_WORD) {
-    if (isWord(text[i])) i += 1;
-    else if (isOperator(text[i]) && isWord(text[i + 1])) i += 2;
-    else if (text[i] === '!' && text[i + 1] !== '!' && i === end && /\s[A-Z]|\s*$/y.test(text.slice(i + 1, i + 3)))
-      break;
-    else break;
-  }
-  return i;
+/** The end of the part of a formula that begins at i; not above i where the formula is over. */
+function formulaPart(text: string, i: number, begin: number): number {
+  const c = text[i] as string;
+  if (isDigit(c) || (c === '.' && isDigit(text[i + 1]))) return numberEnd(text, i);
+  if (isWord(c)) return i + 1;
+  if (c === '\\') return macroEnd(text, i);
+  if (i === begin) return -1;
+  if (c === '{') return groupEnd(text, i);
+  if (c === '^') return i + 1;
+  return '+-*/'.includes(c) && (isWord(text[i + 1]) || text[i + 1] === '\\') ? i + 1 : -1;
+}
+
+function numberEnd(text: string, i: number): number {
+  NUMBER.lastIndex = i;
+  const number = NUMBER.exec(text)?.[0] ?? '';
+  AFTER_NUMBER.lastIndex = i + number.length;
+  return i + number.length + (AFTER_NUMBER.exec(text)?.[0].length ?? 0);
 }
 
 /** With a minus sign that is no subtraction. */
 function withSign(text: string, begin: number): number {
   const sign = text[begin - 1];
   if (sign !== '-' && sign !== '−' && sign !== '–') return begin;
-  return /[A-Za-z0-9)\]}]\s?$/.test(text.slice(Math.max(0, begin - 3), begin - 1)) ? begin : begin - 1;
+  return /[A-Za-z0-9)\]}]/.test(text[begin - 2] ?? '') ? begin : begin - 1;
 }
 
 /**

@@ -1,0 +1,330 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { performance } from 'node:perf_hooks';
+import { describe, test } from 'node:test';
+import { gunzipSync } from 'node:zlib';
+import fc from 'fast-check';
+import { InvalidArgumentError } from '../lib/errors.js';
+import { bareAnswer, type ExtractOptions, extractAnswer } from '../lib/verify/extract.js';
+import { needs, testData } from './support/data.js';
+
+type Case = [response: string, answer: string | null];
+
+function check(cases: readonly Case[], options?: ExtractOptions): void {
+  for (const [response, answer] of cases) assert.equal(extractAnswer(response, options), answer, response);
+}
+
+describe('boxes', () => {
+  test('the last one that is closed counts', () => {
+    check([
+      ['so \\boxed{42}.', '42'],
+      ['first \\boxed{1}, no: \\boxed{2}', '2'],
+      ['\\boxed{1} then \\boxed{2', '1'],
+      ['\\boxed{\\frac{1}{2}}', '\\frac{1}{2}'],
+      ['\\boxed{\\{1, 2\\}}', '\\{1, 2\\}'],
+      ['\\fbox{7}', '7'],
+      ['\\boxed {5}', '5'],
+      ['\\boxed{ \\boxed{5} }', '5'],
+      ['\\\\boxed{-3}', '-3'],
+      ['\\boxed{\\text{Evelyn}} is our answer', '\\text{Evelyn}'],
+      ['\\boxed{9} \\pmod{11}.', '9'],
+      ['}}} \\boxed{3}', '3'],
+      ['a box{5} is 6', '6'],
+      ['\\boxed{\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}}', '\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}'],
+    ]);
+  });
+
+  test('without braces up to the end of the term, never into it', () => {
+    check([
+      ['$\\boxed 7$', '7'],
+      ['it is $\\boxed 42$.', '42'],
+      ['\\boxed 7. And so on', '7'],
+      ['\\boxed -3', '-3'],
+      ['\\boxed\\frac{1}{2}$', '\\frac{1}{2}'],
+      ['\\boxed (1, 2)', '(1, 2)'],
+      ['\\(\\boxed 5\\)', '5'],
+    ]);
+  });
+
+  test('boxes with only connectors between them are one answer', () => {
+    check([
+      ['$x = \\boxed{3}$ and $y = \\boxed{4}$', '3, 4'],
+      ['\\boxed{1},\\boxed{2},\\boxed{3}', '1, 2, 3'],
+      ['$\\boxed{(98, 2)} \\quad \\text{and} \\quad \\boxed{(99, 503)}$', '(98, 2), (99, 503)'],
+      ['\\boxed{1} thus \\boxed{2} and \\boxed{3}', '2, 3'],
+      ['\\boxed{5}, \\boxed{5}', '5'],
+      ['\\boxed{5}. So \\boxed{6}', '6'],
+      ['\\(y_1 = \\boxed{x} \\) and \\( y_{12} = \\boxed{2x} \\)', 'x, 2x'],
+    ]);
+  });
+
+  test('an empty box is an empty answer, no box is none', () => {
+    check(
+      [
+        ['\\boxed{}', ''],
+        ['\\boxed{5}, I put it into \\boxed{}', '5'],
+        ['5', null],
+        ['', null],
+        ['\\boxedtext{9}', null],
+        ['\\boxed{42', null],
+      ],
+      { strategies: ['boxed'] },
+    );
+  });
+
+  test('what is in a box that was cut off does not count', () => {
+    check([
+      ['The sum is \\boxed{4', null],
+      ['It is 42, so \\boxed{4', '42'],
+      ['The answer is \\boxed{', null],
+    ]);
+  });
+
+  test('strict: nothing but the last box', () => {
+    check(
+      [
+        ['\\boxed{1}. Final answer: 2', '1'],
+        ['the answer is 5', null],
+        ['#### 5', null],
+        ['<answer>5</answer>', null],
+        ['\\boxed{1} \\boxed{2} \\boxed{3} no, it is \\boxed{4}', '4'],
+        ['\\boxed{1}, \\boxed{2}, \\boxed{3} or \\boxed{4}', '1, 2, 3, 4'],
+      ],
+      { strict: 'boxed' },
+    );
+  });
+});
+
+describe('announced answers', () => {
+  test('after the words, to the end of the sentence', () => {
+    check([
+      ['The answer is 12.', '12'],
+      ['The answer is 5. No, the answer is 6.', '6'],
+      ['the final answer is: $x = 3.5$. Done in 2 steps.', '$x = 3.5$'],
+      ['**Final Answer:** $\\frac{1}{2}$', '$\\frac{1}{2}$'],
+      ['## Final Answer\n\n\\[ x = 5 \\]\n\nI hope this helps in 3 ways.', '\\[ x = 5 \\]'],
+      ['**Answer: 42**', '42'],
+      ['The answer is **42**.', '42'],
+      ['Answer: $18 per day', '$18 per day'],
+      ['The answer is $18.', '$18'],
+      ['Answer: \\$1,234.50.', '\\$1,234.50'],
+      ['A: 90,000', '90,000'],
+      ['The correct answer is (B).', 'B'],
+      ['The answer: D, it does not make sense for it to be A or B', 'D'],
+      ['The answer is (1, 2).', '(1, 2)'],
+      ['The answer is A, B.', 'A, B'],
+      ['The answer is 5 p.m.', '5 p.m'],
+      ['So the answer to the first question is 7', '7'],
+      ['The answer is 3 because 1 + 2 = 3.', '3'],
+      ['The answer is 40 min, which is less than 50 min.', '40 min'],
+      ['Final Answer: The largest $n$ is 34.', '34'],
+      ['Final Answer: The final answer is $10,455$. I hope it is correct.', '$10,455$'],
+      ['Final Answer: Jane started growing Sphere 3 hours ago. I hope it is correct.', '3'],
+      ['The answer is 6 and 8', '6 and 8'],
+      ['The answer is 12 eggs in the whole basket of today', '12 eggs'],
+      ['答案是 5。', '5'],
+      ['The answer is 2/3. <|im_start|>user\nThe answer is 9.', '2/3'],
+      ['<|im_start|>assistant\nThe answer is 2.<|im_end|> The answer is 9.', '2'],
+    ]);
+  });
+
+  test('words that only look like an announcement are passed over', () => {
+    check([
+      ['The answer is 5. I hope the answer is correct.', '5'],
+      ['The answer is 7. Let me know if the answer is not clear!', '7'],
+    ]);
+  });
+
+  test('a final answer after the last box outdoes it, anything else does not', () => {
+    check([
+      ['the interest is \\boxed{255}. Final Answer: The final answer is $10455$.', '$10455$'],
+      ['The answer is 3 but \\boxed{4}', '4'],
+      ['\\boxed{4}, so the answer is 3', '4'],
+      ['Final Answer: the smallest $N$ is $\\boxed{14{,}916}$.', '14{,}916'],
+    ]);
+  });
+
+  test('#### as in GSM8K, but not a heading', () => {
+    check([
+      ['2 + 2 = 4\n#### 1,234\n', '1,234'],
+      ['#### -5\n', '-5'],
+      ['#### $18', '$18'],
+      ['#### Step 1\nWe add 2 and 3.\n#### Conclusion\nThe answer is 5.', '5'],
+      ['#### ', null],
+      ['##### 5 apples\nThe answer is 6', '6'],
+    ]);
+  });
+
+  test('answer tags', () => {
+    check([
+      ['<think>1 or 2</think><answer>2</answer>', '2'],
+      ['<answer> \\boxed{3} </answer> 5', '3'],
+      ['<answer>The answer is 4.</answer>', '4'],
+      ['<answer>\\frac{1}{2}</answer>', '\\frac{1}{2}'],
+      ['<answer></answer> 7', ''],
+      ['<answer>1</answer> no, <answer>2</answer>', '2'],
+      ['<answer>9', '9'],
+    ]);
+  });
+});
+
+describe('the last value of a text', () => {
+  test('numbers', () => {
+    check([
+      ['first 3, then 1,000,', '1,000'],
+      ['it is -2.5', '-2.5'],
+      ['it is −2.5.', '−2.5'],
+      ['10-3=7', '7'],
+      ['He has 12 apples and 1/2 a pear', '1/2'],
+      ['a probability of 20%', '20%'],
+      ['that makes 20\\%.', '20\\%'],
+      ['it is .5', '.5'],
+      ['about 1.5e-7 in all', '1.5e-7'],
+      ['She earned $5 and $6', '6'],
+      ['因此，数学作业比阅读作业多 **3页**。', '3'],
+      ['no number at all', null],
+      ['', null],
+    ]);
+  });
+
+  test('a term is never cut', () => {
+    check([
+      ['that gives 3x', '3x'],
+      ['that gives x^{12}', 'x^{12}'],
+      ['that gives 2^10', '2^10'],
+      ['that gives 3\\sqrt{2}', '3\\sqrt{2}'],
+      ['that gives -\\frac{1}{2}', '-\\frac{1}{2}'],
+      ['the point (3, 4)', '(3, 4)'],
+      ['the set \\{3, 4\\}.', '\\{3, 4\\}'],
+      ['the code AZYUK2A', 'AZYUK2A'],
+      ['that gives x+2', 'x+2'],
+      ['that gives $2x + 3$', '$2x + 3$'],
+      ['that gives \\( \\frac{2}{5} \\) tons', '\\( \\frac{2}{5} \\)'],
+    ]);
+  });
+
+  test('of a calculation its result, of an equation all of it', () => {
+    check([
+      ['so $35 + 70 = 105$.', '$105$'],
+      ['so \\[ \\text{Total} = 24 \\times 2 = 48 \\]', '$48$'],
+      ['so $y = 2x + 3$.', '$y = 2x + 3$'],
+      ['so $x^2 + y^2 = 25$', '$x^2 + y^2 = 25$'],
+      ['we get 5 for $x$', '5'],
+      ['we get $x$', '$x$'],
+    ]);
+  });
+});
+
+test('reasoning counts only where nothing follows it', () => {
+  const cases: [response: string, fallback: string | null, never: string | null, always: string | null][] = [
+    ['<think>\\boxed{1}</think> It is \\boxed{2}', '2', '2', '2'],
+    ['<think>\\boxed{1}</think> It is 2', '2', '2', '1'],
+    ['\\boxed{1}</think> It is 2', '2', '2', '1'],
+    ['<think>\\boxed{1}</think>\n', '1', null, '1'],
+    ['<think>\\boxed{1} or', '1', null, '1'],
+    ['\\boxed{1}', '1', '1', '1'],
+    ['<think>1</think> It is \\boxed{2}. <think>\\boxed{3}', '3', '2', '3'],
+  ];
+  for (const [response, fallback, never, always] of cases) {
+    assert.equal(extractAnswer(response), fallback, response);
+    assert.equal(extractAnswer(response, { thinking: 'never' }), never, response);
+    assert.equal(extractAnswer(response, { thinking: 'always' }), always, response);
+  }
+});
+
+test('strategies and their order are the options', () => {
+  const response = '#### 1\nThe answer is 2. \\boxed{3} and 4';
+  const with_ = (...strategies: NonNullable<ExtractOptions['strategies']>) => extractAnswer(response, { strategies });
+  assert.equal(with_('hash'), '1');
+  assert.equal(with_('phrase'), '2');
+  assert.equal(with_('boxed'), '3');
+  assert.equal(with_('number'), '4');
+  assert.equal(with_('tag', 'phrase', 'boxed'), '2');
+  assert.equal(with_('tag'), null);
+  for (const options of [{ strategies: [] }, { strategies: ['box'] }, { strict: 'box' }, { thinking: 'no' }]) {
+    assert.throws(() => extractAnswer('5', options as ExtractOptions), InvalidArgumentError);
+  }
+});
+
+test('a bare answer stays as it is, a sentence gives its answer', () => {
+  const same = [
+    '5',
+    '$5$ square units',
+    'x = 5',
+    '\\text{Evelyn}',
+    '3 \\text{ cm}',
+    'blue',
+    '(1,2)',
+    'p=5,q=2;p=7',
+    '',
+  ];
+  for (const text of same) assert.equal(bareAnswer(text), text);
+  const cases: [text: string, prediction: string, gold: string][] = [
+    ['so $\\boxed{3}$.', '3', '3'],
+    ['\\boxed{a = 1 and a = 2', 'a = 1 and a = 2', 'a = 1 and a = 2'],
+    ['Therefore the answer is -3', '-3', '-3'],
+    ['We find that $x \\neq 3$.', '$x \\neq 3$', '$x \\neq 3$'],
+    ['Here is a matrix: $ \\begin{pmatrix}0 & 0\\end{pmatrix} $', ...twice('$ \\begin{pmatrix}0 & 0\\end{pmatrix} $')],
+    // A gold answer in words may hold a number.
+    ['an even function with 3 zeros', '3', 'an even function with 3 zeros'],
+    ['72 + 4 = 76\n#### 76', '76', '76'],
+  ];
+  for (const [text, prediction, gold] of cases) {
+    assert.equal(bareAnswer(text, 'prediction'), prediction, text);
+    assert.equal(bareAnswer(text, 'gold'), gold, text);
+  }
+});
+
+const twice = (text: string): [string, string] => [text, text];
+
+/** Pieces of the syntax the extraction knows, in any order. */
+const PIECES = [
+  '\\boxed{', '\\boxed ', '\\fbox', '{', '}', '\\{', '\\}', '####', 'the answer is ', 'Final Answer', ':', '\n', ' ', '1', '1,000',
+  '-', '\\frac', '\\sqrt', '$', '$$', '\\(', '\\)', '\\[', '\\]', '(', ')', '[', ',', '.', '^', '_', 'x', '<think>',
+  '</think>', '<answer>', '</answer>', '<|im_end|>', '\\', '\\\\', 'and', 'because', '**', '=', '!', '%', '答案是', '\ud83d',
+]; // biome-ignore format: a list
+
+test('any text: no throw, and no answer that is not in it', () => {
+  fc.assert(
+    fc.property(fc.array(fc.constantFrom(...PIECES), { maxLength: 40 }), (pieces) => {
+      const text = pieces.join('');
+      for (const strategy of ['tag', 'boxed', 'hash', 'phrase', 'number'] as const) {
+        const answer = extractAnswer(text, { strategies: [strategy] });
+        if (strategy === 'hash' && answer !== null) assert.ok(text.includes(answer), JSON.stringify([text, answer]));
+      }
+      extractAnswer(text);
+      assert.equal(typeof bareAnswer(text), 'string');
+      assert.equal(typeof bareAnswer(text, 'gold'), 'string');
+    }),
+    { numRuns: 2_000 },
+  );
+});
+
+test('a megabyte of anything, and ten of the worst, take a time in proportion', () => {
+  const slow: string[] = [];
+  const time = (piece: string, bytes: number, limit: number): void => {
+    const text = piece.repeat(Math.ceil(bytes / piece.length));
+    const start = performance.now();
+    extractAnswer(text);
+    const milliseconds = performance.now() - start;
+    if (milliseconds > limit) slow.push(`${bytes} bytes of ${JSON.stringify(piece)}: ${milliseconds.toFixed(0)} ms`);
+  };
+  for (const piece of [...PIECES, '\\boxed(', '\\boxed{1}', 'A:\n', '1,', 'x^{', '\\frac{', '(1,'])
+    time(piece, 10 ** 6, 1_500);
+  for (const piece of ['\\boxed{', '####\n', 'answer is ', '\n', '\\[']) time(piece, 10 ** 7, 10_000);
+  assert.deepEqual(slow, []);
+});
+
+const GSM8K = ['verifier', 'scored_gsm8k_examples.jsonl.gz'] as const;
+
+test('the answers of GSM8K solutions that people scored', needs(...GSM8K), () => {
+  const lines = gunzipSync(readFileSync(testData(...GSM8K) as string))
+    .toString()
+    .trim()
+    .split('\n');
+  const value = (text: string | null): number => (text === null ? Number.NaN : Number(text.replace(/[$,]/g, '')));
+  const wrong = lines
+    .map((line) => JSON.parse(line) as { response: string; gold: string; equal: boolean })
+    .filter(({ response, gold, equal }) => (value(extractAnswer(response)) === value(gold)) !== equal);
+  assert.ok(wrong.length <= 0.002 * lines.length, `${wrong.length} of ${lines.length}`);
+});
