@@ -10,6 +10,7 @@ import { findDataFiles, parseHubUri } from '../lib/tasks/data/source.js';
 import { createTask, type DatasetOptions, datasetTask, defineTask, type Task } from '../lib/tasks/index.js';
 import { HUB_FILES } from '../lib/tasks/presets.js';
 import { dataRoot, needs } from './support/data.js';
+import { FakeHub } from './support/fake-hub.js';
 import { temporaryFolder, writeFiles } from './support/files.js';
 
 const fixture = (name: string): string => fileURLToPath(new URL(`../../test/fixtures/tasks/${name}`, import.meta.url));
@@ -251,6 +252,63 @@ describe('files of a split', () => {
       { path: join(folder, 'main/b.jsonl'), name: 'hf://datasets/o/n@r/main/b.jsonl' },
       { path: join(folder, 'c.jsonl'), name: 'hf://datasets/o/n/c.jsonl' },
     ]);
+  });
+});
+
+describe('data sets of the hub', () => {
+  const parquet = (name: string): Buffer => readFileSync(fixture(name));
+
+  it('are downloaded once, then read from the cache, offline too', async (t) => {
+    const hub = await FakeHub.start(t, {
+      'datasets/openai/gsm8k': {
+        files: {
+          'main/train-00000-of-00001.parquet': parquet('gsm8k.parquet'),
+          'main/test-00000-of-00001.parquet': parquet('gsm8k.parquet'),
+          'socratic/train-00000-of-00001.parquet': 'not asked for',
+        },
+      },
+    });
+    const options = { hub: { endpoint: hub.endpoint, cacheDir: temporaryFolder(t), token: false } as const };
+    const task = await createTask('gsm8k', options);
+    const local = await createTask('gsm8k', { files: { train: fixture('gsm8k.jsonl') } });
+    assert.deepEqual(train(task), train(local));
+    assert.equal(task.splits.test?.length, 4);
+    assert.ok(!hub.requests.some(({ path }) => path.includes('socratic') && !path.includes('tree')));
+    hub.stop();
+    const again = await createTask('gsm8k', { hub: { ...options.hub, offline: true } });
+    assert.deepEqual(again.splits, task.splits);
+    await assert.rejects(
+      createTask('gsm8k', {
+        files: { train: 'hf://datasets/openai/gsm8k/socratic/train-00000-of-00001.parquet' },
+        hub: { ...options.hub, offline: true },
+      }),
+      /^InvalidFileError: hf:.*\/socratic\/.* is not in the cache .*offline/,
+    );
+  });
+
+  it('MATH: all seven subjects, without what MATH-500 asks', async (t) => {
+    const subjects = HUB_FILES.math.train.map((uri) => parseHubUri(uri).path);
+    assert.equal(subjects.length, 14);
+    const files = Object.fromEntries(subjects.map((path) => [path, parquet('math.parquet')]));
+    const asked = { problem: 'Simplify $\\frac{6}{8}$.', answer: '\\frac{3}{4}', level: 3 };
+    const hub = await FakeHub.start(t, {
+      'datasets/EleutherAI/hendrycks_math': { files },
+      'datasets/HuggingFaceH4/MATH-500': { files: { 'test.jsonl': lines(asked) } },
+    });
+    const task = await createTask('math', {
+      hub: { endpoint: hub.endpoint, cacheDir: temporaryFolder(t), token: false },
+    });
+    assert.deepEqual(
+      train(task)
+        .slice(0, 2)
+        .map(({ id, answer }) => [id, answer]),
+      [
+        ['train:1:3', '5\\sqrt{2}'],
+        ['train:1:4', '(-1, 1)'],
+      ],
+    );
+    assert.equal(train(task).length, 2 * 14);
+    assert.match(String(task.notes), /14 of 70 prompts are also asked in another split and are left out/);
   });
 });
 

@@ -15,7 +15,7 @@ import { createTask } from '../tasks/index.js';
 import { Tokenizer } from '../tokenizer.js';
 import { loadTrainConfig, type TrainConfig } from '../train/config.js';
 import { benchmarkPrompt, evaluationSplits } from '../train/evaluation.js';
-import { checkModelFolder } from '../train/load.js';
+import { checkModelFolder, hubOptions } from '../train/load.js';
 import { loadTask } from '../train/task.js';
 import { EvalProgress } from './eval-progress.js';
 import { hubProgress } from './hub-progress.js';
@@ -149,7 +149,7 @@ async function taskSets(
       options.split.length > 0 ? options.split : Object.keys(task.splits).filter((name) => name !== 'train');
     return splits.map((split) => taskSet(task, split));
   }
-  const task = await loadTask(config, tokenizer, signal);
+  const task = await loadTask(config, tokenizer, { ...hubOptions(config.model, { signal }), revision: undefined });
   for (const text of new Set(task.notes)) note(text);
   const eval_ = { ...config.eval, splits: options.split };
   return evaluationSplits(task, { ...config, eval: eval_ }).map((split) => taskSet(task, split));

@@ -1,12 +1,13 @@
 /** A task from files of prompts and answers: JSON lines, JSON or Parquet, of this machine or of the hub. */
 import { InvalidArgumentError, InvalidFileError } from '../errors.js';
+import type { HubOptions } from '../hub/index.js';
 import { isAnswer, isBlank } from './answers.js';
 import { isChat, type PromptMaker, type PromptOptions, promptMaker } from './data/prompts.js';
 import { readParquet } from './data/read-parquet.js';
 import { readJsonDocument, readJsonLines } from './data/read-text.js';
 import { columnValue, type PlacedRow, type Row, shown, topColumn } from './data/rows.js';
 import { type DataFile, type DataFormat, findDataFiles, formatOf } from './data/source.js';
-import { fetchDataFiles } from './hub.js';
+import { hubFetch } from './hub.js';
 import { Random } from './random.js';
 import type { ChatMessage, Problem, RewardFunction, Task } from './types.js';
 import { VERIFIERS, type VerifierName, verifierReward } from './verifiers.js';
@@ -49,6 +50,8 @@ export interface DatasetOptions extends PromptOptions {
   maxProblems?: number | Readonly<Record<string, number>>;
   /** Leave out of `train` what is asked in another split too. Default false: only counted in `notes`. */
   dropEvalPrompts?: boolean;
+  /** How the hub is used for `hf://` files; a revision stands in their address. */
+  hub?: Omit<HubOptions, 'revision'>;
   signal?: AbortSignal;
 }
 
@@ -123,7 +126,7 @@ class SplitLoader {
 
   async load(): Promise<Problem[]> {
     const { shuffleSeed, signal } = this.#options;
-    const files = await findDataFiles(pathsOf(this.#options, this.#split), fetchDataFiles, signal);
+    const files = await findDataFiles(pathsOf(this.#options, this.#split), hubFetch(this.#options.hub), signal);
     const limit = limitOf(this.#options, this.#split);
     const shuffled = shuffleSeed !== undefined && shuffleSeed !== null;
     const problems: Problem[] = [];

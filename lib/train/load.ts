@@ -61,7 +61,7 @@ export async function loadRun(
   const small = await modelFolder(path, { ...hub, weights: false });
   checkModelFolder(small, small === path);
   const tokenizer = await Tokenizer.load(small);
-  const task = await loadTask(config, tokenizer, signal);
+  const task = await loadTask(config, tokenizer, { ...hub, revision: undefined });
   const policy = await Policy.load(path, { ...hub, device, dtype });
   return { policy, tokenizer, task };
 }

@@ -1,4 +1,5 @@
 /** From a configuration to its task and the rewards of its responses. */
+import type { HubOptions } from '../hub/index.js';
 import {
   createTask,
   type DatasetOptions,
@@ -12,12 +13,16 @@ import { loadRewardModule } from '../tasks/reward-module.js';
 import { combinedReward } from '../tasks/rewards.js';
 import type { TrainConfig } from './config.js';
 
-/** The task of a configuration, rewarded as [reward] says. */
-export async function loadTask(config: TrainConfig, tokenizer: PromptTokenizer, signal?: AbortSignal): Promise<Task> {
-  return withRewards(await plainTask(config, tokenizer, signal), config);
+/**
+ * The task of a configuration, rewarded as [reward] says.
+ *
+ * @param hub how the hub is asked for data; its signal also ends the reading of files
+ */
+export async function loadTask(config: TrainConfig, tokenizer: PromptTokenizer, hub: HubOptions = {}): Promise<Task> {
+  return withRewards(await plainTask(config, tokenizer, hub), config);
 }
 
-function plainTask({ task }: TrainConfig, tokenizer: PromptTokenizer, signal?: AbortSignal): Promise<Task> {
+function plainTask({ task }: TrainConfig, tokenizer: PromptTokenizer, hub: HubOptions): Promise<Task> {
   const { name, levels } = task;
   if (name === 'countdown') return createTask('countdown');
   const options: DatasetOptions = {
@@ -35,7 +40,8 @@ function plainTask({ task }: TrainConfig, tokenizer: PromptTokenizer, signal?: A
     maxPromptTokens: task.maxPromptTokens,
     tokenizer,
     shuffleSeed: task.shuffleSeed < 0 ? null : task.shuffleSeed,
-    ...(signal === undefined ? {} : { signal }),
+    hub,
+    ...(hub.signal === undefined ? {} : { signal: hub.signal }),
   };
   return name === 'math' ? createTask('math', { ...options, levels }) : createTask(name, options);
 }

@@ -74,7 +74,12 @@ async function hubFiles(uri: string, fetch: HubFetch, signal?: AbortSignal): Pro
   const file = parseHubUri(uri);
   const folder = await fetch(file, signal);
   const prefix = uri.slice(0, uri.length - file.path.length);
-  const found = await localFiles(join(folder, file.path));
+  const found = await localFiles(join(folder, file.path)).catch((cause) => {
+    // The hub says itself what it does not have: this is a cache that holds only other files of the data set.
+    throw new InvalidFileError(`${uri} is not in the cache (${folder}), and the hub was not asked (offline)`, {
+      cause,
+    });
+  });
   return found.map(({ path }) => ({ path, name: `${prefix}${relative(folder, path)}` }));
 }
 
