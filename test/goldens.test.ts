@@ -1,19 +1,34 @@
-/** The decoder against transformers in float32: log-probs, entropies, logits, greedy ids, gradients, AdamW steps. */
+/**
+ * The decoder against transformers in float32: log-probs, entropies, logits, 100 greedy ids, gradients, AdamW steps. On
+ * the tiny models of scripts/make-goldens.py (test/fixtures/goldens) and, where it is, on the reference data.
+ */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { Policy } from '../lib/policy.js';
-import { modelDir, needs, readSafetensors } from './support/data.js';
+import { modelDir, needs, ROOT, readSafetensors } from './support/data.js';
 
 interface Golden {
-  cases: { ids: number[]; next_logprobs: number[]; entropy: number[]; greedy: number[]; logits_sum: number }[];
+  cases: { ids: number[]; next_logprobs: number[]; entropy: number[]; greedy: number[] }[];
   ce_loss: number;
   grad_norm: number;
   adamw: { lr: number; betas: [number, number]; eps: number; weight_decay: number; clip: number; losses: number[] };
 }
 
-const readGolden = <T>(name: string) => JSON.parse(readFileSync(join(modelDir(name), 'golden.json'), 'utf8')) as T;
+const readGolden = <T>(dir: string) => JSON.parse(readFileSync(join(dir, 'golden.json'), 'utf8')) as T;
+
+const fixtures = join(ROOT, 'test', 'fixtures', 'goldens');
+const models: { name: string; dir: string; options: { skip?: string | false } }[] = [
+  ...readdirSync(fixtures, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map(({ name }) => ({ name, dir: join(fixtures, name), options: {} })),
+  ...['stories260K', 'tiny-random-llama32', 'tiny-random-qwen2', 'tiny-random-qwen3'].map((name) => ({
+    name,
+    dir: modelDir(name),
+    options: needs('models', name, 'golden.json'),
+  })),
+];
 
 function close(actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number, what: string): void {
   assert.equal(actual.length, expected.length, `${what}: length`);
@@ -31,11 +46,11 @@ async function crossEntropy(policy: Policy, ids: number[]): Promise<number> {
   return -seen.logprob.reduce((sum, l) => sum + l, 0) / n;
 }
 
-for (const name of ['stories260K', 'tiny-random-llama32', 'tiny-random-qwen2', 'tiny-random-qwen3']) {
-  describe(name, needs('models', name, 'golden.json'), () => {
+for (const { name, dir, options } of models) {
+  describe(name, options, () => {
     it('scores as transformers does', async () => {
-      const golden = readGolden<Golden>(name);
-      using policy = await Policy.load(modelDir(name));
+      const golden = readGolden<Golden>(dir);
+      using policy = await Policy.load(dir);
       const scored = await policy.score(golden.cases.map((c) => c.ids));
       for (const [i, c] of golden.cases.entries()) {
         close(scored[i]?.logprob ?? [], c.next_logprobs, 1e-4, 'logprob');
@@ -44,9 +59,9 @@ for (const name of ['stories260K', 'tiny-random-llama32', 'tiny-random-qwen2', '
     });
 
     it('has its logits', async () => {
-      const golden = readGolden<Golden>(name);
-      const tensors = readSafetensors(join(modelDir(name), 'golden_tensors.safetensors'));
-      using policy = await Policy.load(modelDir(name));
+      const golden = readGolden<Golden>(dir);
+      const tensors = readSafetensors(join(dir, 'golden_tensors.safetensors'));
+      using policy = await Policy.load(dir);
       let compared = 0;
       for (const [key, expected] of tensors) {
         const match = /^case(\d+)\.logits$|^logits_?(\d+)$/.exec(key);
@@ -60,8 +75,8 @@ for (const name of ['stories260K', 'tiny-random-llama32', 'tiny-random-qwen2', '
     });
 
     it('continues greedily with the same ids', async () => {
-      const golden = readGolden<Golden>(name);
-      using policy = await Policy.load(modelDir(name));
+      const golden = readGolden<Golden>(dir);
+      using policy = await Policy.load(dir);
       for (const c of golden.cases) {
         const [sample] = await policy.generate([c.ids], {
           maxNewTokens: c.greedy.length,
@@ -74,9 +89,9 @@ for (const name of ['stories260K', 'tiny-random-llama32', 'tiny-random-qwen2', '
     });
 
     it('has its gradients', async () => {
-      const golden = readGolden<Golden>(name);
-      const expected = readSafetensors(join(modelDir(name), 'golden_grads.safetensors'));
-      using policy = await Policy.load(modelDir(name));
+      const golden = readGolden<Golden>(dir);
+      const expected = readSafetensors(join(dir, 'golden_grads.safetensors'));
+      using policy = await Policy.load(dir);
       const loss = await crossEntropy(policy, golden.cases[0]?.ids ?? []);
       assert.ok(Math.abs(loss - golden.ce_loss) < 1e-5, `loss ${loss} instead of ${golden.ce_loss}`);
       const gradients = await policy.gradients();
@@ -102,9 +117,9 @@ for (const name of ['stories260K', 'tiny-random-llama32', 'tiny-random-qwen2', '
     });
 
     it('descends as torch.optim.AdamW does', async () => {
-      const golden = readGolden<Golden>(name);
+      const golden = readGolden<Golden>(dir);
       const { lr, betas, eps, weight_decay: weightDecay, clip: maxGradNorm, losses } = golden.adamw;
-      using policy = await Policy.load(modelDir(name));
+      using policy = await Policy.load(dir);
       for (const [i, expected] of losses.entries()) {
         const loss = await crossEntropy(policy, golden.cases[0]?.ids ?? []);
         assert.ok(Math.abs(loss - expected) < 1e-5, `step ${i}: loss ${loss} instead of ${expected}`);
@@ -116,10 +131,28 @@ for (const name of ['stories260K', 'tiny-random-llama32', 'tiny-random-qwen2', '
   });
 }
 
+/** 100 greedy tokens after the cases of the reference data, some of which come with fewer. */
+const longer = JSON.parse(readFileSync(join(fixtures, 'greedy.json'), 'utf8')) as Record<
+  string,
+  { case: number; greedy: number[] }[]
+>;
+for (const [name, runs] of Object.entries(longer)) {
+  it(`${name} continues greedily for 100 tokens`, needs('models', name, 'golden.json'), async () => {
+    const { cases } = readGolden<Golden>(modelDir(name));
+    using policy = await Policy.load(modelDir(name));
+    for (const run of runs) {
+      assert.equal(run.greedy.length, 100);
+      const options = { maxNewTokens: 100, temperature: 0, stopTokens: [] };
+      const [sample] = await policy.generate([cases[run.case]?.ids ?? []], options);
+      assert.deepEqual(sample?.tokens, run.greedy, `case ${run.case}`);
+    }
+  });
+}
+
 describe('tiny-random-qwen2-bf16-sharded', needs('models', 'tiny-random-qwen2-bf16-sharded'), () => {
   it('is read from bfloat16 shards', async () => {
     const golden = readGolden<{ ids: number[]; logits_f32_from_bf16_weights: number[][] }>(
-      'tiny-random-qwen2-bf16-sharded',
+      modelDir('tiny-random-qwen2-bf16-sharded'),
     );
     using policy = await Policy.load(modelDir('tiny-random-qwen2-bf16-sharded'));
     using logits = await policy.logits(golden.ids);

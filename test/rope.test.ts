@@ -54,10 +54,7 @@ describe('rope scaling', () => {
     };
     assert.equal(factor({ attention_factor: 0.5, mscale: 1, mscale_all_dim: 2 }), 0.5);
     assert.equal(factor({ mscale: 1, mscale_all_dim: 1 }), 1);
-    assert.equal(
-      factor({ mscale: 0.75, mscale_all_dim: 0.5 }),
-      (0.075 * Math.log(40) + 1) / (0.05 * Math.log(40) + 1),
-    );
+    assert.equal(factor({ mscale: 0.75, mscale_all_dim: 0.5 }), (0.075 * Math.log(40) + 1) / (0.05 * Math.log(40) + 1));
     assert.equal(factor({ mscale: 0.75 }), 0.1 * Math.log(40) + 1);
     assert.equal(factor({ factor: 1 }), 1);
     assert.equal(factor({ factor: null, original_max_position_embeddings: 32 }), 0.1 * Math.log(4) + 1);

@@ -9,18 +9,27 @@
 
 namespace eepo {
 
-enum class RopeType : uint8_t { Default, Llama3 };
+enum class RopeType : uint8_t { Default, Linear, Dynamic, Yarn, Llama3 };
+
+/// Rotary frequencies, defaults resolved (lib/rope.ts says what each is).
+struct RopeConfig {
+  RopeType type = RopeType::Default;
+  double theta = 10000.0;
+  double factor = 1;
+  int64_t original_positions = 0;
+  double low_freq = 1, high_freq = 4;                          // llama3
+  double beta_fast = 32, beta_slow = 1, attention_factor = 1;  // yarn
+  bool truncate = true;                                        // yarn
+};
 
 struct ModelConfig {
   int64_t vocab_size = 0, hidden_size = 0, intermediate_size = 0, layers = 0;
   int64_t heads = 0, kv_heads = 0, head_dim = 0, max_positions = 0;
   float norm_eps = 1e-6f;
-  double rope_theta = 10000.0;
-  RopeType rope_type = RopeType::Default;
-  double rope_factor = 1, rope_low_freq = 1, rope_high_freq = 4;
-  int64_t rope_original_positions = 0;
+  RopeConfig rope;
   bool tied = false;      // lm_head is embed_tokens
-  bool qkv_bias = false;  // qwen2
+  bool qkv_bias = false;  // qwen2, or attention_bias
+  bool o_bias = false;    // attention_bias of llama and qwen3
   bool qk_norm = false;   // qwen3: RMSNorm of every query and key head before rope
 
   int64_t q_width() const { return heads * head_dim; }

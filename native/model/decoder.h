@@ -4,19 +4,22 @@
 //   hidden = rms(x)  of the rows asked for
 //
 // No padding: sequences lie one behind the other. What backward needs is kept per layer (inputs of the two
-// residual branches, q/k/v after rope, attention's output and log-sum-exp, gate and up); norms and the SwiGLU product
-// are formed again. Weights are a view (model/weights.h): theta and theta' are two of them.
+// residual branches, q/k/v after rope, attention's output and log-sum-exp, gate and up), or with gradient checkpointing
+// the layer's input alone; norms and the SwiGLU product are formed again. Weights are a view (model/weights.h): theta
+// and theta' are two of them.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/buffer.h"
 #include "core/cancel.h"
 #include "device/ops.h"
 #include "model/config.h"
+#include "model/rope.h"
 #include "model/weights.h"
 #include "train/layout.h"
 
@@ -25,39 +28,35 @@ namespace eepo {
 /// Token ids of packed segments (whole sequences, or prompts and their responses; see Segments).
 struct Packed : Segments {
   std::vector<int32_t> ids;
+  /// Tokens of the whole sequence each segment is of, where angles depend on it and prefix and segment are not all of
+  /// it. Empty: they are.
+  std::vector<int64_t> whole;
+  int64_t whole_length(int64_t s) const { return whole.empty() ? prefix_length(s) + length(s) : whole[s]; }
   int64_t tokens() const { return static_cast<int64_t>(ids.size()); }
-};
-
-/// Cosine and sine of every position and frequency, [positions, head_dim / 2].
-class RopeTable {
- public:
-  explicit RopeTable(const ModelConfig& config);
-  /// Makes positions [0, count) available on the device.
-  void extend(Ops& ops, int64_t count);
-  const float* cosine() const { return cosine_at_; }
-  const float* sine() const { return sine_at_; }
-
- private:
-  std::vector<float> frequencies_, cosine_, sine_;
-  at::Tensor cosine_memory_, sine_memory_;
-  const float *cosine_at_ = nullptr, *sine_at_ = nullptr;
 };
 
 struct LayerActivations {
   FloatBuffer input, inv1, qkv, qk_raw, inv_q, inv_k, attention, lse, middle, inv2, gate_up;
 };
 
+/// What of a forward stays for a backward. Inputs: of every layer only what went in (gradient checkpointing); the
+/// backward computes a layer again before it goes back through it, with the same bits.
+enum class Keep : uint8_t { Nothing, Inputs, All };
+
 /// What one forward keeps for one backward. Buffers are reused from batch to batch.
 struct Activations {
   Packed batch;
-  std::vector<int32_t> positions;
+  Keep keep = Keep::Nothing;
+  std::vector<int32_t> positions;     // every token's row of the rope table
+  std::optional<RopeTable> own_rope;  // the table, where the batch needs one of its own
   std::shared_ptr<AttentionPlan> plan;
   at::Tensor ids_memory, positions_memory, rows_memory;  // copies on the device
   const int32_t* device_positions = nullptr;
   const int64_t* device_rows = nullptr;
-  std::vector<LayerActivations> layers;
-  FloatBuffer last, inv_final;  // input of the final norm (rows asked for only), its 1/rms
-  std::vector<int64_t> rows;    // the token rows whose hidden state was asked for
+  std::vector<LayerActivations> layers;  // none, or one each
+  LayerActivations passing;              // of the layer being computed, where it is not kept
+  FloatBuffer last, inv_final;           // input of the final norm (rows asked for only), its 1/rms
+  std::vector<int64_t> rows;             // the token rows whose hidden state was asked for
   bool valid = false;
 };
 
@@ -78,7 +77,8 @@ struct DecodeScratch {
 
 class Decoder {
  public:
-  Decoder(const ModelConfig& config, Ops& ops) : ops_(ops), config_(config), layout_(config), rope_(config) {}
+  Decoder(const ModelConfig& config, Ops& ops)
+      : ops_(ops), config_(config), layout_(config), rope_(config.rope, config.head_dim) {}
 
   Ops& ops() const { return ops_; }
   const ModelConfig& config() const { return config_; }
@@ -87,10 +87,13 @@ class Decoder {
   /// Called after each layer's q, k, v are ready, to fill a cache: (layer, qkv rows).
   using KeyValueSink = std::function<void(int64_t layer, const float* qkv)>;
 
-  /// hidden: [rows.size(), hidden_size], the final hidden states of those token rows. With `keep`, activations are
-  /// left in `acts` for backward; otherwise its buffers are scratch.
+  /// Sequences longer than this may not share a prompt: its angles are another's with every length (dynamic rope).
+  int64_t sharing_limit() const { return rope_.longest_common(); }
+
+  /// hidden: [rows.size(), hidden_size], the final hidden states of those token rows. What `keep` names is left in
+  /// `acts` for backward; otherwise its buffers are scratch.
   void forward(const Weights& weights, const Packed& batch, const std::vector<int64_t>& rows, Activations& acts,
-               bool keep, float* hidden, const CancelToken& cancel, const KeyValueSink& sink = nullptr);
+               Keep keep, float* hidden, const CancelToken& cancel, const KeyValueSink& sink = nullptr);
 
   /// logits[rows, vocab] of final hidden states.
   void logits(const Weights& weights, const float* hidden, int64_t rows, float* out) const {
@@ -115,8 +118,18 @@ class Decoder {
   }
 
  private:
+  void place(const Packed& batch, Activations& acts);
+  RopeRows angles(const Activations& acts) const { return acts.own_rope ? acts.own_rope->at() : rope_.at(); }
   void qkv_projection(const Weights& weights, int64_t layer, const float* normed, int64_t tokens,
-                      const int32_t* positions, float* qkv, LayerActivations* keep) const;
+                      const int32_t* positions, const RopeRows& angles, float* qkv, LayerActivations* keep) const;
+  void attention_output(const Weights& weights, int64_t layer, const float* mixed, int64_t tokens, float* out) const;
+  /// One layer on x [tokens, hidden_size], in place. `keep`: everything backward needs goes into `a`, but the input.
+  /// Without `finish` it stops at gate_up, after which nothing is left to keep.
+  void layer_forward(const Weights& weights, int64_t layer, const Activations& acts, LayerActivations& a, bool keep,
+                     bool finish, float* x, const KeyValueSink& sink);
+  /// dx, the gradient of the layer's output, becomes that of its input.
+  void layer_backward(const Weights& weights, int64_t layer, const Activations& acts, const LayerActivations& a,
+                      const float* input, float* dx, const Gradients& grad);
 
   // The only places that multiply by a layer's weight matrix.
   /// y[rows, out] = x[rows, in] W^T

@@ -47,6 +47,38 @@ std::vector<float> float_array(Napi::Value v, const char* name) {
 
 bool bool_field(const Napi::Object& o, const char* name) { return o.Get(name).ToBoolean(); }
 
+RopeConfig rope_argument(Napi::Value value) {
+  RopeConfig rope;
+  if (!value.IsObject()) return rope;
+  const auto o = value.As<Napi::Object>();
+  const auto number = [&](const char* key) {
+    return number_argument(o.Get(key), (std::string("ropeScaling.") + key).c_str());
+  };
+  const std::string type = o.Get("type").ToString().Utf8Value();
+  rope.factor = number("factor");
+  if (type == "linear") {
+    rope.type = RopeType::Linear;
+    return rope;
+  }
+  rope.original_positions =
+      integer_argument(o.Get("originalMaxPositionEmbeddings"), "ropeScaling.originalMaxPositionEmbeddings", 1);
+  if (type == "dynamic") {
+    rope.type = RopeType::Dynamic;
+  } else if (type == "yarn") {
+    rope.type = RopeType::Yarn;
+    rope.attention_factor = number("attentionFactor");
+    rope.beta_fast = number("betaFast");
+    rope.beta_slow = number("betaSlow");
+    rope.truncate = bool_field(o, "truncate");
+  } else {
+    check(type == "llama3", ErrorCode::Unsupported, "rope type ", type, " is not supported");
+    rope.type = RopeType::Llama3;
+    rope.low_freq = number("lowFreqFactor");
+    rope.high_freq = number("highFreqFactor");
+  }
+  return rope;
+}
+
 ModelConfig config_argument(Napi::Value value) {
   const Napi::Object o = object_argument(value, "config");
   ModelConfig c;
@@ -59,20 +91,12 @@ ModelConfig config_argument(Napi::Value value) {
   c.head_dim = integer_argument(o.Get("headDim"), "headDim", 1);
   c.max_positions = integer_argument(o.Get("maxPositionEmbeddings"), "maxPositionEmbeddings", 1);
   c.norm_eps = static_cast<float>(number_argument(o.Get("rmsNormEps"), "rmsNormEps"));
-  c.rope_theta = number_argument(o.Get("ropeTheta"), "ropeTheta");
   c.tied = bool_field(o, "tieWordEmbeddings");
   c.qkv_bias = bool_field(o, "attentionBias");
+  c.o_bias = bool_field(o, "attentionOutputBias");
   c.qk_norm = bool_field(o, "qkNorm");
-  const Napi::Value scaling = o.Get("ropeScaling");
-  if (scaling.IsObject()) {
-    const auto s = scaling.As<Napi::Object>();
-    c.rope_type = RopeType::Llama3;
-    c.rope_factor = number_argument(s.Get("factor"), "ropeScaling.factor");
-    c.rope_low_freq = number_argument(s.Get("lowFreqFactor"), "ropeScaling.lowFreqFactor");
-    c.rope_high_freq = number_argument(s.Get("highFreqFactor"), "ropeScaling.highFreqFactor");
-    c.rope_original_positions =
-        integer_argument(s.Get("originalMaxPositionEmbeddings"), "ropeScaling.originalMaxPositionEmbeddings", 1);
-  }
+  c.rope = rope_argument(o.Get("ropeScaling"));
+  c.rope.theta = number_argument(o.Get("ropeTheta"), "ropeTheta");
   c.validate();
   return c;
 }

@@ -25,12 +25,13 @@ TrainBatch slice(const TrainBatch& batch, size_t first, size_t end);
 size_t micro_batch_end(const TrainBatch& batch, size_t first, int64_t budget);
 
 /// What the decoder computes: neighbouring sequences with the same prompt share it, and a response's last token, which
-/// predicts nothing, is left out. With G samples a prompt that is (G - 1) prompts and G tokens a group less.
+/// predicts nothing, is left out. With G samples a prompt that is (G - 1) prompts and G tokens a group less. Sequences
+/// longer than `sharing_limit` (Decoder::sharing_limit) keep a prompt of their own.
 struct SharedBatch {
   Packed packed;
   std::vector<int64_t> rows;     // the row whose hidden state predicts each response token, sequence by sequence
   std::vector<int64_t> targets;  // those tokens
 };
-SharedBatch share_prompts(const TrainBatch& batch);
+SharedBatch share_prompts(const TrainBatch& batch, int64_t sharing_limit);
 
 }  // namespace eepo

@@ -37,7 +37,7 @@ TokenComplements Model::accumulate_complements(const TrainBatch& batch, const fl
   for (size_t s = 0; s < weight.size(); ++s)
     for (int64_t t = offsets[s]; t < offsets[s + 1]; ++t) row_weight[t] = open[t] ? weight[s] : 0.0f;
   std::vector<float> logprob(n), one_minus_p(n);
-  run_kept(share_prompts(batch), options.temperature, cancel);
+  run_kept(share_prompts(batch, decoder_.sharing_limit()), options.temperature, cancel);
   accumulate(weights(), cancel, [&](const LinearHead& head, const int64_t* targets, float* d_hidden, float* d_head) {
     ops_.linear_complementary_grad(head, targets, row_weight.data(), options.loss, options.temperature, logprob.data(),
                                    one_minus_p.data(), d_hidden, d_head, &cancel);
@@ -123,8 +123,8 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
   report.relative_step = std::abs(eta) * report.grad_norm / std::sqrt(ops_.square_sum(master_.data(), n));
   report.changed_frac = static_cast<double>(step.changed) / static_cast<double>(layout().parameter_count());
   if (probe_end > 0) {
-    const TokenStats after =
-        inspect(share_prompts(slice(batch, 0, probe_end)), view(rollout_), options.temperature, cancel);
+    const TokenStats after = inspect(share_prompts(slice(batch, 0, probe_end), decoder_.sharing_limit()),
+                                     view(rollout_), options.temperature, cancel);
     report.stage1_logp_delta = mean_change(probe_before, after.logprob, probe_a);
   }
   rollout_active_ = true;  // last: of a forget that was aborted nothing remains

@@ -45,7 +45,7 @@ Layout::Layout(const ModelConfig& c)
     o.qkv = add(p + "self_attn.q_proj.weight", {c.q_width(), c.hidden_size});
     add(p + "self_attn.k_proj.weight", {c.kv_width(), c.hidden_size}, false);
     add(p + "self_attn.v_proj.weight", {c.kv_width(), c.hidden_size}, false);
-    o.qkv_bias = o.q_norm = o.k_norm = -1;
+    o.qkv_bias = o.o_bias = o.q_norm = o.k_norm = -1;
     if (c.qkv_bias) {
       o.qkv_bias = add(p + "self_attn.q_proj.bias", {c.q_width()});
       add(p + "self_attn.k_proj.bias", {c.kv_width()}, false);
@@ -56,6 +56,7 @@ Layout::Layout(const ModelConfig& c)
       o.k_norm = add(p + "self_attn.k_norm.weight", {c.head_dim});
     }
     o.o = add(p + "self_attn.o_proj.weight", {c.hidden_size, c.q_width()});
+    if (c.o_bias) o.o_bias = add(p + "self_attn.o_proj.bias", {c.hidden_size});
     o.norm2 = add(p + "post_attention_layernorm.weight", {c.hidden_size});
     o.gate_up = add(p + "mlp.gate_proj.weight", {c.intermediate_size, c.hidden_size});
     add(p + "mlp.up_proj.weight", {c.intermediate_size, c.hidden_size}, false);

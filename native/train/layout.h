@@ -41,7 +41,7 @@ struct LinearSlot {
 
 /// Of the matrices: qkv, o, gate_up, down. Of the vectors: the others; -1 where the architecture has none.
 struct LayerOffsets {
-  int64_t norm1, qkv, qkv_bias, q_norm, k_norm, o, norm2, gate_up, down;
+  int64_t norm1, qkv, qkv_bias, q_norm, k_norm, o, o_bias, norm2, gate_up, down;
 };
 
 class Layout {

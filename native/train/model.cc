@@ -132,7 +132,7 @@ TokenStats Model::score(const Packed& batch, int64_t micro_batch_tokens, const C
     for (size_t s = 0; s + 1 < chunk.offsets.size(); ++s)
       for (int64_t t = chunk.offsets[s]; t + 1 < chunk.offsets[s + 1]; ++t) targets[t] = chunk.ids[t + 1];
     float* hidden = scratch_hidden_.reserve(ops_, chunk.tokens() * dim);
-    decoder_.forward(weights(), chunk, rows, scratch_, false, hidden, cancel);
+    decoder_.forward(weights(), chunk, rows, scratch_, Keep::Nothing, hidden, cancel);
     const TokenStats seen = head_stats(weights(), hidden, targets, 1, cancel);
     out.entropy.insert(out.entropy.end(), seen.entropy.begin(), seen.entropy.end());
     for (size_t s = 0; s + 1 < chunk.offsets.size(); ++s)
@@ -161,7 +161,7 @@ void Model::logits(const Packed& batch, float* device_out, const CancelToken& ca
   std::vector<int64_t> rows(n);
   std::iota(rows.begin(), rows.end(), 0);
   float* hidden = scratch_hidden_.reserve(ops_, n * dim);
-  decoder_.forward(weights(), batch, rows, scratch_, false, hidden, cancel);
+  decoder_.forward(weights(), batch, rows, scratch_, Keep::Nothing, hidden, cancel);
   decoder_.logits(weights(), hidden, n, device_out);
 }
 
@@ -171,7 +171,7 @@ std::vector<Sample> Model::generate(const Packed& prompts, const GenerateOptions
 }
 
 TokenStats Model::forward(const TrainBatch& batch, float temperature, bool keep, const CancelToken& cancel) {
-  const SharedBatch shared = share_prompts(batch);
+  const SharedBatch shared = share_prompts(batch, decoder_.sharing_limit());
   if (!keep) return inspect(shared, weights(), temperature, cancel);
   run_kept(shared, temperature, cancel);
   return head_stats(weights(), hidden_.data(), targets_, temperature, cancel);
@@ -182,13 +182,13 @@ void Model::run_kept(const SharedBatch& shared, float temperature, const CancelT
   targets_ = shared.targets;
   temperature_ = temperature;
   float* hidden = hidden_.reserve(ops_, static_cast<int64_t>(shared.rows.size()) * config().hidden_size);
-  decoder_.forward(weights(), shared.packed, shared.rows, kept_, true, hidden, cancel);
+  decoder_.forward(weights(), shared.packed, shared.rows, kept_, keep_, hidden, cancel);
 }
 
 TokenStats Model::inspect(const SharedBatch& shared, const Weights& weights, float temperature,
                           const CancelToken& cancel) {
   float* hidden = scratch_hidden_.reserve(ops_, static_cast<int64_t>(shared.rows.size()) * config().hidden_size);
-  decoder_.forward(weights, shared.packed, shared.rows, scratch_, false, hidden, cancel);
+  decoder_.forward(weights, shared.packed, shared.rows, scratch_, Keep::Nothing, hidden, cancel);
   return head_stats(weights, hidden, shared.targets, temperature, cancel);
 }
 
