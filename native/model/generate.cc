@@ -223,9 +223,10 @@ class Generator {
     if (members.empty()) return false;
     const CacheSlot* device_slots = ops_.stage(slots, slots_memory_);
     float* hidden = prompt_scratch_.hidden.reserve(ops_, static_cast<int64_t>(last.size()) * config_.hidden_size);
-    decoder_.forward(weights_, chunk, last, scratch_, Keep::Nothing, hidden, cancel_, [&](int64_t layer, const float* qkv) {
-      ops_.cache_append(qkv, decoder_.attention_shape(), device_slots, chunk.tokens(), cache_.layer(layer));
-    });
+    decoder_.forward(
+        weights_, chunk, last, scratch_, Keep::Nothing, hidden, cancel_, [&](int64_t layer, const float* qkv) {
+          ops_.cache_append(qkv, decoder_.attention_shape(), device_slots, chunk.tokens(), cache_.layer(layer));
+        });
     if (!drawn(first)) draw_first(members, hidden);
     return true;
   }
