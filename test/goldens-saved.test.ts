@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { Policy } from '../lib/policy.js';
 import { ROOT } from './support/data.js';
 import { temporaryFolder } from './support/files.js';
-import { needsPython, runPython } from './support/python.js';
+import { needsPython, runPython } from './support/python-modules.js';
 
 const program = `
 import json, sys, torch
