@@ -69,7 +69,8 @@ export class FakeHub {
   static async start(t: TestContext, repos: Record<string, FakeRepo>): Promise<FakeHub> {
     const hub = new FakeHub(repos);
     hub.endpoint = await hub.#listen((request, answer) => hub.#serve(request, answer));
-    hub.#cdn = await hub.#listen((request, answer) => hub.#serveCdn(request, answer));
+    // another host as well as another port: some clients tell by the host alone
+    hub.#cdn = await hub.#listen((request, answer) => hub.#serveCdn(request, answer), '127.0.0.2');
     t.after(() => hub.stop());
     return hub;
   }
@@ -85,13 +86,16 @@ export class FakeHub {
     return this.requests.filter((request) => request.kind === kind && (path === undefined || request.path === path));
   }
 
-  async #listen(handler: (request: IncomingMessage, answer: ServerResponse) => Promise<void>): Promise<string> {
+  async #listen(
+    handler: (request: IncomingMessage, answer: ServerResponse) => Promise<void>,
+    host = '127.0.0.1',
+  ): Promise<string> {
     const server = createServer((request, answer) => {
       handler(request, answer).catch((error) => answer.destroy(error));
     });
     this.#servers.push(server);
-    await new Promise<void>((ready) => server.listen(0, '127.0.0.1', ready));
-    return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    await new Promise<void>((ready) => server.listen(0, host, ready));
+    return `http://${host}:${(server.address() as AddressInfo).port}`;
   }
 
   async #note(kind: Request['kind'], path: string, request: IncomingMessage): Promise<Fault> {
@@ -140,10 +144,13 @@ export class FakeHub {
     const fault = await this.#note('resolve', file?.[4] ?? path, request);
     if (!admitted) return refuse(request.headers.authorization ? 403 : 401, repo.gated ? 'GatedRepo' : 'RepoNotFound');
     if (!file || content === undefined || !commitFor(file[3] as string)) return refuse(404, 'EntryNotFound');
+    const commit = { 'x-repo-commit': commitFor(file[3] as string) as string };
     if (Buffer.byteLength(content) < lfsBytes || fault.status !== undefined) {
-      return this.#send(answer, fault, Buffer.from(content), { etag: `"${gitHash(content)}"` }, request.headers.range);
+      const headers = { etag: `"${gitHash(content)}"`, ...commit };
+      return this.#send(answer, fault, Buffer.from(content), headers, request.headers.range);
     }
     answer.writeHead(302, {
+      ...commit,
       location: `${this.#cdn}/${encodeURIComponent(name)}/${file[4]}?signature=secret-of-the-cdn`,
       'x-linked-size': String(Buffer.byteLength(content)),
       'x-linked-etag': `"${sha256(content)}"`,
