@@ -216,7 +216,7 @@ function setOf(
       id: `${name}/${named ? ids[i] : i}`,
       prompt: promptOf(placed, makePrompt),
       answer: answerOf(placed),
-      meta: tolerance === undefined ? {} : { tolerance },
+      meta: toleranceOf(placed.row, tolerance),
     }),
   );
   const kept = problems.filter(({ answer }) => !isBlank(answer as Answer));
@@ -224,7 +224,14 @@ function setOf(
   if (kept.length === 0) throw new InvalidFileError(`${name}: no problem has an answer`);
   const notes =
     blank === 0 ? [] : [`${name}: ${blank} of ${problems.length} rows have an empty answer and are left out`];
-  return { ...mathSet(name, title, kept), notes };
+  return { ...mathSet(name, title, kept, tolerance), notes };
+}
+
+/** OlympiadBench gives a few answers an absolute error of their own. */
+function toleranceOf(row: Row, relative: number | undefined): Record<string, unknown> {
+  const absolute = Number(row.tolerance ?? row.error ?? Number.NaN);
+  if (relative === undefined && absolute > 0) return { tolerance: { absolute } };
+  return relative === undefined ? {} : { tolerance: relative };
 }
 
 function promptOf({ row, where }: PlacedRow, makePrompt: PromptMaker): string | ChatMessage[] {

@@ -1,6 +1,7 @@
 /** Evaluating one set: greedily, by samples, or both. */
 import { InvalidArgumentError } from '../errors.js';
 import type { PolicyLike } from '../policy.js';
+import { encodeAll } from '../tokenizer/prompts.js';
 import { respond } from './respond.js';
 import { type SetSummary, type SummaryPlan, summarize } from './summary.js';
 import type { EvaluationProgress, EvaluationSet, EvaluationTokenizer, ResponseLine, ResponseRecord } from './types.js';
@@ -142,7 +143,10 @@ export interface MeasureInput {
 export async function measure({ plan, store, ...input }: MeasureInput): Promise<SetSummary> {
   const { policy, tokenizer, set } = input;
   const count = Math.max(plan.greedyProblems, plan.sampledProblems);
-  const prompts = set.problems.slice(0, count).map(({ prompt }) => tokenizer.encodePrompt(prompt));
+  const prompts = await encodeAll(
+    tokenizer,
+    set.problems.slice(0, count).map(({ prompt }) => prompt),
+  );
   checkContext(policy, set, prompts, plan.maxNewTokens);
   for (const phase of ['greedy', 'sample'] as const) {
     const problems = phase === 'greedy' ? plan.greedyProblems : plan.sampledProblems;

@@ -1,9 +1,9 @@
 /** What an evaluation works on and what it writes down. */
-import type { ChatMessage, Problem, RewardInput } from '../tasks/types.js';
+import type { Problem, RewardInput } from '../tasks/types.js';
+import type { PromptEncoder } from '../tokenizer/prompts.js';
 
 /** What evaluation needs of a tokenizer; `Tokenizer` has it. */
-export interface EvaluationTokenizer {
-  encodePrompt(prompt: string | readonly ChatMessage[]): number[];
+export interface EvaluationTokenizer extends PromptEncoder {
   decode(ids: readonly number[], options?: { skipSpecialTokens?: boolean }): string;
   readonly eosTokenIds: readonly number[];
 }
