@@ -244,12 +244,67 @@ describe('a module of rewards', () => {
     });
     const one = await loadRewardModule(join(folder, 'my reward.mjs'), { weight: 3, timeoutMs: 100 });
     assert.deepEqual(
-      one.map(({ name, weight, timeoutMs }) => [name, weight, timeoutMs]),
-      [['my_reward', 3, 100]],
+      one.map(({ name, weight }) => [name, weight]),
+      [['my_reward', 3]],
     );
     assert.deepEqual((await computeRewards(one, inputs('ab'), task)).rewards, [6]);
     const list = await loadRewardModule(join(folder, 'list.mjs'), { weight: 3, timeoutMs: 100, onTimeout: 'throw' });
     assert.deepEqual((await computeRewards(list, inputs('ab', 'abc'), task)).rewards, [0.5, 0]);
+  });
+
+  it('is cut off where it computes without end, and only for the response that makes it', async (t) => {
+    const folder = writeFiles(temporaryFolder(t), {
+      // The second reward is async, and hangs without computing.
+      'loops.mjs':
+        'const judge = ({ response }) => { while (response === "loop"); return response.length; };\n' +
+        'export const rewards = [\n' +
+        '  { name: "loops", fn: (batch, { report }) => { const all = batch.map(judge); report({ judged: all.length }); return all; } },\n' +
+        '  { name: "waits", weight: 10, fn: (batch) => batch.map(({ response }) => (response === "wait" ? new Promise(() => {}) : 1)) },\n' +
+        '];\n',
+    });
+    const list = await loadRewardModule(join(folder, 'loops.mjs'), { timeoutMs: 100 });
+    const judged = await computeRewards(list, inputs('a', 'loop', 'bbb', 'wait'), task);
+    assert.deepEqual(judged.rewards, [11, 10, 13, 4]);
+    assert.equal(judged.metrics['reward/loops/timeouts'], 1);
+    assert.equal(judged.metrics['reward/waits/timeouts'], 1);
+    assert.equal(judged.metrics['reward/loops/judged'], 3);
+    const again = await computeRewards(list, inputs('cc'), task);
+    assert.deepEqual(again.rewards, [12]);
+    const strict = await loadRewardModule(join(folder, 'loops.mjs'), { timeoutMs: 50, onTimeout: 'throw' });
+    await assert.rejects(
+      computeRewards(strict.slice(0, 1), inputs('loop'), task),
+      /reward "loops" of task "toy".* took longer than 50 ms for a response to problem p:1/,
+    );
+  });
+
+  it('stops when the run does, though it computes without end', async (t) => {
+    const folder = writeFiles(temporaryFolder(t), { 'loop.mjs': 'export default () => { for (;;); };' });
+    const list = await loadRewardModule(join(folder, 'loop.mjs'));
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(), 50);
+    await assert.rejects(computeRewards(list, inputs('a'), { ...task, signal: controller.signal }), AbortedError);
+  });
+
+  it('has the errors of every reward', async (t) => {
+    const bodies: [string, RegExp][] = [
+      ['() => { throw new Error("no key"); }', /reward "x" of task "toy" threw: no key/],
+      ['async () => undefined', /returned undefined; expected an array/],
+      ['() => () => 1', /returned a value of type object; expected an array/],
+      ['() => [1, 2, 3]', /returned 3 values for 1 responses/],
+      ['() => ["1"]', /returned a value of type string for a response to problem p:1/],
+      ['() => [NaN]', /returned NaN for a response/],
+      ['() => [Promise.reject(new Error("offline"))]', /threw: offline/],
+      ['() => { process.exit(3); }', /exit code 3/],
+    ];
+    for (const [i, [body, message]] of bodies.entries()) {
+      const folder = writeFiles(temporaryFolder(t), { [`${i}/x.mjs`]: `export default ${body};` });
+      const list = await loadRewardModule(join(folder, `${i}/x.mjs`), { timeoutMs: 5000 });
+      await assert.rejects(
+        computeRewards(list, inputs('a'), task),
+        (error: Error) => error instanceof RewardError && message.test(error.message),
+        body,
+      );
+    }
   });
 
   it('is refused with the reason where it is none', async (t) => {

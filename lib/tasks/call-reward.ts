@@ -56,9 +56,10 @@ export async function callRewardFully(
   try {
     values = await settle(reward, inputs, ending, counts, label);
   } catch (error) {
-    if (error instanceof AbortedError || error instanceof RewardError) throw error;
+    if (error instanceof AbortedError) throw error;
     const reason = error instanceof Error ? error.message : String(error);
-    throw new RewardError(`${label} threw: ${reason}`, { cause: error });
+    if (!(error instanceof RewardError)) throw new RewardError(`${label} threw: ${reason}`, { cause: error });
+    throw reason.startsWith(label) ? error : new RewardError(`${label}: ${reason}`, { cause: error });
   } finally {
     ending.clear();
   }
