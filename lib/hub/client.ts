@@ -68,7 +68,8 @@ export class HubClient {
    * @throws HubError for every answer that is not 2xx; {@link Transient} for what may pass.
    */
   async request(url: string, init: RequestInit = {}): Promise<Response> {
-    const { token, signal } = this.settings;
+    const { token } = this.settings;
+    const signal = init.signal ?? this.settings.signal;
     throwIfAborted(signal);
     const headers = new Headers(init.headers);
     headers.set('user-agent', 'eepo');
@@ -78,7 +79,7 @@ export class HubClient {
       ...init,
       headers: [...headers],
       dispatcher: this.#dispatcher,
-      ...(signal === undefined ? {} : { signal }),
+      ...(signal ? { signal } : {}),
     });
     if (answer.ok || answer.status === 416) return answer;
     await answer.body?.cancel().catch(() => {});
@@ -92,7 +93,8 @@ export class HubClient {
       try {
         return await work();
       } catch (error) {
-        await this.pause(error, attempt);
+        // offline is seldom over a second later, and the cache may serve
+        await this.pause(error, attempt, { retries: cannotConnect(error) ? 1 : Number.POSITIVE_INFINITY });
       }
     }
   }
@@ -100,18 +102,20 @@ export class HubClient {
   /**
    * Waits before the next attempt: as long as the server asks for, else longer and longer.
    *
+   * @param attempt - how many failed before, without getting further.
+   * @param limits.retries - fewer than the settings allow; `signal`: another than theirs.
    * @throws what `error` means where no attempt is left or another would not help.
    */
-  async pause(error: unknown, attempt: number): Promise<void> {
-    const { signal, retries, retryDelay } = this.settings;
+  async pause(error: unknown, attempt: number, limits: { retries?: number; signal?: AbortSignal } = {}): Promise<void> {
+    const signal = limits.signal ?? this.settings.signal;
+    const retries = Math.min(this.settings.retries, limits.retries ?? this.settings.retries);
     throwIfAborted(signal);
     if (!mayPass(error)) throw error;
     const asked = error instanceof Transient ? error.waitSeconds : null;
     if (attempt >= retries || (asked ?? 0) > maxWaitSeconds) throw this.#failed(error);
-    const wait =
-      asked === null ? Math.min(retryDelay * 2 ** attempt, 20_000) * (0.5 + Math.random() / 2) : asked * 1000;
+    const growing = Math.min(this.settings.retryDelay * 2 ** attempt, 20_000) * (0.5 + Math.random() / 2);
     try {
-      await sleep(wait, undefined, signal === undefined ? {} : { signal });
+      await sleep(asked === null ? growing : asked * 1000, undefined, signal === undefined ? {} : { signal });
     } catch {
       throw abortion(signal);
     }
@@ -204,11 +208,21 @@ function retryAfter(header: string | null): number | null {
 function mayPass(error: unknown): boolean {
   if (error instanceof Transient) return true;
   if (error instanceof EepoError || !(error instanceof Error) || error.name === 'AbortError') return false;
-  const { code, cause } = error as NodeJS.ErrnoException & { cause?: { code?: string } };
-  const name = code ?? cause?.code ?? '';
+  const name = codeOf(error);
   if (error instanceof BrokenTransfer || name.startsWith('UND_ERR')) return true;
-  const network = ['ECONNRESET', 'ECONNREFUSED', 'ETIMEDOUT', 'EPIPE', 'EAI_AGAIN', 'ENOTFOUND', 'ENETUNREACH'];
-  return network.includes(name) || (error instanceof TypeError && /fetch failed|terminated/.test(error.message));
+  if (cannotConnect(error) || ['ECONNRESET', 'ETIMEDOUT', 'EPIPE'].includes(name)) return true;
+  return error instanceof TypeError && /fetch failed|terminated/.test(error.message);
+}
+
+/** Nobody answers at the other end, or there is no way to it. */
+function cannotConnect(error: unknown): boolean {
+  const names = ['ECONNREFUSED', 'EAI_AGAIN', 'ENOTFOUND', 'ENETUNREACH', 'EHOSTUNREACH', 'UND_ERR_CONNECT_TIMEOUT'];
+  return names.includes(codeOf(error));
+}
+
+function codeOf(error: unknown): string {
+  const { code, cause } = error as NodeJS.ErrnoException & { cause?: { code?: string } };
+  return code ?? cause?.code ?? '';
 }
 
 /** A transfer that ended early or with other bytes than were asked for. */
@@ -224,11 +238,11 @@ function reasonOf(error: unknown): string {
 }
 
 /** @throws our own error where `signal` has fired: its reason, if that is one, else AbortedError. */
-export function throwIfAborted(signal: AbortSignal | undefined): void {
+export function throwIfAborted(signal: AbortSignal | null | undefined): void {
   if (signal?.aborted) throw abortion(signal);
 }
 
-function abortion(signal: AbortSignal | undefined): Error {
+function abortion(signal: AbortSignal | null | undefined): Error {
   const reason: unknown = signal?.reason;
   return reason instanceof EepoError ? reason : new AbortedError('the download was aborted', { cause: reason });
 }

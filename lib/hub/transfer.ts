@@ -40,8 +40,9 @@ export async function transfer(job: Transfer): Promise<void> {
       if (whole || before === 0) throw mismatch(job, hash);
       whole = true;
     } catch (error) {
-      throwIfAborted(job.signal);
-      await client.pause(error, (await sizeOf(partial)) > before ? 0 : attempt);
+      // what got further may fail again as often
+      if ((await sizeOf(partial)) > before) attempt = 0;
+      await client.pause(error, attempt, { signal: job.signal });
     }
   }
   await rename(partial, target);
