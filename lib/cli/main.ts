@@ -12,6 +12,7 @@ import * as evaluate from './eval.js';
 import * as libtorch from './libtorch.js';
 import * as sft from './sft.js';
 import * as train from './train.js';
+import * as verify from './verify.js';
 
 const { version, description } = JSON.parse(
   readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'),
@@ -22,7 +23,7 @@ const program = new Command('eepo')
   .version(version)
   .showHelpAfterError()
   .enablePositionalOptions();
-for (const command of [demo, train, sft, evaluate, bench, config, download, libtorch, build, doctor])
+for (const command of [demo, train, sft, evaluate, verify, bench, config, download, libtorch, build, doctor])
   command.register(program);
 
 try {
