@@ -16,7 +16,7 @@ const task = countdown();
 const problems = (task.splits.train ?? []).slice(0, 32);
 const policy = await Policy.load(folder, { device: 'auto' });
 const tokenizer = await Tokenizer.load(folder);
-const prompts = problems.map(({ prompt }) => tokenizer.encodePrompt(prompt));
+const prompts = await tokenizer.encodePrompts(problems.map(({ prompt }) => prompt));
 
 for (let step = 1; step <= steps; step++) {
   // Sample, and keep what is right.

@@ -177,7 +177,7 @@ describe('eepo eval', () => {
     [
       'a text of several tokens',
       [embeddedModel, '--task', 'countdown', '--stop-token', '1 2'],
-      /--stop-token 1 2: .*one token/,
+      /stop token "1 2" is not a single token/,
     ],
     ['a device', [embeddedModel, '--task', 'countdown', '--device', 'tpu'], /--device tpu: expected auto, cpu or cuda/],
     ['a folder without results', ['table', folder], /has no results.json, nor has a folder in it/],

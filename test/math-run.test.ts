@@ -178,12 +178,14 @@ describe('a policy that is right half of the time', { timeout: 300_000 }, () => 
       options: GenerateOptions,
     ): Promise<Generation[]> => {
       const { samplesPerPrompt = 1, sampleOffset = 0 } = options;
-      const drawn = prompts.flatMap((prompt, index) =>
-        Array.from({ length: samplesPerPrompt }, (_, s) => ({
-          prompt: index,
-          sample: s,
-          tokens: [...tokenizer.encode(script(goldOf(prompt), s + sampleOffset)), EOS],
-        })),
+      const drawn = await Promise.all(
+        prompts.flatMap((prompt, index) =>
+          Array.from({ length: samplesPerPrompt }, async (_, s) => ({
+            prompt: index,
+            sample: s,
+            tokens: [...(await tokenizer.encode(script(goldOf(prompt), s + sampleOffset))), EOS],
+          })),
+        ),
       );
       const batch = {
         prompts: drawn.map(({ prompt }) => prompts[prompt]!),
@@ -213,9 +215,8 @@ describe('a policy that is right half of the time', { timeout: 300_000 }, () => 
       const path = fixture('gsm8k.jsonl');
       const task = await createTask('gsm8k', { files: { train: path, test: path }, promptStyle: 'simplerl' });
       const problems = task.splits.train ?? [];
-      const golds = new Map(
-        problems.map(({ prompt, answer }) => [tokenizer.encodePrompt(prompt).join(), String(answer)]),
-      );
+      const prompts = await tokenizer.encodePrompts(problems.map(({ prompt }) => prompt));
+      const golds = new Map(problems.map(({ answer }, i) => [prompts[i]?.join(), String(answer)]));
       const actor = scripted(policy, (prompt) => golds.get(prompt.join()) as string);
       const config = defineConfig({
         run: { iterations: 4 },
@@ -229,8 +230,8 @@ describe('a policy that is right half of the time', { timeout: 300_000 }, () => 
       const preference = async (): Promise<[number, number]> => {
         const sums: [number, number] = [0, 0];
         for (const [sample] of sums.entries()) {
-          const responses = problems.map(({ answer }) => [...tokenizer.encode(script(String(answer), sample)), EOS]);
-          const prompts = problems.map(({ prompt }) => tokenizer.encodePrompt(prompt));
+          const scripts = await tokenizer.encodeBatch(problems.map(({ answer }) => script(String(answer), sample)));
+          const responses = scripts.map((ids) => [...ids, EOS]);
           const { logprob } = await policy.forward({ prompts, responses }, { keepActivations: false });
           sums[sample] = logprob.reduce((sum, l) => sum + l, 0) / problems.length;
         }

@@ -61,8 +61,8 @@ describe('supervised fine-tuning', () => {
   it('starts with the mean negative log-likelihood of the response tokens', async () => {
     const { trainer, policy } = sft({ run: { steps: 1 }, optimizer: { lr: 0 } });
     const { logprob } = await policy.forward({
-      prompts: counting.map(({ prompt }) => tokenizer.encodePrompt(prompt)),
-      responses: counting.map(({ response }) => tokenizer.encode(response)),
+      prompts: await Promise.all(counting.map(({ prompt }) => tokenizer.encodePrompt(prompt))),
+      responses: await Promise.all(counting.map(({ response }) => tokenizer.encode(response))),
     });
     const [step] = await collect(trainer);
     const expected = -logprob.reduce((sum, l) => sum + l, 0) / logprob.length;
@@ -93,12 +93,12 @@ describe('supervised fine-tuning', () => {
     assert.equal(cosineSchedule(0, { steps: 1, warmupSteps: 0, finalLrFraction: 0 }), 1);
   });
 
-  it('ends responses with one end-of-sequence token', () => {
-    const withEos = (response: string, append: boolean) =>
-      tokenizeDemonstration({ prompt: '1', response }, tokenizer, append).response;
-    assert.deepEqual(withEos('4 5', true), [4, 5, 0]);
-    assert.deepEqual(withEos('4 0', true), [4, 0]);
-    assert.deepEqual(withEos('4 5', false), [4, 5]);
+  it('ends responses with one end-of-sequence token', async () => {
+    const withEos = async (response: string, append: boolean) =>
+      (await tokenizeDemonstration({ prompt: '1', response }, tokenizer, append)).response;
+    assert.deepEqual(await withEos('4 5', true), [4, 5, 0]);
+    assert.deepEqual(await withEos('4 0', true), [4, 0]);
+    assert.deepEqual(await withEos('4 5', false), [4, 5]);
   });
 
   it('stops when aborted and when the gradients are not finite', async () => {

@@ -82,8 +82,15 @@ export async function evaluateModel(
   const sets = onTask
     ? await taskSets(config, tokenizer, options, signal)
     : await problemSets(config, tokenizer, options, signal);
-  const { maxPositionEmbeddings } = (await readConfig(folder)).config;
-  const maxNewTokens = newTokens(sets, tokenizer, maxPositionEmbeddings, options, onTask ? (config ?? 'task') : null);
+  const { maxPositionEmbeddings, vocabSize } = (await readConfig(folder)).config;
+  tokenizer.checkVocabulary(vocabSize, folder);
+  const maxNewTokens = await newTokens(
+    sets,
+    tokenizer,
+    maxPositionEmbeddings,
+    options,
+    onTask ? (config ?? 'task') : null,
+  );
   const stopTokens = stopTokensOf(options.stopToken, tokenizer);
   const policy = await loadPolicy(folder, options, signal);
   const progress = new EvalProgress({ label: `${target.name}: ` });
@@ -162,7 +169,7 @@ async function problemSets(
   signal: AbortSignal,
 ): Promise<EvaluationSet[]> {
   const settings: BenchmarkOptions = {
-    ...promptOptions(config, tokenizer, options),
+    ...(await promptOptions(config, tokenizer, options)),
     data: options.benchmarkData,
     signal,
     hub: { signal, onProgress: hubProgress() },
@@ -175,7 +182,11 @@ async function problemSets(
 }
 
 /** The user's words first, then what the run was trained with, then the paper's recipe. */
-function promptOptions(config: TrainConfig | null, tokenizer: Tokenizer, options: EvalOptions): BenchmarkOptions {
+async function promptOptions(
+  config: TrainConfig | null,
+  tokenizer: Tokenizer,
+  options: EvalOptions,
+): Promise<BenchmarkOptions> {
   const { promptTemplate, systemPrompt, chat } = options;
   const given = options.promptStyle ?? (chat ? 'chat' : undefined);
   if (given !== undefined && !(PROMPT_STYLES as readonly string[]).includes(given)) {
@@ -185,7 +196,7 @@ function promptOptions(config: TrainConfig | null, tokenizer: Tokenizer, options
     given !== undefined
       ? { promptStyle: given as PromptStyle }
       : config === null
-        ? { promptStyle: defaultStyle(tokenizer) }
+        ? { promptStyle: await defaultStyle(tokenizer) }
         : benchmarkPrompt(config);
   return {
     ...base,
@@ -195,9 +206,9 @@ function promptOptions(config: TrainConfig | null, tokenizer: Tokenizer, options
 }
 
 /** The paper's recipe asks in a chat; a model without a chat template is asked in plain text. */
-function defaultStyle(tokenizer: Tokenizer): PromptStyle {
+async function defaultStyle(tokenizer: Tokenizer): Promise<PromptStyle> {
   try {
-    tokenizer.encodePrompt([
+    await tokenizer.encodePrompt([
       { role: 'system', content: 'a' },
       { role: 'user', content: 'b' },
     ]);
@@ -209,36 +220,29 @@ function defaultStyle(tokenizer: Tokenizer): PromptStyle {
   }
 }
 
-function newTokens(
+async function newTokens(
   sets: readonly EvaluationSet[],
   tokenizer: Tokenizer,
   context: number,
   { maxNewTokens, limit }: EvalOptions,
   task: TrainConfig | 'task' | null,
-): number {
+): Promise<number> {
   if (maxNewTokens !== undefined) return maxNewTokens;
   if (task === 'task') return 16;
   if (task !== null) return task.rollout.maxNewTokens;
   let longest = 0;
   for (const { problems } of sets) {
-    for (const { prompt } of problems.slice(0, limit)) {
-      longest = Math.max(longest, tokenizer.encodePrompt(prompt).length);
-    }
+    const prompts = await tokenizer.encodePrompts(problems.slice(0, limit).map(({ prompt }) => prompt));
+    for (const { length } of prompts) longest = Math.max(longest, length);
   }
   const fitting = Math.min(4096, Math.max(1, context - longest));
   if (fitting < 4096) note(`at most ${fitting} new tokens: the context is ${context}, the longest prompt ${longest}`);
   return fitting;
 }
 
+/** Given as ids or texts. */
 function stopTokensOf(tokens: readonly string[], tokenizer: Tokenizer): number[] {
-  return tokens.map((token) => {
-    if (/^[0-9]+$/.test(token)) return Number(token);
-    const ids = tokenizer.encode(token);
-    if (ids.length === 1) return ids[0] as number;
-    throw new InvalidArgumentError(
-      `--stop-token ${token}: the tokenizer makes ${ids.length} tokens of it; a stop token is one token, by id or text`,
-    );
-  });
+  return tokenizer.stopTokenIds(tokens.map((token) => (/^[0-9]+$/.test(token) ? Number(token) : token)));
 }
 
 async function loadPolicy(folder: string, { device, dtype }: EvalOptions, signal: AbortSignal): Promise<Policy> {

@@ -2,6 +2,7 @@
 import { InvalidArgumentError } from '../errors.js';
 import type { PolicyLike } from '../policy.js';
 import { encodeAll } from '../tokenizer/prompts.js';
+import { defaultStopTokens } from '../tokenizer/stop-tokens.js';
 import { respond } from './respond.js';
 import { type SetSummary, type SummaryPlan, summarize } from './summary.js';
 import type { EvaluationProgress, EvaluationSet, EvaluationTokenizer, ResponseLine, ResponseRecord } from './types.js';
@@ -148,11 +149,18 @@ export async function measure({ plan, store, ...input }: MeasureInput): Promise<
     set.problems.slice(0, count).map(({ prompt }) => prompt),
   );
   checkContext(policy, set, prompts, plan.maxNewTokens);
+  const stopTokens =
+    plan.stopTokens ??
+    defaultStopTokens(
+      tokenizer,
+      set.problems.map(({ prompt }) => prompt),
+    );
+  const stop = stopTokens === undefined ? {} : { stopTokens };
   for (const phase of ['greedy', 'sample'] as const) {
     const problems = phase === 'greedy' ? plan.greedyProblems : plan.sampledProblems;
     if (problems === 0) continue;
     const samples = phase === 'greedy' ? 1 : plan.samples;
-    const lines = respond({ ...input, ...plan, prompts, phase, problems, samples, records: store.records });
+    const lines = respond({ ...input, ...plan, ...stop, prompts, phase, problems, samples, records: store.records });
     for await (const batch of lines) store.append(batch);
   }
   return summarize(set, store.records, plan);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import lockfile from 'proper-lockfile';
 import { AbortedError, BusyError, InvalidArgumentError, InvalidFileError } from '../errors.js';
 import type { PolicyLike } from '../policy.js';
+import { defaultStopTokens } from '../tokenizer/stop-tokens.js';
 import { type MeasureOptions, type MeasurePlan, measure, measurePlan, memoryStore } from './measure.js';
 import { openResponses } from './response-file.js';
 import { type EvaluationSettings, mergeSettings, readSettings, setFingerprint } from './settings.js';
@@ -79,7 +80,13 @@ export async function evaluateBenchmarks(
       topP: first.topP,
       seed: first.seed,
       maxNewTokens: first.maxNewTokens,
-      stopTokens: stopTokens ?? tokenizer.eosTokenIds,
+      stopTokens:
+        stopTokens ??
+        defaultStopTokens(
+          tokenizer,
+          sets.flatMap(({ problems }) => problems.map(({ prompt }) => prompt)),
+        ) ??
+        [],
       sets: Object.fromEntries(sets.map((set) => [set.name, setFingerprint(set)])),
     };
     const path = join(folder, 'settings.json');

@@ -1,9 +1,10 @@
 /** What an evaluation works on and what it writes down. */
 import type { Problem, RewardInput } from '../tasks/types.js';
 import type { PromptEncoder } from '../tokenizer/prompts.js';
+import type { StoppingTokenizer } from '../tokenizer/stop-tokens.js';
 
 /** What evaluation needs of a tokenizer; `Tokenizer` has it. */
-export interface EvaluationTokenizer extends PromptEncoder {
+export interface EvaluationTokenizer extends PromptEncoder, StoppingTokenizer {
   decode(ids: readonly number[], options?: { skipSpecialTokens?: boolean }): string;
   readonly eosTokenIds: readonly number[];
 }

@@ -1,6 +1,7 @@
 /** A task from files of prompts and answers: JSON lines, JSON or Parquet, of this machine or of the hub. */
 import { InvalidArgumentError, InvalidFileError } from '../errors.js';
 import type { HubOptions } from '../hub/index.js';
+import type { PromptEncoder } from '../tokenizer/prompts.js';
 import { isAnswer, isBlank } from './answers.js';
 import { isChat, type PromptMaker, type PromptOptions, promptMaker } from './data/prompts.js';
 import { readParquet } from './data/read-parquet.js';
@@ -13,9 +14,7 @@ import type { ChatMessage, Problem, RewardFunction, Task } from './types.js';
 import { VERIFIERS, type VerifierName, verifierReward } from './verifiers.js';
 
 /** What counts the tokens of a prompt; `Tokenizer` does. */
-export interface PromptTokenizer {
-  encodePrompt(prompt: string | readonly ChatMessage[]): number[];
-}
+export type PromptTokenizer = PromptEncoder;
 
 export interface DatasetOptions extends PromptOptions {
   /**
@@ -136,12 +135,12 @@ class SplitLoader {
         signal?.throwIfAborted();
         const problem = this.#problem(placed, prefix);
         // In the order of the files the length is known to matter at once, and a limit ends the reading.
-        if (problem === null || (!shuffled && !this.#fits(problem))) continue;
+        if (problem === null || (!shuffled && !(await this.#fits(problem)))) continue;
         problems.push(problem);
         if (!shuffled && problems.length >= limit) return problems;
       }
     }
-    const kept = shuffled ? this.#firstFitting(new Random(shuffleSeed).shuffle(problems), limit) : problems;
+    const kept = shuffled ? await this.#firstFitting(new Random(shuffleSeed).shuffle(problems), limit) : problems;
     if (kept.length === 0) {
       throw new InvalidFileError(`${this.#label}: no problems left for split '${this.#split}': ${this.#why()}`);
     }
@@ -234,20 +233,20 @@ class SplitLoader {
     );
   }
 
-  #fits({ prompt }: Problem): boolean {
+  async #fits({ prompt }: Problem): Promise<boolean> {
     const { maxPromptTokens, tokenizer } = this.#options;
     if (maxPromptTokens === undefined || tokenizer === undefined) return true;
     this.#measured += 1;
-    const fits = tokenizer.encodePrompt(prompt).length <= maxPromptTokens;
+    const fits = (await tokenizer.encodePrompt(prompt)).length <= maxPromptTokens;
     if (!fits) this.#long += 1;
     return fits;
   }
 
-  #firstFitting(problems: readonly Problem[], limit: number): Problem[] {
+  async #firstFitting(problems: readonly Problem[], limit: number): Promise<Problem[]> {
     const kept: Problem[] = [];
     for (const problem of problems) {
       if (kept.length >= limit) break;
-      if (this.#fits(problem)) kept.push(problem);
+      if (await this.#fits(problem)) kept.push(problem);
     }
     return kept;
   }

@@ -117,6 +117,13 @@ export const integers = (value: number[], limits: { min: number }, about: About)
     .default(value)
     .meta(meta(about, `a list of whole numbers, each at least ${limits.min}`));
 
+/** A list of tokens, by id or text. */
+export const stopTokens = (value: (number | string)[], about: About) =>
+  z
+    .array(z.union([z.int().min(0), z.string().min(1)]))
+    .default(value)
+    .meta(meta(about, 'a list of token ids (whole numbers, each at least 0) or texts'));
+
 /** A list of strings. */
 export const strings = (value: string[], about: About) =>
   z.array(z.string()).default(value).meta(meta(about, 'a list of strings'));

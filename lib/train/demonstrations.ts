@@ -13,22 +13,22 @@ export interface TokenizedDemonstration {
 
 /** What tokenizing a demonstration needs. */
 export interface DemonstrationTokenizer {
-  encodePrompt(prompt: string): number[];
-  encode(text: string): number[];
+  encodePrompt(prompt: string): number[] | Promise<number[]>;
+  encode(text: string): number[] | Promise<number[]>;
   readonly eosTokenIds: readonly number[];
 }
 
 /** Ids of a demonstration; with `appendEos` the response ends with an end-of-sequence token. */
-export function tokenizeDemonstration(
+export async function tokenizeDemonstration(
   { prompt, response }: Demonstration,
   tokenizer: DemonstrationTokenizer,
   appendEos: boolean,
-): TokenizedDemonstration {
-  const ids = tokenizer.encode(response);
+): Promise<TokenizedDemonstration> {
+  const ids = await tokenizer.encode(response);
   const [eos] = tokenizer.eosTokenIds;
   const ends = ids.length > 0 && tokenizer.eosTokenIds.includes(ids[ids.length - 1] as number);
   return {
-    prompt: tokenizer.encodePrompt(prompt),
+    prompt: await tokenizer.encodePrompt(prompt),
     response: appendEos && eos !== undefined && !ends ? [...ids, eos] : ids,
   };
 }

@@ -9,6 +9,8 @@ import type { EvaluationSet, EvaluationTokenizer } from '../eval/types.js';
 import type { PolicyLike } from '../policy.js';
 import { PRESET_STYLES } from '../tasks/presets.js';
 import type { Task } from '../tasks/types.js';
+import { encodeAll } from '../tokenizer/prompts.js';
+import { resolveStopTokens } from '../tokenizer/stop-tokens.js';
 import type { TrainConfig } from './config.js';
 import { finiteOnly, type Metrics } from './metrics.js';
 import type { Evaluator } from './trainer.js';
@@ -106,12 +108,12 @@ export function makeEvaluator(
     if (!options.greedy && options.samplesPerPrompt === 0) {
       throw new ConfigError('eval: nothing to measure; set eval.greedy = true or eval.samplesPerPrompt above 0');
     }
-    for (const set of await sets()) checkContext(set, policy, tokenizer, config, maxNewTokens);
+    for (const set of await sets()) await checkContext(set, policy, tokenizer, config, maxNewTokens);
   };
   const evaluate: Evaluator = async () => {
     const metrics: Metrics = {};
     for (const set of await sets()) {
-      const plan = measurePlan(set.problems.length, measureOptions(config, maxNewTokens));
+      const plan = measurePlan(set.problems.length, measureOptions(config, tokenizer, maxNewTokens));
       const store = memoryStore();
       const summary = await measure({
         policy,
@@ -128,7 +130,11 @@ export function makeEvaluator(
   return { evaluate, check };
 }
 
-function measureOptions({ eval: options, run, rollout }: TrainConfig, maxNewTokens: number): MeasureOptions {
+function measureOptions(
+  { eval: options, run, rollout }: TrainConfig,
+  tokenizer: EvaluationTokenizer,
+  maxNewTokens: number,
+): MeasureOptions {
   return {
     greedy: options.greedy,
     samples: options.samplesPerPrompt,
@@ -141,20 +147,25 @@ function measureOptions({ eval: options, run, rollout }: TrainConfig, maxNewToke
     maxNewTokens,
     maxRows: rollout.maxRows,
     cacheTokens: rollout.cacheTokens,
-    ...(rollout.stopTokens.length > 0 ? { stopTokens: rollout.stopTokens } : {}),
+    ...(rollout.stopTokens.length > 0 ? { stopTokens: resolveStopTokens(tokenizer, rollout.stopTokens) } : {}),
   };
 }
 
-function checkContext(
+async function checkContext(
   set: EvaluationSet,
   policy: PolicyLike,
   tokenizer: EvaluationTokenizer,
   config: TrainConfig,
   maxNewTokens: number,
-): void {
+): Promise<void> {
   const context = policy.config.maxPositionEmbeddings;
-  for (const { id, prompt } of set.problems.slice(0, config.eval.maxProblems)) {
-    const length = tokenizer.encodePrompt(prompt).length;
+  const problems = set.problems.slice(0, config.eval.maxProblems);
+  const prompts = await encodeAll(
+    tokenizer,
+    problems.map(({ prompt }) => prompt),
+  );
+  for (const [i, { id }] of problems.entries()) {
+    const length = (prompts[i] as number[]).length;
     if (length + maxNewTokens <= context) continue;
     throw new ConfigError(
       `eval: problem ${id} of "${set.name}" has ${length} tokens; with ${maxNewTokens} new tokens it does not fit ` +

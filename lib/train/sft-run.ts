@@ -47,6 +47,7 @@ export async function loadSft(
           seed: config.run.seed,
         })
       : await Policy.load(path, { ...hub, device });
+  tokenizer.checkVocabulary(policy.config.vocabSize, folder);
   return { policy, tokenizer, demonstrations };
 }
 

@@ -58,12 +58,12 @@ export class SftTrainer implements AsyncIterable<SftStep> {
     }
   }
 
-  #draw(): TokenizedDemonstration {
+  async #draw(): Promise<TokenizedDemonstration> {
     const { demonstrations, tokenizer, config, policy } = this.#options;
     const { value, done } = demonstrations.next();
     if (done)
       throw new ConfigError('the demonstrations ended before run.steps * optimizer.batchSize of them were drawn');
-    const tokens = tokenizeDemonstration(value, tokenizer, config.data.appendEos);
+    const tokens = await tokenizeDemonstration(value, tokenizer, config.data.appendEos);
     const length = tokens.prompt.length + tokens.response.length;
     const context = policy.config.maxPositionEmbeddings;
     if (tokens.prompt.length === 0 || tokens.response.length === 0) {
@@ -82,7 +82,7 @@ export class SftTrainer implements AsyncIterable<SftStep> {
     const { config, policy, signal } = this.#options;
     const { optimizer, run } = config;
     const start = performance.now();
-    const batch = Array.from({ length: optimizer.batchSize }, () => this.#draw());
+    const batch = await Promise.all(Array.from({ length: optimizer.batchSize }, () => this.#draw()));
     const normalizer = normalizerOf(batch.map(({ response }) => response.length));
     const total = new MetricAccumulator();
     for (const part of microBatches(batch, optimizer.microBatchTokens)) {

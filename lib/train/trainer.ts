@@ -16,15 +16,9 @@ import {
   rewardList,
   tryRewards,
 } from '../tasks/rewards.js';
-import type {
-  ChatMessage,
-  NamedReward,
-  PerSampleRewardFunction,
-  Problem,
-  Reward,
-  RewardInput,
-  Task,
-} from '../tasks/types.js';
+import type { NamedReward, PerSampleRewardFunction, Problem, Reward, RewardInput, Task } from '../tasks/types.js';
+import { encodeAll, type PromptEncoder } from '../tokenizer/prompts.js';
+import { defaultStopTokens, resolveStopTokens, type StoppingTokenizer } from '../tokenizer/stop-tokens.js';
 import { Tokenizer } from '../tokenizer.js';
 import { chunk, type LossSample, microBatches, sequenceBatch, splitTokens, tokenBatch } from './batching.js';
 import { checkContext, defineConfig, type TrainConfig, type TrainConfigInput } from './config.js';
@@ -51,13 +45,13 @@ export type TrainablePolicy = Pick<
 export type ReferencePolicy = Pick<PolicyLike, 'forward'>;
 
 /** What the trainer needs of a tokenizer. */
-export interface TrainerTokenizer {
-  /** A prompt's ids, special tokens and chat template included. */
-  encodePrompt(prompt: string | readonly ChatMessage[]): number[];
+export interface TrainerTokenizer extends PromptEncoder, StoppingTokenizer {
   /** Text without special tokens. */
   decode(ids: readonly number[]): string;
   /** Ids that end a response. Default: those of the policy's config. */
   readonly eosTokenIds?: readonly number[];
+  /** Throws where the model has fewer ids than the tokenizer. */
+  checkVocabulary?(modelVocabSize: number): void;
 }
 
 export type TrainerPhase = RolloutPhase | 'reward' | 'reference' | 'update' | 'eval';
@@ -144,7 +138,7 @@ export class Trainer implements AsyncIterable<Iteration> {
   readonly #rewards: readonly AnyReward[];
   readonly #objective: Objective;
   readonly #evaluate: Evaluator | undefined;
-  readonly #stopTokens: readonly number[] | undefined;
+  #stopTokens: readonly number[] | undefined;
   readonly #signal: AbortSignal | undefined;
   readonly #onEvent: ((event: TrainerEvent) => void) | undefined;
   readonly #gate: EntropyGate;
@@ -194,11 +188,16 @@ export class Trainer implements AsyncIterable<Iteration> {
     const { config } = this;
     this.#tokenizer ??= await this.#ownTokenizer();
     const tokenizer = this.#tokenizer;
+    tokenizer.checkVocabulary?.(this.#policy.config.vocabSize);
     const problems = this.#task.splits.train ?? [];
     if (problems.length === 0) {
       throw new ConfigError(`task "${this.#task.name}" has no training prompts; its split "train" is empty`);
     }
-    const all = problems.map((problem) => ({ problem, tokens: tokenizer.encodePrompt(problem.prompt) }));
+    const ids = await encodeAll(
+      tokenizer,
+      problems.map(({ prompt }) => prompt),
+    );
+    const all = problems.map((problem, i) => ({ problem, tokens: ids[i] as number[] }));
     const empty = all.find(({ tokens }) => tokens.length === 0);
     if (empty)
       throw new ConfigError(`task "${this.#task.name}": problem ${empty.problem.id} has a prompt without tokens`);
@@ -211,10 +210,20 @@ export class Trainer implements AsyncIterable<Iteration> {
     const longestPrompt = prompts.reduce((most, { tokens }) => Math.max(most, tokens.length), 0);
     checkContext(config, longestPrompt, this.#policy.config.maxPositionEmbeddings);
     await tryRewards(this.#rewards, (prompts[0] as TrainPrompt).problem, this.#rewardOptions());
+    this.#stopTokens ??= this.#chooseStopTokens(tokenizer, prompts);
     this.#prompts = prompts;
     this.#stream = new PromptStream(prompts.length, config.run.seed);
     this.#preparation = { prompts: prompts.length, tooLong: all.length - prompts.length, longestPrompt };
     return this.#preparation;
+  }
+
+  #chooseStopTokens(tokenizer: TrainerTokenizer, prompts: readonly TrainPrompt[]): number[] | undefined {
+    const { stopTokens } = this.config.rollout;
+    if (stopTokens.length > 0) return resolveStopTokens(tokenizer, stopTokens);
+    return defaultStopTokens(
+      tokenizer,
+      prompts.map(({ problem }) => problem.prompt),
+    );
   }
 
   async #ownTokenizer(): Promise<TrainerTokenizer> {
@@ -343,8 +352,7 @@ export class Trainer implements AsyncIterable<Iteration> {
 
   #rollout(prompts: readonly RolloutPrompt[], iteration: number): Promise<Rollout> {
     const { rollout, unlearn, optimizer, run } = this.config;
-    const own = rollout.stopTokens.length > 0 ? rollout.stopTokens : this.#tokenizer?.eosTokenIds;
-    const stopTokens = this.#stopTokens ?? (own?.length ? own : undefined);
+    const stopTokens = this.#stopTokens;
     return twoStageRollout(this.#policy, prompts, {
       groupSize: rollout.groupSize,
       maxNewTokens: rollout.maxNewTokens,

@@ -1,5 +1,5 @@
 /** [rollout]: sampling. */
-import { integer, integers, number, section } from '../config-file.js';
+import { integer, number, section, stopTokens } from '../config-file.js';
 
 export const rollout = section(
   {
@@ -27,11 +27,9 @@ export const rollout = section(
         doc: 'Tokens that the key-value cache may hold, prompts and responses together; samples wait for room. 0 = as many as there are. Bounds memory only.',
       },
     ),
-    stopTokens: integers(
-      [],
-      { min: 0 },
-      { doc: 'Token ids that end a response. Empty = the end-of-sequence ids of the model folder.' },
-    ),
+    stopTokens: stopTokens([], {
+      doc: 'Tokens that end a response, as ids or texts such as "<|im_end|>". Empty = the end-of-sequence ids of the model folder, and for chats the token that ends a turn in the chat template.',
+    }),
   },
   'Sampling. All of it is from the full distribution: top-p 1, no top-k, as exact ratios need.',
 );
