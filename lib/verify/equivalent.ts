@@ -10,12 +10,15 @@ import { equalRationals, parseDecimal, type Rational } from './rational.js';
 
 export type { Tolerance } from './compare/compare.js';
 
+import { isProse, mayBeProse } from './prose.js';
 import { choiceOf, saysNone, textKey, timeOf } from './text.js';
 
 /** No answer is longer; of a longer text only what it states as its answer is read. */
 const MAX_ANSWER = 2_000;
 /** Of a text beyond this only the end is read. */
 const MAX_TEXT = 100_000;
+/** A comma between the digits of one amount of money: a list has no unit of its own. */
+const DECIMAL_COMMA = /^[-+]?\d+,\d{1,2} *\\(?:\$|euro|pounds)$/;
 const PLAIN_NUMBER = /^([-+]?)(\d+(?:\.\d+)?|\.\d+)$/;
 
 export interface EquivalentOptions {
@@ -158,6 +161,8 @@ function readingsOf(answer: Answer): Node[] {
   if (answer.readings !== null) return answer.readings;
   const { cleaned } = answer;
   const readings: Node[] = [];
+  answer.readings = readings;
+  if (isProse(answer.raw)) return readings;
   const add = (node: Node | null): void => {
     if (node !== null && !readings.some((known) => keyOf(known) === keyOf(node))) readings.push(node);
   };
@@ -165,8 +170,8 @@ function readingsOf(answer: Answer): Node[] {
   add(first);
   if (/\d,\d{3}/.test(cleaned)) add(parseAnswer(cleaned, { commas: 'list' }));
   if (/\d [mgshL]\b/.test(cleaned)) add(parseAnswer(cleaned, { commas: 'thousands', letters: 'units' }));
+  if (DECIMAL_COMMA.test(cleaned)) add(parseAnswer(cleaned.replace(',', '.'), { commas: 'thousands' }));
   if (first !== null && /log(?!_)/.test(cleaned)) add(naturalLogarithms(first));
-  answer.readings = readings;
   return readings;
 }
 
@@ -191,16 +196,7 @@ function compareStated(x: Answer, y: Answer, tolerance: Tolerance): AnswerCompar
 }
 
 function statedAnswer(answer: Answer): Answer | null {
-  if (!isProse(answer.raw)) return null;
+  if (readingsOf(answer).length > 0 || !mayBeProse(answer.raw)) return null;
   const stated = extractAnswer(answer.raw);
   return stated === null || stated === answer.raw ? null : answerOf(stated);
-}
-
-/** Whether a text holds more than an answer: a box, mathematics between words, several words. */
-function isProse(raw: string): boolean {
-  if (/\\(?:boxed|fbox)(?![a-zA-Z])/.test(raw)) return true;
-  const outside = raw.replace(/(\$\$?)[^$]*\1|\\\([^()]*\\\)|\\\[[^[\]]*\\\]/g, ' ');
-  const words = outside.replace(/\\[a-zA-Z]+/g, ' ').match(/[a-zA-Z]{2,}/g) ?? [];
-  if (words.length >= (outside === raw ? 3 : 1)) return true;
-  return /(?:(?!\p{ASCII})\p{L}){2}/u.test(outside);
 }

@@ -7,7 +7,7 @@ export function textKey(cleaned: string): string {
       /\\(?:text[a-z]*|mathrm|mathbf|mathit|mathsf|mbox|operatorname|boxed|fbox|emph|rm|bf|it)(?![a-zA-Z])\s*\*?/g,
       '',
     )
-    .replace(/[{}$"'`]|\\[ ,;:!]|\*\*/g, '');
+    .replace(/[{}$"`]|\\[ ,;:!]|\*\*/g, '');
   const words = plain.trim().replace(/^(?:the|an?) (?=[a-z]{2})/i, '');
   const key = words
     .replace(/(\d)\s+(?=\d)/g, '$1_')

@@ -3,9 +3,9 @@ import type { Unit } from './latex/ast.js';
 import { multiplyRationals, ONE, type Rational } from './rational.js';
 
 interface UnitInfo {
-  /** What it measures; units of one dimension convert into each other. */
-  dimension: string;
-  /** In the dimension's base unit. */
+  /** What it measures, as powers of dimensions; units of the same powers convert into each other. */
+  powers: [dimension: string, power: number][];
+  /** In the dimensions' base units. */
   factor: Rational;
 }
 
@@ -13,7 +13,11 @@ const TABLE = new Map<string, UnitInfo>();
 
 function define(dimension: string, numerator: number, denominator: number, names: string): void {
   const factor = { numerator: BigInt(numerator), denominator: BigInt(denominator) };
-  for (const name of names.split(' ')) TABLE.set(name, { dimension, factor });
+  const powers = dimension.split(' ').map((part): [string, number] => {
+    const [name, power = '1'] = part.split('^') as [string, string?];
+    return [name, Number(power)];
+  });
+  for (const name of names.split(' ')) TABLE.set(name, { powers, factor });
 }
 
 define('length', 1, 1, 'm meter meters metre metres');
@@ -37,14 +41,14 @@ define('time', 86400, 1, 'd day days');
 define('time', 604800, 1, 'week weeks wk wks');
 define('month', 1, 1, 'month months');
 define('month', 12, 1, 'year years yr yrs');
-define('volume', 1, 1, 'l liter liters litre litres');
-define('volume', 1, 1000, 'ml milliliter milliliters millilitre millilitres');
-define('gallon', 1, 1, 'gal gallon gallons');
-define('gallon', 1, 4, 'quart quarts qt');
-define('gallon', 1, 8, 'pint pints pt');
-define('gallon', 1, 16, 'cup cups');
-define('speed', 1609344, 3600000, 'mph');
-define('speed', 1000, 3600, 'kph kmh kmph');
+define('length^3', 1, 1000, 'l liter liters litre litres');
+define('length^3', 1, 1000000, 'ml milliliter milliliters millilitre millilitres');
+define('length^3', 3785411784, 10 ** 12, 'gal gallon gallons');
+define('length^3', 3785411784, 4 * 10 ** 12, 'quart quarts qt');
+define('length^3', 3785411784, 8 * 10 ** 12, 'pint pints pt');
+define('length^3', 3785411784, 16 * 10 ** 12, 'cup cups');
+define('length time^-1', 1609344, 3600000, 'mph');
+define('length time^-1', 1000, 3600, 'kph kmh kmph');
 define('money:dollar', 100, 1, 'dollar dollars usd bucks');
 define('money:dollar', 1, 1, 'cent cents penny pennies');
 define('money:dollar', 5, 1, 'nickel nickels');
@@ -71,7 +75,7 @@ define('pressure', 1, 1, 'pa pascal pascals');
 define('pressure', 101325, 1, 'atm');
 define('substance', 1, 1, 'mol mols mole moles');
 define('k kelvin', 1, 1, 'k kelvin');
-define('acre', 1, 1, 'acre acres');
+define('length^2', 40468564224, 10 ** 7, 'acre acres');
 
 /** Words that say nothing about what is measured. */
 const EMPTY = new Set(
@@ -126,7 +130,8 @@ export function measureOf(unit: Unit): Measure {
     }
     const exponent = power * (pending || 1);
     pending = 0;
-    powers.set(info.dimension, (powers.get(info.dimension) ?? 0) + exponent);
+    for (const [dimension, count] of info.powers)
+      powers.set(dimension, (powers.get(dimension) ?? 0) + count * exponent);
     for (let i = 0; i < Math.min(Math.abs(exponent), 4); i += 1) {
       const step =
         exponent > 0 ? info.factor : { numerator: info.factor.denominator, denominator: info.factor.numerator };

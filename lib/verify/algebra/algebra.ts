@@ -1,6 +1,6 @@
 /**
  * Whether two expressions are equal, or two equations say the same. Different values at one point settle "different"; values
- * that agree at many points are checked again exactly (rational numbers) or to 45 digits before "equal" is said.
+ * that agree at many points are checked again exactly (rational numbers) or to 52 digits before "equal" is said.
  */
 import { keyOf } from '../canonical.js';
 import { call, type FunctionName, type Node } from '../latex/ast.js';

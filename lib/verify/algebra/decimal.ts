@@ -1,4 +1,4 @@
-/** Real numbers with 64 digits, by the decimals of mathjs: what agrees there to 45 digits is taken as equal. */
+/** Real numbers with 64 digits, by the decimals of mathjs: what agrees there to 52 digits is taken as equal. */
 import type { FunctionName } from '../latex/ast.js';
 import { bitLength, integerOf, type Rational } from '../rational.js';
 import type { Arithmetic } from './arithmetic.js';
@@ -56,6 +56,12 @@ function root(x: Decimal, degree: number): Decimal | null {
   return degree === 3 ? finite(x.cbrt()) : finite(x.ln().div(degree).exp());
 }
 
+function freePower(base: Decimal, exponent: Decimal): Decimal | null {
+  if (!base.isPositive() || base.isZero()) return null;
+  const power = base.ln().times(exponent);
+  return small(power) ? finite(power.exp()) : null;
+}
+
 export const DECIMAL: Arithmetic<Decimal> = {
   rational: fromRational,
   constant: (name) => (name === 'pi' ? numbers().pi : name === 'e' ? numbers().e : null),
@@ -68,16 +74,15 @@ export const DECIMAL: Arithmetic<Decimal> = {
       if (base.isZero() && whole <= 0n) return null;
       return whole > -MAX_POWER && whole < MAX_POWER ? finite(base.pow(Number(whole))) : null;
     }
-    if (exponent.denominator > 1000n || exponent.numerator > 10_000n || exponent.numerator < -10_000n) return null;
+    if (exponent.denominator > 1000n || exponent.numerator > 10_000n || exponent.numerator < -10_000n) {
+      const value = fromRational(exponent);
+      return value === null ? null : freePower(base, value);
+    }
     const rooted = root(base, Number(exponent.denominator));
     if (rooted === null || (rooted.isZero() && exponent.numerator < 0n)) return null;
     return finite(rooted.pow(Number(exponent.numerator)));
   },
-  pow(base, exponent) {
-    if (!base.isPositive() || base.isZero()) return null;
-    const power = base.ln().times(exponent);
-    return small(power) ? finite(power.exp()) : null;
-  },
+  pow: freePower,
   call(fn, args) {
     const [x, y] = args;
     if (x === undefined) return null;
@@ -132,7 +137,7 @@ export function agree(x: Decimal, y: Decimal, scale: number): boolean {
   if (difference.isZero()) return true;
   const size = x.abs().gt(y.abs()) ? x.abs() : y.abs();
   return (
-    difference.lte(size.times('1e-45')) ||
-    (Number.isFinite(scale) && difference.lte(new (numbers().Decimal)(scale).times('1e-42')))
+    difference.lte(size.times('1e-52')) ||
+    (Number.isFinite(scale) && difference.lte(new (numbers().Decimal)(scale).times('1e-52')))
   );
 }

@@ -246,6 +246,8 @@ export class Comparison {
   /** A unit on one side only is not asked for; two units must measure the same. */
   private quantities(a: Node, b: Node): Verdict {
     if (a.kind !== 'quantity' || b.kind !== 'quantity') {
+      if ((a.kind === 'percent' && measuresSomething(b)) || (b.kind === 'percent' && measuresSomething(a)))
+        return 'different';
       return a.kind === 'quantity' ? this.same(a.value, b) : this.same(a, (b as Node & { kind: 'quantity' }).value);
     }
     const x = measureOf(a.unit);
@@ -286,6 +288,8 @@ export class Comparison {
     return this.budget.left < 0 || this.pairs < 0;
   }
 }
+
+const measuresSomething = (node: Node): boolean => node.kind === 'quantity' && measureOf(node.unit).dimension !== '';
 
 const worse = (x: Verdict, y: Verdict): Verdict =>
   y === 'equal' ? 'equal' : x === 'undecided' || y === 'undecided' ? 'undecided' : 'different';

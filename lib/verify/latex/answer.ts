@@ -261,10 +261,7 @@ function parseUnit(c: Cursor): Unit {
     } else if (c.isMark('/') && c.isWord(1)) {
       c.at += 1;
       sign = -1;
-    } else if (
-      (c.isMark('.') || c.isMark('-') || c.isCommand('cdot') || c.isMark("'")) &&
-      (c.isWord(1) || c.isMark('.'))
-    ) {
+    } else if ((c.isMark('-') || c.isCommand('cdot') || c.isMark("'")) && (c.isWord(1) || c.isMark('.'))) {
       c.at += 1;
     } else if (c.isMark('{') && c.isMark('}', 1)) c.at += 2;
     else break;
@@ -273,7 +270,6 @@ function parseUnit(c: Cursor): Unit {
 }
 
 function exponentOf(c: Cursor): number {
-  c.take('.');
   if (!c.take('^')) return 1;
   const braces = c.take('{');
   const sign = c.take('-') ? -1 : 1;

@@ -153,7 +153,7 @@ const SPACES =
 /** ASCII text with the same meaning: Unicode digits, symbols and scripts become LaTeX. Linear. */
 export function toAscii(text: string): string {
   if (ASCII.test(text)) return text;
-  return text.replace(MULTIPLE_CHARACTERS, asciiOf);
+  return text.replace(/(\d)\s?([cdkm]?m)(?=[²³])/g, '$1 \\text{$2}').replace(MULTIPLE_CHARACTERS, asciiOf);
 }
 
 function asciiOf(piece: string): string {
@@ -204,7 +204,18 @@ export function cleanLatex(text: string): string {
   }
   if (out.includes('{')) out = out.replace(/(\d)\s*\{\s*,\s*\}\s*(?=\d)/g, '$1');
   if (out.includes('$')) out = dollars(out);
+  if (out.includes('overline')) out = out.replace(REPEATING, repeatingDecimal);
   return trimPunctuation(out);
+}
+
+const REPEATING = /(\d{0,20})\.(\d{0,40})\\overline\s*\{(\d{1,40})\}/g;
+
+/** `0.1\overline{6}` as a fraction. */
+function repeatingDecimal(_all: string, whole: string, fixed: string, repeated: string): string {
+  const shift = 10n ** BigInt(fixed.length);
+  const period = 10n ** BigInt(repeated.length) - 1n;
+  const numerator = BigInt(`${whole}${fixed}` || '0') * period + BigInt(repeated);
+  return `{(${numerator}/${shift * period})}`;
 }
 
 /** Delimiters become spaces; a `$` that closes nothing and stands at a digit is money. */
@@ -219,10 +230,8 @@ function dollars(text: string): string {
 /** Without spaces around it and the punctuation that ends a sentence. */
 function trimPunctuation(text: string): string {
   let end = text.length;
-  while (end > 0 && /[\s.,;:]/.test(text[end - 1] as string)) {
-    // `x > 0\.` ends a sentence, `\,` was a space.
-    end -= 1;
-  }
+  while (end > 0 && /[\s.,;:]/.test(text[end - 1] as string)) end -= 1;
+  if (text.endsWith('\\newline', end)) end -= '\\newline'.length;
   while (end > 0 && text[end - 1] === '\\') end -= 1;
   let begin = 0;
   while (begin < end && /[\s,;:]/.test(text[begin] as string)) begin += 1;

@@ -16,9 +16,14 @@ export class Cursor {
   at = 0;
   /** Open `|`: the next one where an operand has ended closes it. */
   bars = 0;
+  /** `[` closes an interval, as in `]0, 1[`: it opens none. */
+  readonly reversed: boolean;
   private nesting = 0;
 
-  constructor(readonly tokens: Token[]) {}
+  constructor(readonly tokens: Token[]) {
+    const last = tokens.at(-1);
+    this.reversed = last?.kind === 'mark' && last.name === '[';
+  }
 
   get next(): Token | undefined {
     return this.tokens[this.at];

@@ -88,6 +88,9 @@ export function parseTerm(c: Cursor, items: Items): Node {
     else if (startsDivision(c)) left = quotient(left, denominator(c, items));
     else if (c.takeCommand('mod') || c.takeCommand('bmod')) {
       left = { kind: 'call', fn: 'mod', args: [left, signedFactors(c, items)] };
+    } else if (left.kind === 'div' && startsFactor(c)) {
+      // `1/2x`: the number alone was below.
+      left = product(left, parseFactors(c, items));
     } else return left;
   }
 }
@@ -131,7 +134,7 @@ function quotient(numerator: Node, denominator: Node): Node {
 /** Factors side by side. */
 function parseFactors(c: Cursor, items: Items): Node {
   let left = parsePower(c, items);
-  while (startsFactor(c)) {
+  while (left.kind !== 'tuple' && startsFactor(c)) {
     const mixed = mixedNumber(c, left);
     if (mixed !== null) left = mixed;
     else if (c.next?.kind === 'number' && c.peek(-1)?.kind === 'number') return fail();
@@ -154,7 +157,8 @@ export function startsFactor(c: Cursor): boolean {
       return OPENING.has(token.name) || !STOPS.has(token.name);
     case 'mark':
       if (token.name === '|') return c.bars === 0;
-      return token.name === '(' || token.name === '[' || token.name === '{' || token.name === '\\{';
+      if (token.name === '[') return !c.reversed;
+      return token.name === '(' || token.name === '{' || token.name === '\\{';
   }
 }
 
@@ -239,6 +243,9 @@ export function parsePower(c: Cursor, items: Items): Node {
     } else if (c.isMark('\\$') && !numberFollows(c)) {
       c.at += 1;
       base = { kind: 'quantity', value: base, unit: DOLLAR };
+    } else if (c.next?.kind === 'command' && c.next.name in CURRENCIES && !numberFollows(c)) {
+      base = { kind: 'quantity', value: base, unit: CURRENCIES[c.next.name] as Unit };
+      c.at += 1;
     } else return base;
   }
 }

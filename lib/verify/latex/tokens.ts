@@ -92,7 +92,6 @@ const PLAIN_COMMANDS = new Map(
 );
 const PLAIN_NAME =
   /^(?:arcsin|arccos|arctan|sqrt|cbrt|sinh|cosh|tanh|asin|acos|atan|sin|cos|tan|cot|sec|csc|log|ln|exp|pi)(?![a-z])/;
-const WORD_NAMES = new Set('and or if for where when with then'.split(' '));
 const NUMBER = /(?:\d+(?:\.\d+|\.(?![\d.])(?=\s*[/*^)]))?|\.\d+)(?:[eE][+-]?\d{1,5}(?![\d.]))?/y;
 const GROUPED = /\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d])(?!,\s*\d)/y;
 const SPACED = /\d{1,3}(?: \d{3})+(?:\.\d+)?(?!\d| \d)/y;
@@ -143,6 +142,11 @@ class Scanner {
     if (c === '\\') return this.command();
     if ((c >= '0' && c <= '9') || (c === '.' && /\d/.test(this.text[this.at + 1] ?? ''))) return this.number();
     if (/[a-zA-Z]/.test(c)) return this.letters();
+    if (c === '.' && this.tokens.at(-1)?.kind === 'word') {
+      // An abbreviation: `sq. cm`.
+      this.at += 1;
+      return true;
+    }
     const two = this.text.slice(this.at, this.at + 2);
     const three = this.text.slice(this.at, this.at + 3);
     if (three === '...') return this.mark('ldots', 3);
@@ -188,15 +192,16 @@ class Scanner {
     const run = matchAt(RUN, this.text, this.at) as string;
     const previous = this.tokens.at(-1);
     const glued = !this.space && (previous?.kind === 'symbol' || previous?.kind === 'command');
+    const place = { afterOperand: this.endsOperand(), afterSpace: this.space, first: startsItem(previous) };
     const command = PLAIN_COMMANDS.get(run) ?? PLAIN_COMMANDS.get(run.toLowerCase());
-    if (command !== undefined && run.length > 1) {
+    if (command !== undefined && run.length > 1 && !this.isTimeUnit(run)) {
       this.at += run.length;
       this.tokens.push(
         GREEK.has(command) ? this.symbol(command) : { kind: 'command', name: command, space: this.space },
       );
       return true;
     }
-    if (!glued && (isWord(run) || WORD_NAMES.has(run.toLowerCase()))) {
+    if (!glued && isWord(run, place)) {
       this.at += run.length;
       this.tokens.push({ kind: 'word', name: run, space: this.space });
       return true;
@@ -300,10 +305,23 @@ class Scanner {
 
   private endsOperand(): boolean {
     const previous = this.tokens.at(-1);
-    return previous?.kind === 'number' || (previous?.kind === 'mark' && ')}'.includes(previous.name));
+    if (previous?.kind === 'command') return previous.name === 'pi';
+    return (
+      previous?.kind === 'number' ||
+      previous?.kind === 'word' ||
+      (previous?.kind === 'mark' && ')}'.includes(previous.name))
+    );
+  }
+
+  /** `5 sec`, `5 min` with nothing to take the secant or the minimum of. */
+  private isTimeUnit(run: string): boolean {
+    if (!/^(?:sec|min)$/i.test(run) || !this.endsOperand()) return false;
+    return /^\s*(?:$|[.,;)])/.test(this.text.slice(this.at + run.length, this.at + run.length + 3));
   }
 
   private textWords(content: string): void {
+    // `m/s` and `kg m` after a number are units to the letter.
+    const units = this.endsOperand() && /^[a-zA-Z]+(?:\s*[/ ]\s*[a-zA-Z]+)*$/.test(content);
     const pieces = content.match(/[a-zA-Z]+(?:'[a-z]+)?|\d+(?:,\d{3})*(?:\.\d+)?|[^\sa-zA-Z\d]/g) ?? [];
     let space = this.space;
     let from = 0;
@@ -311,7 +329,7 @@ class Scanner {
       const found = content.indexOf(piece, from);
       space = space || found > from;
       from = found + piece.length;
-      if (/^[a-zA-Z]$/.test(piece)) this.tokens.push({ kind: 'symbol', name: piece, space });
+      if (/^[a-zA-Z]$/.test(piece) && !units) this.tokens.push({ kind: 'symbol', name: piece, space });
       else if (/^[a-zA-Z]/.test(piece)) this.tokens.push({ kind: 'word', name: piece, space });
       else if (/^\d/.test(piece)) {
         const digits = piece.replaceAll(',', '');
@@ -345,6 +363,12 @@ const OPERATORS = new Map(
     cis: 'cis',
   }),
 );
+
+/** Whether an item begins after `previous`. */
+function startsItem(previous: Token | undefined): boolean {
+  if (previous === undefined || previous.kind === 'word') return true;
+  return previous.kind === 'mark' && [',', ';', ':', '='].includes(previous.name);
+}
 
 function matchAt(pattern: RegExp, text: string, at: number): string | null {
   pattern.lastIndex = at;
