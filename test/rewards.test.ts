@@ -277,6 +277,20 @@ describe('a module of rewards', () => {
     );
   });
 
+  it('is told when the time is over', async (t) => {
+    const folder = writeFiles(temporaryFolder(t), {
+      'told.mjs':
+        'let told = 0;\n' +
+        'export default (batch, { signal }) => {\n' +
+        '  signal.addEventListener("abort", () => { told += 1; });\n' +
+        '  return batch.map(({ response }) => (response === "wait" ? new Promise(() => {}) : told));\n' +
+        '};\n',
+    });
+    const list = await loadRewardModule(join(folder, 'told.mjs'), { timeoutMs: 50 });
+    assert.deepEqual((await computeRewards(list, inputs('a', 'wait'), task)).rewards, [0, null]);
+    assert.deepEqual((await computeRewards(list, inputs('a'), task)).rewards, [1]);
+  });
+
   it('stops when the run does, though it computes without end', async (t) => {
     const folder = writeFiles(temporaryFolder(t), { 'loop.mjs': 'export default () => { for (;;); };' });
     const list = await loadRewardModule(join(folder, 'loop.mjs'));

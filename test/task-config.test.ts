@@ -1,5 +1,6 @@
 /** [task] and [reward] of a configuration: what they load, and what they refuse. */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -8,6 +9,7 @@ import type { RewardInput, Task } from '../lib/tasks/index.js';
 import { computeRewards } from '../lib/tasks/rewards.js';
 import { loadTrainConfig } from '../lib/train/config.js';
 import { loadTask } from '../lib/train/task.js';
+import { ROOT } from './support/data.js';
 import { temporaryFolder, writeFiles } from './support/files.js';
 
 const fixture = (name: string): string => fileURLToPath(new URL(`../../test/fixtures/tasks/${name}`, import.meta.url));
@@ -98,6 +100,13 @@ describe('[task]', () => {
       (error: Error) => error instanceof InvalidFileError && /x\.jsonl:2: no column "question"/.test(error.message),
     );
   });
+});
+
+it('every configuration of docs/tasks.md is one', (t) => {
+  const page = readFileSync(join(ROOT, 'docs', 'tasks.md'), 'utf8');
+  const blocks = [...page.matchAll(/```toml\n([^`]+)```/g)].map(([, block]) => block as string);
+  assert.ok(blocks.length >= 6);
+  for (const block of blocks) configure(t, block);
 });
 
 describe('[reward]', () => {

@@ -80,7 +80,8 @@ export class RewardThread {
       worker.postMessage({ call, inputs: inputs.map(cloneable) } satisfies RewardRequest);
       const ending = await waiting.ended;
       result.blocked = ending === 'blocked';
-      if (result.blocked) this.end();
+      if (ending === 'blocked') this.end();
+      if (ending === 'idle') worker.postMessage({ abort: call } satisfies RewardRequest);
       return result;
     } catch (error) {
       if (error instanceof AbortedError) this.end();

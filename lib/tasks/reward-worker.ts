@@ -16,7 +16,7 @@ export type RewardOutline = Omit<NamedReward, 'fn'> & { fn: boolean };
 /** What the module exports: a function, a list of rewards, or something else. */
 export type ModuleOutline = { kind: 'function' } | { kind: 'list'; rewards: RewardOutline[] } | { kind: 'other' };
 
-export type RewardRequest = { call: number; inputs: readonly RewardInput[] } | { ping: number };
+export type RewardRequest = { call: number; inputs: readonly RewardInput[] } | { ping: number } | { abort: number };
 
 export type RewardReply =
   | { outline: ModuleOutline }
@@ -54,10 +54,15 @@ function outlineOf(exported: unknown): ModuleOutline {
   return { kind: 'list', rewards };
 }
 
+/** Calls that may still be told that their time is over. */
+const running = new Map<number, AbortController>();
+
 async function serve(fn: NamedReward['fn'], call: number, inputs: readonly RewardInput[]): Promise<void> {
+  const controller = new AbortController();
+  running.set(call, controller);
   try {
     const returned: unknown = await fn(inputs, {
-      signal: new AbortController().signal,
+      signal: controller.signal,
       report: (counts) => reply({ call, counts }),
     });
     if (!Array.isArray(returned) && !ArrayBuffer.isView(returned)) {
@@ -73,6 +78,8 @@ async function serve(fn: NamedReward['fn'], call: number, inputs: readonly Rewar
     );
   } catch (error) {
     reply({ call, error: messageOf(error) });
+  } finally {
+    running.delete(call);
   }
 }
 
@@ -82,6 +89,7 @@ try {
   const own = (Array.isArray(exported) ? exported[index]?.fn : exported) as NamedReward['fn'];
   port?.on('message', (request: RewardRequest) => {
     if ('ping' in request) reply({ pong: request.ping });
+    else if ('abort' in request) running.get(request.abort)?.abort(new Error('the time for this reward is over'));
     else void serve(own, request.call, request.inputs);
   });
   reply({ outline: outlineOf(exported) });
