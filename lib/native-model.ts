@@ -1,11 +1,14 @@
 /** What the addon's model can do: the JavaScript side of native/node/model_binding.cc. */
 import type { PolicyConfig } from './config-json.js';
-import type { ForgetReport, StepReport, TokenStatistics } from './policy-types.js';
+import type { ForgetReport, PolicyMemory, StepReport, TokenStatistics, WeightDType } from './policy-types.js';
 import type { NativeTensor, TensorDevice } from './tensor.js';
 
 /** native/node/model_binding.cc. */
 export interface NativeModel {
   readonly numParameters: number;
+  /** Every parameter, in the order of a checkpoint. */
+  readonly layout: { name: string; shape: number[] }[];
+  memory(): Promise<PolicyMemory>;
   score(ids: Int32Array, lengths: Int32Array, microBatchTokens: number, signal?: AbortSignal): Promise<TokenStatistics>;
   logits(ids: Int32Array, signal?: AbortSignal): Promise<NativeTensor>;
   generate(
@@ -44,8 +47,13 @@ export interface NativeModel {
   gradients(): Promise<[string, NativeTensor][]>;
   parameters(): Promise<[string, NativeTensor][]>;
   clone(): Promise<NativeModel>;
-  save(path: string, signal?: AbortSignal): Promise<void>;
+  save(files: { path: string; names: string[] }[], dtype: WeightDType, signal?: AbortSignal): Promise<void>;
   dispose(): void;
+}
+
+export interface NativeModelOptions {
+  dtype: WeightDType;
+  trainable: boolean;
 }
 
 declare module './native.js' {
@@ -55,7 +63,13 @@ declare module './native.js' {
       paths: string[],
       signal: AbortSignal | undefined,
       device: TensorDevice,
+      options: NativeModelOptions,
     ): Promise<NativeModel>;
-    createModel(config: PolicyConfig, seed: number, device: TensorDevice): Promise<NativeModel>;
+    createModel(
+      config: PolicyConfig,
+      seed: number,
+      device: TensorDevice,
+      options: NativeModelOptions,
+    ): Promise<NativeModel>;
   }
 }

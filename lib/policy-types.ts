@@ -10,11 +10,19 @@ import type { Tensor } from './tensor.js';
 export type Device = 'cpu' | 'cuda' | 'auto';
 
 /** Where the model comes from: {@link HubOptions}. */
+/**
+ * What matrices are kept in. 'bfloat16' halves the memory and its traffic of everything that computes; norms, biases,
+ * activations, sums, gradients, moments and the optimizer's master copy stay float32.
+ */
+export type WeightDType = 'float32' | 'bfloat16';
+
 export interface LoadOptions extends HubOptions {
   /** Default 'cpu'. */
   device?: Device;
-  /** Default 'float32'; files in bfloat16 or float16 are converted. */
-  dtype?: 'float32';
+  /** Type of the weight matrices; default 'float32'. Files in another type are converted. See {@link WeightDType}. */
+  dtype?: WeightDType;
+  /** Default true. false: a reference or a model to evaluate; it holds neither master weights nor gradients. */
+  trainable?: boolean;
 }
 
 export interface GenerateOptions {
@@ -112,7 +120,27 @@ export interface ForgetOptions {
   probeTokens?: number;
   /** Upper bound of tokens (prompt + response) in one micro-batch. Default 2048. */
   microBatchTokens?: number;
+  /**
+   * Type of theta' of a policy in bfloat16. 'same' (default): bfloat16, rounded stochastically, so that small steps
+   * survive on average. 'float32': twice the memory, nothing is rounded away.
+   */
+  rolloutDtype?: 'same' | 'float32';
+  /** Key of the stochastic rounding, with `iteration`. Defaults 0. */
+  seed?: number;
+  iteration?: number;
   signal?: AbortSignal;
+}
+
+/** Bytes that a policy holds on its device, by purpose; 0 where nothing is allocated (yet). Activations not counted. */
+export interface PolicyMemory {
+  /** float32 weights that the optimizer steps; in float32 also what computes. */
+  master: number;
+  /** The copy that computes, where it is not the master: bfloat16 matrices; of a frozen policy all weights. */
+  working: number;
+  gradients: number;
+  moments: number;
+  /** theta'. */
+  rollout: number;
 }
 
 export interface ForgetReport {
@@ -161,7 +189,7 @@ export interface PolicyLike {
   syncRollout(): Promise<void>;
   gradients(): Promise<Map<string, Tensor>>;
   parameters(): Promise<Map<string, Tensor>>;
-  /** A frozen copy of the weights (no optimizer): a reference model. */
+  /** A copy of the weights (no optimizer): a reference model. In bfloat16 it is frozen. */
   clone(): Promise<PolicyLike>;
   save(dir: string, options?: SaveOptions): Promise<void>;
   /** SHA-256 of the master weights, hex. */

@@ -6,7 +6,7 @@ import { DisposedError, InvalidArgumentError, UnsupportedError } from './errors.
 import { modelFolder } from './hub/index.js';
 import { weightFiles } from './model-folder.js';
 import { callNative, loadNative } from './native.js';
-import type { NativeModel } from './native-model.js';
+import type { NativeModel, NativeModelOptions } from './native-model.js';
 import { packBatch, packSequences, temperatureOf, wholeNumber } from './policy-arguments.js';
 import type {
   Device,
@@ -16,10 +16,12 @@ import type {
   Generation,
   LoadOptions,
   PolicyLike,
+  PolicyMemory,
   SequenceBatch,
   StepOptions,
   StepReport,
   TokenStatistics,
+  WeightDType,
 } from './policy-types.js';
 import { describe, type NativeTensor, requireDevice, type Tensor, type TensorDevice, wrapTensor } from './tensor.js';
 
@@ -41,6 +43,10 @@ export class Policy implements PolicyLike {
   /** Where its weights are and where it computes. */
   readonly device: TensorDevice;
   readonly numParameters: number;
+  /** What its matrices are kept in. */
+  readonly dtype: WeightDType;
+  /** false: it can be scored and sampled, not trained. */
+  readonly trainable: boolean;
   #model: NativeModel | null;
   /** config.json as it was read, written back by save(). */
   readonly #raw: Record<string, unknown>;
@@ -53,7 +59,10 @@ export class Policy implements PolicyLike {
     config: PolicyConfig,
     raw: Record<string, unknown>,
     source: string | null,
+    { dtype, trainable }: NativeModelOptions,
   ) {
+    this.dtype = dtype;
+    this.trainable = trainable;
     this.#model = model;
     this.device = device;
     this.config = config;
@@ -64,7 +73,7 @@ export class Policy implements PolicyLike {
 
   /**
    * Loads a model in Hugging Face layout: config.json and model.safetensors, or shards with
-   * model.safetensors.index.json. float32, bfloat16 and float16 files become float32.
+   * model.safetensors.index.json. float32, bfloat16 and float16 files become `dtype`.
    *
    * @param model - a folder, or `owner/name` on the Hugging Face hub, which is downloaded into the cache where it is
    *   not there yet (docs/models.md). A folder that exists wins; `./name` is never the hub.
@@ -72,15 +81,13 @@ export class Policy implements PolicyLike {
    *   architecture, option, device or dtype this build does not have; HubError where a download fails.
    */
   static async load(model: string, options: LoadOptions = {}): Promise<Policy> {
-    if (options.dtype !== undefined && options.dtype !== 'float32') {
-      throw new UnsupportedError(`dtype "${options.dtype}" is not supported yet; use "float32"`);
-    }
+    const kind = modelOptions(options);
     const device = requireDevice(options.device);
     const dir = await modelFolder(model, options);
     const { config, raw } = await readConfig(dir);
     const paths = await weightFiles(dir);
-    const native = await callNative(() => loadNative().loadModel(config, paths, options.signal, device));
-    return new Policy(native, device, config, raw, dir);
+    const native = await callNative(() => loadNative().loadModel(config, paths, options.signal, device, kind));
+    return new Policy(native, device, config, raw, dir, kind);
   }
 
   /**
@@ -91,13 +98,14 @@ export class Policy implements PolicyLike {
    */
   static async create(
     configJson: Record<string, unknown>,
-    options: { seed?: number; companions?: string; device?: Device } = {},
+    options: { seed?: number; companions?: string; device?: Device; dtype?: WeightDType; trainable?: boolean } = {},
   ): Promise<Policy> {
+    const kind = modelOptions(options);
     const device = requireDevice(options.device);
     const config = normalizeConfig(configJson, 'configJson');
     const seed = wholeNumber(options.seed ?? 0, 'seed', 0);
-    const model = await callNative(() => loadNative().createModel(config, seed, device));
-    return new Policy(model, device, config, configJson, options.companions ?? null);
+    const model = await callNative(() => loadNative().createModel(config, seed, device, kind));
+    return new Policy(model, device, config, configJson, options.companions ?? null, kind);
   }
 
   /** The model folder it was loaded from (or made with, `companions`): where its tokenizer is. null if there is none. */
@@ -304,6 +312,9 @@ export class Policy implements PolicyLike {
           temperature: temperatureOf(options.temperature, false),
           probeTokens: wholeNumber(options.probeTokens ?? 256, 'probeTokens', 0),
           microBatchTokens: wholeNumber(options.microBatchTokens ?? 2048, 'microBatchTokens', 1),
+          rolloutDtype: options.rolloutDtype === 'float32' ? 'float32' : this.dtype,
+          seed: wholeNumber(options.seed ?? 0, 'seed', 0),
+          iteration: wholeNumber(options.iteration ?? 0, 'iteration', 0),
         },
         options.signal,
       ),
@@ -322,17 +333,31 @@ export class Policy implements PolicyLike {
     return named(await callNative(() => native.gradients()));
   }
 
-  /** Copies of the weights by Hugging Face parameter name. A tied head is not listed twice. */
+  /**
+   * Copies of the weights by Hugging Face parameter name, in float32: of the master copy, or of what a frozen policy
+   * has. A tied head is not listed twice.
+   */
   async parameters(): Promise<Map<string, Tensor>> {
     const native = this.#native;
     return named(await callNative(() => native.parameters()));
   }
 
-  /** A copy of the weights alone (no gradients, no optimizer state): a reference model. */
+  /** What it holds on its device. */
+  async memory(): Promise<PolicyMemory> {
+    const native = this.#native;
+    return callNative(() => native.memory());
+  }
+
+  /**
+   * A copy of the weights alone (no gradients, no optimizer state): a reference model. That of a policy in bfloat16 is
+   * frozen; that of one in float32 can be trained if its original can.
+   */
   async clone(): Promise<Policy> {
     const native = this.#native;
     const model = await callNative(() => native.clone());
-    return new Policy(model, this.device, this.config, this.#raw, this.#source);
+    const { dtype } = this;
+    const trainable = this.trainable && dtype === 'float32';
+    return new Policy(model, this.device, this.config, this.#raw, this.#source, { dtype, trainable });
   }
 
   /**
@@ -344,21 +369,20 @@ export class Policy implements PolicyLike {
    */
   async save(dir: string, options: SaveOptions = {}): Promise<void> {
     const native = this.#native;
-    if (options.dtype === 'bfloat16') throw new UnsupportedError('this build saves in float32 only');
     await writeCheckpoint(
       dir,
       {
-        layout: [{ name: '', shape: [this.numParameters] }],
-        write: ([file]) => callNative(() => native.save(file?.path ?? '', options.signal)),
+        layout: native.layout,
+        write: (files, dtype, signal) => callNative(() => native.save(files, dtype, signal)),
         config: this.config,
         raw: this.#raw,
         companions: this.#source,
       },
-      { ...options, maxShardBytes: Number.POSITIVE_INFINITY },
+      options,
     );
   }
 
-  /** SHA-256 of the master weights, hex: equal for equal bytes. */
+  /** SHA-256 of the master weights (of a frozen policy: of its weights, widened), hex: equal for equal bytes. */
   async hash(): Promise<string> {
     const hash = createHash('sha256');
     for (const [name, tensor] of await this.parameters()) {
@@ -378,6 +402,13 @@ export class Policy implements PolicyLike {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+function modelOptions({ dtype = 'float32', trainable = true }: { dtype?: WeightDType; trainable?: boolean }) {
+  if (dtype !== 'float32' && dtype !== 'bfloat16') {
+    throw new UnsupportedError(`dtype ${JSON.stringify(dtype)} is not supported; use "float32" or "bfloat16"`);
+  }
+  return { dtype, trainable };
 }
 
 function named(list: [string, NativeTensor][]): Map<string, Tensor> {

@@ -29,6 +29,8 @@ export interface UnlearnOptions {
   normalize?: 'none' | 'gradNorm';
   /** Default 256. */
   probeTokens?: number;
+  /** Type of theta' of a policy in bfloat16; default 'same'. */
+  rolloutDtype?: 'same' | 'float32';
   microBatchTokens?: number;
 }
 
@@ -237,6 +239,9 @@ export async function twoStageRollout(
               normalize: unlearn.normalize ?? 'none',
               temperature,
               probeTokens: unlearn.probeTokens ?? 256,
+              rolloutDtype: unlearn.rolloutDtype ?? 'same',
+              seed: options.seed ?? 0,
+              iteration: options.iteration ?? 0,
               ...(unlearn.microBatchTokens === undefined ? {} : { microBatchTokens: unlearn.microBatchTokens }),
               ...(signal === undefined ? {} : { signal }),
             },

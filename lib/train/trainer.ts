@@ -370,6 +370,7 @@ export class Trainer implements AsyncIterable<Iteration> {
             clampGrad: unlearn.clampGrad,
             normalize: unlearn.normalize,
             probeTokens: unlearn.probeTokens,
+            rolloutDtype: unlearn.rolloutDtype,
             microBatchTokens: optimizer.microBatchTokens,
           }
         : null,

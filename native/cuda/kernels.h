@@ -105,7 +105,10 @@ void swiglu_backward(const Context& context, const float* gate_up, const float* 
                      float* d_gate_up);
 void rope(const Context& context, float* x, int64_t ld, int64_t heads, int64_t head_dim, const int32_t* positions,
           int64_t tokens, const float* cosine, const float* sine, bool inverse);
-void embed(const Context& context, const float* table, const int32_t* ids, int64_t tokens, int64_t dim, float* out);
+void embed(const Context& context, const void* table, DType dtype, const int32_t* ids, int64_t tokens, int64_t dim,
+           float* out);
+/// Between float32 and bfloat16, to nearest even.
+void cast(const Context& context, const void* from, DType from_dtype, void* to, DType to_dtype, int64_t n);
 /// `ids` on the HOST: tokens are grouped by id there, so that every row of d_table is summed in token order by one
 /// block.
 void embed_backward(const Context& context, const float* d_out, const int32_t* ids, int64_t tokens, int64_t dim,

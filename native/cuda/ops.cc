@@ -80,14 +80,20 @@ class CudaOps final : public Ops {
                    {const_cast<float*>(b), DType::Float32, ldb}, beta, {c, DType::Float32, ldc});
   }
   void linear(const float* x, const WeightMatrix& w, int64_t rows, float* y) override {
-    gemm(Op::None, Op::Transpose, rows, w.out, w.in, 1, x, w.in, floats(w), w.in, 0, y, w.out);
+    at::Tensor memory;
+    const Matrix weight = matrix(w), in = rounded(x, rows, w.in, w.dtype, memory);
+    runtime_->gemm(Op::None, Op::Transpose, rows, w.out, w.in, 1, in, weight, 0, {y, DType::Float32, w.out});
   }
   void linear_input_grad(const float* dy, const WeightMatrix& w, int64_t rows, float* dx) override {
-    gemm(Op::None, Op::None, rows, w.in, w.out, 1, dy, w.out, floats(w), w.in, 0, dx, w.in);
+    at::Tensor memory;
+    const Matrix weight = matrix(w), in = rounded(dy, rows, w.out, w.dtype, memory);
+    runtime_->gemm(Op::None, Op::None, rows, w.in, w.out, 1, in, weight, 0, {dx, DType::Float32, w.in});
   }
-  void linear_weight_grad(const float* dy, const float* x, DType, int64_t rows, int64_t out, int64_t in,
+  void linear_weight_grad(const float* dy, const float* x, DType dtype, int64_t rows, int64_t out, int64_t in,
                           float* dw) override {
-    gemm(Op::Transpose, Op::None, out, in, rows, 1, dy, out, x, in, 1, dw, in);
+    at::Tensor dy_memory, x_memory;
+    const Matrix left = rounded(dy, rows, out, dtype, dy_memory), right = rounded(x, rows, in, dtype, x_memory);
+    runtime_->gemm(Op::Transpose, Op::None, out, in, rows, 1, left, right, 1, {dw, DType::Float32, in});
   }
   void rms_norm(const float* x, const float* weight, float eps, const NormShape& shape, int64_t tokens, float* y,
                 float* inv) override {
@@ -109,7 +115,7 @@ class CudaOps final : public Ops {
     launch([&] { cuda::rope(context_, x, ld, heads, head_dim, positions, tokens, cosine, sine, inverse); });
   }
   void embed(const WeightMatrix& table, const int32_t* ids, int64_t tokens, float* out) override {
-    launch([&] { cuda::embed(context_, floats(table), ids, tokens, table.in, out); });
+    launch([&] { cuda::embed(context_, table.data, table.dtype, ids, tokens, table.in, out); });
   }
   void embed_backward(const float* d_out, const int32_t* host_ids, int64_t tokens, int64_t dim,
                       float* d_table) override {
@@ -123,6 +129,9 @@ class CudaOps final : public Ops {
   }
   void add(const float* x, int64_t n, float* y) override {
     launch([&] { cuda::add(context_, x, n, y); });
+  }
+  void cast(const void* from, DType from_dtype, void* to, DType to_dtype, int64_t n) override {
+    launch([&] { cuda::cast(context_, from, from_dtype, to, to_dtype, n); });
   }
   void gather_rows(const float* x, const int64_t* rows, int64_t count, int64_t dim, float* out) override {
     launch([&] { cuda::gather_rows(context_, x, rows, count, dim, out); });
@@ -164,8 +173,10 @@ class CudaOps final : public Ops {
     launch([&] { cuda::token_grad(context_, in, targets, a, b, temperature, logits, bad_row); });
   }
 
-  void linear_token_stats(const LinearHead& head, const int64_t* targets, float temperature, float* logprob,
+  void linear_token_stats(const LinearHead& mixed, const int64_t* targets, float temperature, float* logprob,
                           float* entropy, float* one_minus_p, const CancelToken* cancel) override {
+    at::Tensor hidden_memory;
+    const LinearHead head = uniform(mixed, hidden_memory);
     const int64_t chunk = chunk_rows(head.rows, head.vocab), stride = logits_stride(head.vocab);
     const at::Tensor memory = runtime_->empty({chunk * stride}, DType::Float32);
     const auto from = [](auto* values, int64_t row) { return values ? values + row : nullptr; };
@@ -312,8 +323,10 @@ class CudaOps final : public Ops {
   /// d_hidden (overwritten) and d_head (added to) of the active rows, chunk by chunk: logits, `gradient` in their
   /// place, two products. gradient(z, y, first, dz) is called for active rows [first, first + z.rows).
   template <class Gradient>
-  void active_grad(const LinearHead& head, const int64_t* targets, const Active& active, float* d_hidden, float* d_head,
-                   const CancelToken* cancel, Gradient gradient) {
+  void active_grad(const LinearHead& mixed, const int64_t* targets, const Active& active, float* d_hidden,
+                   float* d_head, const CancelToken* cancel, Gradient gradient) {
+    at::Tensor hidden_memory;
+    const LinearHead head = uniform(mixed, hidden_memory);
     const int64_t count = active.count(), dim = head.dim, vocab = head.vocab;
     const auto width = static_cast<int64_t>(size_of(head.dtype));
     constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
@@ -358,9 +371,22 @@ class CudaOps final : public Ops {
     }
   }
 
-  static const float* floats(const WeightMatrix& w) {
-    check(w.dtype == DType::Float32, ErrorCode::Unsupported, "weights in bfloat16 are not supported yet");
-    return static_cast<const float*>(w.data);
+  static Matrix matrix(const WeightMatrix& w) { return {const_cast<void*>(w.data), w.dtype, w.in}; }
+
+  /// x [rows, cols] in the dtype that a product wants: itself, or a rounded copy in `memory`.
+  Matrix rounded(const float* x, int64_t rows, int64_t cols, DType dtype, at::Tensor& memory) {
+    if (dtype == DType::Float32) return {const_cast<float*>(x), dtype, cols};
+    memory = runtime_->empty({rows, cols}, dtype);
+    cast(x, DType::Float32, memory.data_ptr(), dtype, rows * cols);
+    return {memory.data_ptr(), dtype, cols};
+  }
+
+  /// The head with hidden states of its own dtype, those in `memory` where they have to be rounded.
+  LinearHead uniform(LinearHead head, at::Tensor& memory) {
+    if (head.hidden_dtype == head.dtype) return head;
+    head.hidden = rounded(static_cast<const float*>(head.hidden), head.rows, head.dim, head.dtype, memory).data;
+    head.hidden_dtype = head.dtype;
+    return head;
   }
 
   template <class Body>

@@ -88,10 +88,10 @@ class CpuOps final : public Ops {
     eepo::gemm(op_a, op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   }
   void linear(const float* x, const WeightMatrix& w, int64_t rows, float* y) override {
-    eepo::gemm(Op::None, Op::Transpose, rows, w.out, w.in, 1, x, w.in, floats(w), w.in, 0, y, w.out);
+    eepo::gemm(Op::None, Op::Transpose, rows, w.out, w.in, 1, x, w.in, {w.data, w.dtype}, w.in, 0, y, w.out);
   }
   void linear_input_grad(const float* dy, const WeightMatrix& w, int64_t rows, float* dx) override {
-    eepo::gemm(Op::None, Op::None, rows, w.in, w.out, 1, dy, w.out, floats(w), w.in, 0, dx, w.in);
+    eepo::gemm(Op::None, Op::None, rows, w.in, w.out, 1, dy, w.out, {w.data, w.dtype}, w.in, 0, dx, w.in);
   }
   void linear_weight_grad(const float* dy, const float* x, DType, int64_t rows, int64_t out, int64_t in,
                           float* dw) override {
@@ -117,7 +117,7 @@ class CpuOps final : public Ops {
     eepo::rope(x, ld, heads, head_dim, positions, tokens, cosine, sine, inverse);
   }
   void embed(const WeightMatrix& table, const int32_t* ids, int64_t tokens, float* out) override {
-    eepo::embed(floats(table), ids, tokens, table.in, out);
+    eepo::embed(table.data, table.dtype, ids, tokens, table.in, out);
   }
   void embed_backward(const float* d_out, const int32_t* host_ids, int64_t tokens, int64_t dim,
                       float* d_table) override {
@@ -130,6 +130,9 @@ class CpuOps final : public Ops {
     eepo::bias_backward(dx, rows, cols, dbias);
   }
   void add(const float* x, int64_t n, float* y) override { eepo::add(x, n, y); }
+  void cast(const void* from, DType from_dtype, void* to, DType to_dtype, int64_t n) override {
+    eepo::ascend({{from, from_dtype, nullptr, DType::Float32, to, to_dtype, n}}, 0, Rounding::Nearest, 0);
+  }
   void gather_rows(const float* x, const int64_t* rows, int64_t count, int64_t dim, float* out) override {
     for (int64_t r = 0; r < count; ++r)
       copy(out + r * dim, x + rows[r] * dim, dim * static_cast<int64_t>(sizeof(float)));
@@ -169,15 +172,13 @@ class CpuOps final : public Ops {
   }
   void linear_token_stats(const LinearHead& head, const int64_t* targets, float temperature, float* logprob,
                           float* entropy, float* one_minus_p, const CancelToken* cancel) override {
-    require_float(head);
-    eepo::linear_token_stats(static_cast<const float*>(head.hidden), static_cast<const float*>(head.head), head.rows,
-                             head.dim, head.vocab, targets, temperature, logprob, entropy, one_minus_p, cancel);
+    eepo::linear_token_stats(static_cast<const float*>(head.hidden), checked(head), head.rows, head.dim, head.vocab,
+                             targets, temperature, logprob, entropy, one_minus_p, cancel);
   }
   void linear_token_grad(const LinearHead& head, const int64_t* targets, const float* host_a, const float* host_b,
                          float temperature, float* d_hidden, float* d_head, const CancelToken* cancel) override {
-    require_float(head);
-    eepo::linear_token_grad(static_cast<const float*>(head.hidden), static_cast<const float*>(head.head), head.rows,
-                            head.dim, head.vocab, targets, host_a, host_b, temperature, d_hidden, d_head, cancel);
+    eepo::linear_token_grad(static_cast<const float*>(head.hidden), checked(head), head.rows, head.dim, head.vocab,
+                            targets, host_a, host_b, temperature, d_hidden, d_head, cancel);
   }
   void complementary_grad(const MutableLogitsView& logits, const int64_t* targets, const ComplementaryRows& rows,
                           float temperature, int64_t* bad_row) override {
@@ -188,10 +189,9 @@ class CpuOps final : public Ops {
                                  const ComplementaryOptions& options, float temperature, float* host_logprob,
                                  float* host_one_minus_p, float* d_hidden, float* d_head,
                                  const CancelToken* cancel) override {
-    require_float(head);
-    eepo::linear_complementary_grad(static_cast<const float*>(head.hidden), static_cast<const float*>(head.head),
-                                    head.rows, head.dim, head.vocab, targets, host_weight, options, temperature,
-                                    host_logprob, host_one_minus_p, d_hidden, d_head, cancel);
+    eepo::linear_complementary_grad(static_cast<const float*>(head.hidden), checked(head), head.rows, head.dim,
+                                    head.vocab, targets, host_weight, options, temperature, host_logprob,
+                                    host_one_minus_p, d_hidden, d_head, cancel);
   }
   ComplementaryResult complementary_loss(const float* logprob, const float* entropy, const float* one_minus_p,
                                          const int64_t* offsets, int64_t sequences, int64_t /*tokens*/,
@@ -216,12 +216,10 @@ class CpuOps final : public Ops {
   const void* stage_bytes(const void* host, int64_t, at::Tensor&) override { return host; }
 
  private:
-  static const float* floats(const WeightMatrix& w) {
-    check(w.dtype == DType::Float32, ErrorCode::Unsupported, "weights in bfloat16 are not supported yet");
-    return static_cast<const float*>(w.data);
-  }
-  static void require_float(const LinearHead& head) {
-    check(head.dtype == DType::Float32, ErrorCode::Unsupported, "the CPU's head works in float32: convert it first");
+  static GemmB checked(const LinearHead& head) {
+    check(head.hidden_dtype == DType::Float32 && head.dtype != DType::Float16, ErrorCode::Unsupported,
+          "the CPU's head works on float32 hidden states and a float32 or bfloat16 head: convert them first");
+    return {head.head, head.dtype};
   }
 };
 

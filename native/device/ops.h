@@ -43,12 +43,14 @@ struct WeightMatrix {
   int64_t out, in;
 };
 
-/// hidden [rows, dim] and head [vocab, dim] of one dtype; dense.
+/// hidden [rows, dim] and head [vocab, dim]; dense. Hidden states are of the head's dtype, or float32 with a head in
+/// bfloat16: then the CPU widens the head, and the GPU rounds them.
 struct LinearHead {
   const void* hidden;
   const void* head;
   DType dtype;
   int64_t rows, dim, vocab;
+  DType hidden_dtype = dtype;
 };
 
 struct DeviceInfo {
@@ -132,6 +134,8 @@ class Ops {
   virtual void add_bias(float* x, const float* bias, int64_t rows, int64_t cols) = 0;
   virtual void bias_backward(const float* dx, int64_t rows, int64_t cols, float* dbias) = 0;
   virtual void add(const float* x, int64_t n, float* y) = 0;
+  /// Between float32 and bfloat16, rounding to nearest even.
+  virtual void cast(const void* from, DType from_dtype, void* to, DType to_dtype, int64_t n) = 0;
   /// out[r] = x[rows[r]]
   virtual void gather_rows(const float* x, const int64_t* rows, int64_t count, int64_t dim, float* out) = 0;
   /// x[rows[r]] += d_out[r]; rows are distinct.

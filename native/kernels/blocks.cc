@@ -85,9 +85,17 @@ void rope(float* x, int64_t ld, int64_t heads, int64_t head_dim, const int32_t* 
   });
 }
 
-void embed(const float* table, const int32_t* ids, int64_t tokens, int64_t dim, float* out) {
+void embed(const void* table, DType dtype, const int32_t* ids, int64_t tokens, int64_t dim, float* out) {
   for_rows(tokens, dim, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) std::memcpy(out + t * dim, table + ids[t] * dim, dim * sizeof(float));
+    for (int64_t t = begin; t < end; ++t) {
+      float* to = out + t * dim;
+      if (dtype == DType::Float32) {
+        std::memcpy(to, static_cast<const float*>(table) + ids[t] * dim, dim * sizeof(float));
+      } else {
+        const uint16_t* from = static_cast<const uint16_t*>(table) + ids[t] * dim;
+        for (int64_t i = 0; i < dim; ++i) to[i] = bf16_to_float(from[i]);
+      }
+    }
   });
 }
 

@@ -71,13 +71,29 @@ __global__ __launch_bounds__(kStripThreads) void rope_kernel(Strips strips, floa
   store_pack<V>(second, b);
 }
 
-// out[t] = from[index[t]]
-template <int V, class Index>
-__global__ __launch_bounds__(kStripThreads) void gather_kernel(Strips strips, const float* from, const Index* index,
-                                                               int64_t dim, float* out) {
+// out[row of strips] = from[index[row]], converted; the same row where `index` is null.
+template <int V, class From, class To, class Index>
+__global__ __launch_bounds__(kStripThreads) void gather_kernel(Strips strips, const From* from, const Index* index,
+                                                               int64_t dim, To* out) {
   int64_t t, i;
   if (!strips.mine(t, i)) return;
-  store_pack<V>(out + t * dim + i * V, load_pack<V>(from + static_cast<int64_t>(index[t]) * dim + i * V));
+  const int64_t row = index ? static_cast<int64_t>(index[t]) : t;
+  const auto x = *reinterpret_cast<const Pack<From, V>*>(from + row * dim + i * V);
+  Pack<To, V> y;
+#pragma unroll
+  for (int e = 0; e < V; ++e) y.at[e] = from_float<To>(to_float(x.at[e]));
+  *reinterpret_cast<Pack<To, V>*>(out + t * dim + i * V) = y;
+}
+
+template <class From, class To, class Index>
+void gather(const Context& context, const From* from, const Index* index, int64_t rows, int64_t dim, To* out) {
+  if (rows * dim == 0) return;
+  with_width(dim % 4 == 0 && aligned16(from, out), [&](auto v) {
+    constexpr int V = decltype(v)::value;
+    const Strips strips(rows, dim / V);
+    EEPO_LAUNCH((gather_kernel<V, From, To, Index>), strips.blocks(), kStripThreads, 0, context.stream, strips, from,
+                index, dim, out);
+  });
 }
 
 // y[row of t] += x[t]: row t itself where `index` is null.
@@ -187,14 +203,20 @@ void rope(const Context& context, float* x, int64_t ld, int64_t heads, int64_t h
   });
 }
 
-void embed(const Context& context, const float* table, const int32_t* ids, int64_t tokens, int64_t dim, float* out) {
-  if (tokens * dim == 0) return;
-  with_width(dim % 4 == 0 && aligned16(table, out), [&](auto v) {
-    constexpr int V = decltype(v)::value;
-    const Strips strips(tokens, dim / V);
-    EEPO_LAUNCH((gather_kernel<V, int32_t>), strips.blocks(), kStripThreads, 0, context.stream, strips, table, ids, dim,
-                out);
-  });
+void embed(const Context& context, const void* table, DType dtype, const int32_t* ids, int64_t tokens, int64_t dim,
+           float* out) {
+  if (dtype == DType::Float32)
+    gather(context, static_cast<const float*>(table), ids, tokens, dim, out);
+  else
+    gather(context, static_cast<const BFloat16*>(table), ids, tokens, dim, out);
+}
+
+void cast(const Context& context, const void* from, DType from_dtype, void* to, DType to_dtype, int64_t n) {
+  constexpr const int32_t* kInPlace = nullptr;
+  if (from_dtype == DType::Float32 && to_dtype == DType::BFloat16)
+    gather(context, static_cast<const float*>(from), kInPlace, 1, n, static_cast<BFloat16*>(to));
+  else if (from_dtype == DType::BFloat16 && to_dtype == DType::Float32)
+    gather(context, static_cast<const BFloat16*>(from), kInPlace, 1, n, static_cast<float*>(to));
 }
 
 void embed_backward(const Context& context, const float* d_out, const int32_t* ids, int64_t tokens, int64_t dim,
@@ -243,13 +265,7 @@ void add(const Context& context, const float* x, int64_t n, float* y) {
 }
 
 void gather_rows(const Context& context, const float* x, const int64_t* rows, int64_t count, int64_t dim, float* out) {
-  if (count * dim == 0) return;
-  with_width(dim % 4 == 0 && aligned16(x, out), [&](auto v) {
-    constexpr int V = decltype(v)::value;
-    const Strips strips(count, dim / V);
-    EEPO_LAUNCH((gather_kernel<V, int64_t>), strips.blocks(), kStripThreads, 0, context.stream, strips, x, rows, dim,
-                out);
-  });
+  gather(context, x, rows, count, dim, out);
 }
 
 void scatter_add_rows(const Context& context, const float* d_out, const int64_t* rows, int64_t count, int64_t dim,

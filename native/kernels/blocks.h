@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/dtype.h"
 #include "kernels/blocks_isa.h"
 
 namespace eepo {
@@ -27,8 +28,9 @@ void swiglu_backward(const float* gate_up, const float* d_out, int64_t width, in
 void rope(float* x, int64_t ld, int64_t heads, int64_t head_dim, const int32_t* positions, int64_t tokens,
           const float* cosine, const float* sine, bool inverse);
 
-/// out[t] = table[ids[t]]; and its gradient, d_table[ids[t]] += d_out[t] in token order.
-void embed(const float* table, const int32_t* ids, int64_t tokens, int64_t dim, float* out);
+/// out[t] = table[ids[t]], of a float32 or bfloat16 table; and its gradient, d_table[ids[t]] += d_out[t] in token
+/// order.
+void embed(const void* table, DType dtype, const int32_t* ids, int64_t tokens, int64_t dim, float* out);
 void embed_backward(const float* d_out, const int32_t* ids, int64_t tokens, int64_t dim, float* d_table);
 
 /// Every row += bias; and dbias += sum of rows.

@@ -42,10 +42,12 @@ float* thread_scratch() {
   return scratch.get();
 }
 
-GemmTile whole(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
-               const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
+GemmTile whole(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda, GemmB b,
+               int64_t ldb, float beta, float* c, int64_t ldc) {
   const bool ta = op_a == Op::Transpose, tb = op_b == Op::Transpose;
-  return {a, ta ? 1 : lda, ta ? lda : 1, b, tb ? 1 : ldb, tb ? ldb : 1, c, ldc, 0, m, 0, n, k, alpha, beta};
+  return {
+      a, ta ? 1 : lda, ta ? lda : 1, b.data, b.dtype == DType::BFloat16, tb ? 1 : ldb, tb ? ldb : 1, c, ldc, 0, m, 0, n,
+      k, alpha,        beta};
 }
 
 // Below this many multiply-adds waking the team costs more than it saves.
@@ -54,8 +56,8 @@ constexpr int64_t kTileCols = 128;
 
 }  // namespace
 
-void gemm_serial(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
-                 const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
+void gemm_serial(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda, GemmB b,
+                 int64_t ldb, float beta, float* c, int64_t ldc) {
   if (m <= 0 || n <= 0) return;
   GemmTile tile = whole(op_a, op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   for (int64_t row = 0; row < m; row += kGemmTileRows) {
@@ -65,7 +67,7 @@ void gemm_serial(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha,
   }
 }
 
-void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda, const float* b,
+void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda, GemmB b,
           int64_t ldb, float beta, float* c, int64_t ldc) {
   if (m <= 0 || n <= 0) return;
   const int threads = omp_in_parallel() ? 1 : omp_get_max_threads();

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -73,52 +74,97 @@ constexpr auto tile_table(std::integer_sequence<int, R...>) {
   return std::array<TileFn<NV>, sizeof...(R)>{&tile<R + 1, NV>...};
 }
 
-// out[i][0..3] = rows s0[i] ... s3[i], i = 0 ... 3
-inline void transpose4(const float* s0, const float* s1, const float* s2, const float* s3, float* out, int64_t ld) {
-  QuarterVec r0, r1, r2, r3;
-  std::memcpy(&r0, s0, 16);
-  std::memcpy(&r1, s1, 16);
-  std::memcpy(&r2, s2, 16);
-  std::memcpy(&r3, s3, 16);
-  const QuarterVec a = __builtin_shufflevector(r0, r1, 0, 4, 1, 5), b = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
-  const QuarterVec c = __builtin_shufflevector(r0, r1, 2, 6, 3, 7), d = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
-  const QuarterVec t[4] = {__builtin_shufflevector(a, b, 0, 1, 4, 5), __builtin_shufflevector(a, b, 2, 3, 6, 7),
-                           __builtin_shufflevector(c, d, 0, 1, 4, 5), __builtin_shufflevector(c, d, 2, 3, 6, 7)};
-  for (int i = 0; i < 4; ++i) std::memcpy(out + i * ld, &t[i], 16);
+// Rows of the square block that is transposed in registers: a vector's lanes.
+template <int D, int... I>
+inline void exchange(Vec& a, Vec& b, std::integer_sequence<int, I...>) {
+  const Vec low = __builtin_shufflevector(a, b, (I & D ? I - D + kLanes : I)...);
+  const Vec high = __builtin_shufflevector(a, b, (I & D ? I + kLanes : I + D)...);
+  a = low;
+  b = high;
 }
 
-template <int NV>
-void pack(const GemmTile& g, int64_t k0, int64_t kb, int64_t j, int cols, float* panel) {
+// Lane j of v[i] and lane i of v[j] change places: for each bit of the lane's number, rows that differ in it swap the
+// halves that do.
+template <int D = 1>
+inline void transpose(Vec (&v)[kLanes]) {
+  if constexpr (D < kLanes) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i)
+      if (!(i & D)) exchange<D>(v[i], v[i + D], std::make_integer_sequence<int, kLanes>{});
+    transpose<2 * D>(v);
+  }
+}
+
+inline float widened(float x) { return x; }
+inline float widened(uint16_t x) { return std::bit_cast<float>(uint32_t{x} << 16); }
+
+// `count` elements, one behind the other, as floats.
+inline void widen(const float* from, int count, float* to) { std::memcpy(to, from, count * sizeof(float)); }
+inline void widen(const uint16_t* from, int count, float* to) {
+#pragma omp simd
+  for (int i = 0; i < count; ++i) to[i] = widened(from[i]);
+}
+
+// out[p * ld + i] = row i's element p, of kLanes rows; returns how far it got.
+inline int64_t transpose_rows(const float* rows, int64_t stride, int64_t count, float* out, int64_t ld) {
+  int64_t p = 0;
+  for (; p + kLanes <= count; p += kLanes) {
+    Vec v[kLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) v[i] = load(rows + i * stride + p);
+    transpose(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) store(out + (p + i) * ld, v[i]);
+  }
+  return p;
+}
+
+// In bfloat16 two neighbours move as one lane and are taken apart, and widened, afterwards.
+inline int64_t transpose_rows(const uint16_t* rows, int64_t stride, int64_t count, float* out, int64_t ld) {
+  typedef uint32_t Bits __attribute__((vector_size(sizeof(Vec))));
+  int64_t p = 0;
+  for (; p + 2 * kLanes <= count; p += 2 * kLanes) {
+    Vec v[kLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) std::memcpy(&v[i], rows + i * stride + p, sizeof(Vec));
+    transpose(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) {
+      store(out + (p + 2 * i) * ld, (Vec)((Bits)v[i] << 16));
+      store(out + (p + 2 * i + 1) * ld, (Vec)((Bits)v[i] & 0xffff0000u));
+    }
+  }
+  return p;
+}
+
+// op(B)[k0 ... k0 + kb, j ... j + cols] as a panel of whole vectors, zeros behind the last column.
+template <int NV, class T>
+void pack(const GemmTile& g, const T* b, int64_t k0, int64_t kb, int64_t j, int cols, float* panel) {
   constexpr int width = NV * kLanes;
   if (g.b_col == 1) {
     for (int64_t p = 0; p < kb; ++p) {
-      const float* source = g.b + (k0 + p) * g.b_row + j;
+      const T* source = b + (k0 + p) * g.b_row + j;
       float* out = panel + p * width;
       if (cols == width) {
-        std::memcpy(out, source, width * sizeof(float));
+        widen(source, width, out);
       } else {
-        std::memcpy(out, source, cols * sizeof(float));
+        widen(source, cols, out);
         std::memset(out + cols, 0, (width - cols) * sizeof(float));
       }
     }
     return;
   }
-  // op(B) = B^T: 4 x 4 blocks are transposed in registers, the rest goes one by one
+  // op(B) = B^T: square blocks are transposed in registers, the rest goes one by one
   int q = 0;
   if (g.b_row == 1)
-    for (; q + 4 <= cols; q += 4) {
-      const float* s0 = g.b + (j + q) * g.b_col + k0;
-      const float *s1 = s0 + g.b_col, *s2 = s1 + g.b_col, *s3 = s2 + g.b_col;
-      int64_t p = 0;
-      for (; p + 4 <= kb; p += 4) transpose4(s0 + p, s1 + p, s2 + p, s3 + p, panel + p * width + q, width);
-      for (; p < kb; ++p) {
-        float* out = panel + p * width + q;
-        out[0] = s0[p], out[1] = s1[p], out[2] = s2[p], out[3] = s3[p];
-      }
+    for (; q + kLanes <= cols; q += kLanes) {
+      const T* rows = b + (j + q) * g.b_col + k0;
+      for (int64_t p = transpose_rows(rows, g.b_col, kb, panel + q, width); p < kb; ++p)
+        for (int i = 0; i < kLanes; ++i) panel[p * width + q + i] = widened(rows[i * g.b_col + p]);
     }
   for (; q < width; ++q)
     for (int64_t p = 0; p < kb; ++p)
-      panel[p * width + q] = q < cols ? g.b[(j + q) * g.b_col + (k0 + p) * g.b_row] : 0.0f;
+      panel[p * width + q] = q < cols ? widened(b[(j + q) * g.b_col + (k0 + p) * g.b_row]) : 0.0f;
 }
 
 // A stored transposed is walked down its columns: with a large stride that is a cache line and a page per element, so
@@ -157,7 +203,10 @@ void run_tile(const GemmTile& g, float* panel) {
     if (pack_a) pack_rows(g, k0, kb, packed_rows);
     for (int64_t j = g.col_begin; j < g.col_end; j += width) {
       const int cols = static_cast<int>(std::min<int64_t>(width, g.col_end - j));
-      pack<NV>(g, k0, kb, j, cols, panel);
+      if (g.b_bf16)
+        pack<NV>(g, static_cast<const uint16_t*>(g.b), k0, kb, j, cols, panel);
+      else
+        pack<NV>(g, static_cast<const float*>(g.b), k0, kb, j, cols, panel);
       for (int64_t i = g.row_begin; i < g.row_end; i += kRows) {
         const int rows = static_cast<int>(std::min<int64_t>(kRows, g.row_end - i));
         const float* a = pack_a ? packed_rows + (i - g.row_begin) * kb : g.a + i * g.a_row + k0;

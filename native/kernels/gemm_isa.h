@@ -9,7 +9,8 @@ namespace eepo {
 struct GemmTile {
   const float* a;
   int64_t a_row, a_col;
-  const float* b;
+  const void* b;  // float32, or bfloat16
+  bool b_bf16;
   int64_t b_row, b_col;
   float* c;
   int64_t ldc;

@@ -10,7 +10,6 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/gemm.h"
 #include "kernels/token_grad.h"
 #include "kernels/token_stats.h"
 
@@ -57,7 +56,8 @@ std::vector<int64_t> active_rows(int64_t rows, Active active) {
 }
 
 struct HeadShape {
-  const float *hidden, *head;
+  const float* hidden;
+  GemmB head;
   int64_t rows, dim, vocab;
 };
 
@@ -102,7 +102,7 @@ void active_grad(const HeadShape& shape, const int64_t* targets, const std::vect
 
 }  // namespace
 
-void linear_token_stats(const float* hidden, const float* head, int64_t rows, int64_t dim, int64_t vocab,
+void linear_token_stats(const float* hidden, const GemmB& head, int64_t rows, int64_t dim, int64_t vocab,
                         const int64_t* targets, float temperature, float* logprob, float* entropy, float* one_minus_p,
                         const CancelToken* cancel) {
   const int64_t chunk = chunk_rows(rows, vocab);
@@ -117,7 +117,7 @@ void linear_token_stats(const float* hidden, const float* head, int64_t rows, in
   }
 }
 
-void linear_token_grad(const float* hidden, const float* head, int64_t rows, int64_t dim, int64_t vocab,
+void linear_token_grad(const float* hidden, const GemmB& head, int64_t rows, int64_t dim, int64_t vocab,
                        const int64_t* targets, const float* a, const float* b, float temperature, float* d_hidden,
                        float* d_head, const CancelToken* cancel) {
   std::vector<float> a_chunk, b_chunk;
@@ -134,7 +134,7 @@ void linear_token_grad(const float* hidden, const float* head, int64_t rows, int
   active_grad({hidden, head, rows, dim, vocab}, targets, active, gradient, d_hidden, d_head, cancel);
 }
 
-void linear_complementary_grad(const float* hidden, const float* head, int64_t rows, int64_t dim, int64_t vocab,
+void linear_complementary_grad(const float* hidden, const GemmB& head, int64_t rows, int64_t dim, int64_t vocab,
                                const int64_t* targets, const float* weight, const ComplementaryOptions& options,
                                float temperature, float* logprob, float* one_minus_p, float* d_hidden, float* d_head,
                                const CancelToken* cancel) {

@@ -130,76 +130,139 @@ void SafetensorsFile::parse() {
 
 SafetensorsFile::~SafetensorsFile() { ::munmap(const_cast<uint8_t*>(map_), size_); }
 
-void convert_to_float(const FileTensor& tensor, float* out) {
-  const int64_t n = tensor.elements;
-  const auto each = [&](auto element, auto convert) {  // the data need not be aligned
-    using T = decltype(element);
-#pragma omp parallel for schedule(static) if (n > (1 << 16))
-    for (int64_t i = 0; i < n; ++i) {
-      T x;
-      std::memcpy(&x, tensor.data + i * static_cast<int64_t>(sizeof(T)), sizeof(T));
-      out[i] = convert(x);
-    }
+namespace {
+
+template <class From, class To, class Convert>
+void convert_each(const FileTensor& tensor, To* out, Convert convert) {
+#pragma omp parallel for schedule(static) if (tensor.elements > (1 << 16))
+  for (int64_t i = 0; i < tensor.elements; ++i) {
+    From x;  // the data need not be aligned
+    std::memcpy(&x, tensor.data + i * static_cast<int64_t>(sizeof(From)), sizeof(From));
+    out[i] = convert(x);
+  }
+}
+
+}  // namespace
+
+void convert(const FileTensor& tensor, DType dtype, void* out) {
+  const bool same = (dtype == DType::Float32 && tensor.dtype == FileDType::F32) ||
+                    (dtype == DType::BFloat16 && tensor.dtype == FileDType::BF16);
+  if (same) {
+    if (tensor.bytes) std::memcpy(out, tensor.data, tensor.bytes);
+    return;
+  }
+  const auto from = [&](auto element, auto widen) {
+    using From = decltype(element);
+    if (dtype == DType::Float32)
+      convert_each<From>(tensor, static_cast<float*>(out), widen);
+    else
+      convert_each<From>(tensor, static_cast<uint16_t*>(out), [&](From x) { return float_to_bf16(widen(x)); });
   };
   switch (tensor.dtype) {
-    case FileDType::F32: std::memcpy(out, tensor.data, n * sizeof(float)); return;
-    case FileDType::BF16: return each(uint16_t{}, bf16_to_float);
-    case FileDType::F16: return each(uint16_t{}, f16_to_float);
-    case FileDType::F64: return each(double{}, [](double x) { return static_cast<float>(x); });
+    case FileDType::F32: return from(float{}, [](float x) { return x; });
+    case FileDType::BF16: return from(uint16_t{}, bf16_to_float);
+    case FileDType::F16: return from(uint16_t{}, f16_to_float);
+    case FileDType::F64: return from(double{}, [](double x) { return static_cast<float>(x); });
     default:
       fail(ErrorCode::Unsupported, "dtype ", tensor.dtype_name,
            " of a weight is not supported; use float32, bfloat16 or float16");
   }
 }
 
-void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors, const CancelToken& cancel) {
-  std::string header = "{\"__metadata__\":{\"format\":\"pt\"}";
+namespace {
+
+int64_t elements(const NamedTensor& t) {
+  int64_t n = 1;
+  for (const int64_t d : t.shape) n *= d;
+  return n;
+}
+
+std::string header_of(const std::vector<NamedTensor>& tensors, DType dtype) {
+  const char* name = dtype == DType::BFloat16 ? "BF16" : "F32";
+  std::string header = R"({"__metadata__":{"format":"pt"})";
   int64_t offset = 0;
-  const auto elements = [](const NamedTensor& t) {
-    int64_t n = 1;
-    for (const int64_t d : t.shape) n *= d;
-    return n;
-  };
   for (const NamedTensor& t : tensors) {
     header += ',';
     append_json_string(header, t.name);
-    header += ":{\"dtype\":\"F32\",\"shape\":[";
+    header += std::string(R"(:{"dtype":")") + name + R"(","shape":[)";
     for (size_t i = 0; i < t.shape.size(); ++i) header += (i ? "," : "") + std::to_string(t.shape[i]);
-    const int64_t bytes = elements(t) * 4;
-    header += "],\"data_offsets\":[" + std::to_string(offset) + "," + std::to_string(offset + bytes) + "]}";
-    offset += bytes;
+    const int64_t end = offset + elements(t) * static_cast<int64_t>(size_of(dtype));
+    header += R"(],"data_offsets":[)" + std::to_string(offset) + "," + std::to_string(end) + "]}";
+    offset = end;
   }
   header += '}';
   header.append((8 - header.size() % 8) % 8, ' ');
+  return header;
+}
 
-  const std::string temporary = path + ".tmp";
-  File fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-  check(fd.get() >= 0, ErrorCode::InvalidFile, temporary, ": cannot be created (", std::strerror(errno), ")");
-  const auto put = [&](const void* data, int64_t bytes) {
+// A file that appears under its name when it is whole.
+class Output {
+ public:
+  Output(const std::string& path, const CancelToken& cancel)
+      : path_(path),
+        temporary_(path + ".tmp"),
+        cancel_(cancel),
+        fd_(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)) {
+    check(fd_.get() >= 0, ErrorCode::InvalidFile, temporary_, ": cannot be created (", std::strerror(errno), ")");
+  }
+  ~Output() {
+    if (!done_) ::unlink(temporary_.c_str());
+  }
+  Output(const Output&) = delete;
+
+  void put(const void* data, int64_t bytes) {
     const auto* p = static_cast<const uint8_t*>(data);
     while (bytes > 0) {
-      cancel.check();
-      const ssize_t n = ::write(fd.get(), p, std::min<int64_t>(bytes, 64 << 20));
+      cancel_.check();
+      const ssize_t n = ::write(fd_.get(), p, std::min<int64_t>(bytes, 64 << 20));
       if (n < 0 && errno == EINTR) continue;
-      check(n > 0, ErrorCode::InvalidFile, temporary, ": write failed (", std::strerror(errno),
+      check(n > 0, ErrorCode::InvalidFile, temporary_, ": write failed (", std::strerror(errno),
             "); free some disk space and save again");
       p += n;
       bytes -= n;
     }
-  };
-  try {
-    const uint64_t header_size = header.size();
-    put(&header_size, 8);
-    put(header.data(), static_cast<int64_t>(header.size()));
-    for (const NamedTensor& t : tensors) put(t.data, elements(t) * 4);
-    check(::fsync(fd.get()) == 0 && ::close(fd.release()) == 0, ErrorCode::InvalidFile, temporary, ": sync failed (",
-          std::strerror(errno), ")");
-    check(::rename(temporary.c_str(), path.c_str()) == 0, ErrorCode::InvalidFile, path, ": cannot be replaced (",
-          std::strerror(errno), ")");
-  } catch (...) {
-    ::unlink(temporary.c_str());
-    throw;
   }
+  void finish() {
+    check(::fsync(fd_.get()) == 0 && ::close(fd_.release()) == 0, ErrorCode::InvalidFile, temporary_, ": sync failed (",
+          std::strerror(errno), ")");
+    check(::rename(temporary_.c_str(), path_.c_str()) == 0, ErrorCode::InvalidFile, path_, ": cannot be replaced (",
+          std::strerror(errno), ")");
+    done_ = true;
+  }
+
+ private:
+  std::string path_, temporary_;
+  const CancelToken& cancel_;
+  File fd_;
+  bool done_ = false;
+};
+
+}  // namespace
+
+void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors, DType dtype,
+                       const TensorSource& source, const CancelToken& cancel) {
+  constexpr int64_t kChunk = int64_t{4} << 20;  // elements held at a time
+  const std::string header = header_of(tensors, dtype);
+  const uint64_t header_size = header.size();
+  Output out(path, cancel);
+  out.put(&header_size, sizeof(header_size));
+  out.put(header.data(), static_cast<int64_t>(header.size()));
+  std::vector<float> values;
+  std::vector<uint16_t> narrow;
+  for (size_t i = 0; i < tensors.size(); ++i)
+    for (int64_t n = elements(tensors[i]), begin = 0; begin < n; begin += kChunk) {
+      const int64_t count = std::min(kChunk, n - begin);
+      values.resize(count);
+      source(i, begin, count, values.data());
+      if (dtype == DType::BFloat16) {
+        narrow.resize(count);
+        std::ranges::transform(values, narrow.begin(), float_to_bf16);
+        out.put(narrow.data(), count * static_cast<int64_t>(sizeof(uint16_t)));
+      } else {
+        out.put(values.data(), count * static_cast<int64_t>(sizeof(float)));
+      }
+    }
+  out.finish();
 }
 
 }  // namespace eepo

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "core/cancel.h"
+#include "core/dtype.h"
 
 namespace eepo {
 
@@ -44,21 +46,25 @@ class SafetensorsFile {
   std::unordered_map<std::string, FileTensor> tensors_;
 };
 
-/// Whether convert_to_float takes it.
+/// Whether convert takes it.
 inline bool is_float(FileDType dtype) {
   return dtype == FileDType::F64 || dtype == FileDType::F32 || dtype == FileDType::F16 || dtype == FileDType::BF16;
 }
 
-/// Copies a tensor of F32, F16, BF16 or F64 into float32.
-void convert_to_float(const FileTensor& tensor, float* out);
+/// Copies a tensor of F32, F16, BF16 or F64 into float32 or bfloat16, rounding to nearest.
+void convert(const FileTensor& tensor, DType dtype, void* out);
 
 struct NamedTensor {
   std::string name;
   std::vector<int64_t> shape;
-  const float* data;
 };
 
-/// Writes a float32 file: to `path`.tmp, synced, then renamed, so `path` is never half-written.
-void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors, const CancelToken& cancel);
+/// Gives elements [begin, begin + count) of tensor `index`.
+using TensorSource = std::function<void(size_t index, int64_t begin, int64_t count, float* out)>;
+
+/// Writes a float32 or bfloat16 file (rounded to nearest): to `path`.tmp, synced, then renamed, so `path` is never
+/// half-written. The source is asked for a bounded number of elements at a time, in order.
+void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors, DType dtype,
+                       const TensorSource& source, const CancelToken& cancel);
 
 }  // namespace eepo

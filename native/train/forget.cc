@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/philox.h"
 #include "train/model.h"
 
 namespace eepo {
@@ -50,8 +51,25 @@ TokenComplements Model::accumulate_complements(const TrainBatch& batch, const fl
   return seen;
 }
 
+// theta' starts from the weights that drew stage 1, in bfloat16 the working copy: its expectation is then exactly one
+// step away from them, and only weights that the step moves are at stake. (From the master, rounding would roll the
+// dice for every weight anew, a far larger change than so small a step.) Rounding is stochastic: to nearest, nearly
+// nothing of the step would be left.
+AscendReport Model::ascend_into_rollout(double eta, const ForgetOptions& options) {
+  const int64_t matrices = layout().matrix_size();
+  rollout_.reserve(ops_, layout(), options.rollout_dtype);
+  const Weights theta = weights();
+  const PhiloxCounter key = philox4x32({options.iteration, 0, 0, 0}, options.seed);
+  return ops_.ascend({{theta.matrices, theta.dtype, gradient_.data(), DType::Float32, rollout_.matrices(),
+                       options.rollout_dtype, matrices},
+                      {theta.vectors, DType::Float32, gradient_.data() + matrices, DType::Float32, rollout_.vectors(),
+                       DType::Float32, layout().vector_size()}},
+                     eta, Rounding::Stochastic, uint64_t{key[1]} << 32 | key[0]);
+}
+
 ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& entropy, const ForgetOptions& options,
                            const CancelToken& cancel) {
+  require_trainable("forget");
   check(!has_gradient_, ErrorCode::Busy,
         "forget needs empty gradient buffers: call step() or zeroGrad() after backward() first");
   const size_t sequences = batch.sequences();
@@ -116,15 +134,12 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
     return report;
   }
   const double eta = options.normalize && report.grad_norm > 0 ? options.eta / report.grad_norm : options.eta;
-  rollout_.reserve(ops_, n);
-  const AscendReport step = ops_.ascend(
-      {{master_.data(), DType::Float32, gradient_.data(), DType::Float32, rollout_.data(), DType::Float32, n}}, eta,
-      Rounding::Nearest, 0);
+  const AscendReport step = ascend_into_rollout(eta, options);
   report.relative_step = std::abs(eta) * report.grad_norm / std::sqrt(ops_.square_sum(master_.data(), n));
   report.changed_frac = static_cast<double>(step.changed) / static_cast<double>(layout().parameter_count());
   if (probe_end > 0) {
     const TokenStats after = inspect(share_prompts(slice(batch, 0, probe_end), decoder_.sharing_limit()),
-                                     view(rollout_), options.temperature, cancel);
+                                     rollout_.view(), options.temperature, cancel);
     report.stage1_logp_delta = mean_change(probe_before, after.logprob, probe_a);
   }
   rollout_active_ = true;  // last: of a forget that was aborted nothing remains

@@ -3,114 +3,33 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <unordered_set>
-
-#include "core/philox.h"
-#include "model/safetensors.h"
 
 namespace eepo {
-namespace {
-
-bool is_ignored_buffer(const std::string& name) {
-  return name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".masked_bias");
-}
-
-}  // namespace
-
-void Model::load(const std::vector<std::string>& paths, const CancelToken& cancel) {
-  std::vector<std::unique_ptr<SafetensorsFile>> files;
-  std::vector<std::pair<const FileTensor*, int64_t>> copies;  // to which offset
-  std::unordered_set<std::string> seen;
-  for (const std::string& path : paths) {
-    files.push_back(std::make_unique<SafetensorsFile>(path));
-    for (const auto& [name, tensor] : files.back()->tensors()) {
-      cancel.check();
-      if (is_ignored_buffer(name)) continue;
-      // a tied head that was saved as well is the embedding again
-      const bool tied_head = config().tied && name == "lm_head.weight";
-      const Parameter* parameter = layout().find(tied_head ? "model.embed_tokens.weight" : name);
-      check(parameter != nullptr, ErrorCode::InvalidFile, path, ": tensor ", name,
-            " does not belong to this architecture (config.json and weights disagree)");
-      check(seen.insert(name).second, ErrorCode::InvalidFile, path, ": tensor ", name,
-            " is in more than one file of the model");
-      check(tensor.shape == parameter->shape, ErrorCode::InvalidFile, path, ": tensor ", name,
-            " has a shape that config.json does not give it (", tensor.elements, " elements, expected ",
-            parameter->size(), ")");
-      check(is_float(tensor.dtype), ErrorCode::Unsupported, path, ": tensor ", name, " has dtype ", tensor.dtype_name,
-            ", which is not supported; use float32, bfloat16 or float16");
-      if (!tied_head) copies.emplace_back(&tensor, layout().flat_offset(*parameter));
-    }
-  }
-  for (const Parameter& parameter : layout().parameters())
-    check(seen.contains(parameter.name), ErrorCode::InvalidFile, paths.empty() ? std::string("model") : paths[0],
-          ": tensor ", parameter.name, " is missing from the weights");
-  master_ = FloatBuffer(ops_, layout().flat_size());
-  std::vector<float> values;  // of one tensor at a time on the way to another device
-  for (const auto& [tensor, offset] : copies) {
-    cancel.check();
-    if (device() == Device::Cpu) {
-      convert_to_float(*tensor, master_.data() + offset);
-      continue;
-    }
-    values.resize(tensor->elements);
-    convert_to_float(*tensor, values.data());
-    ops_.upload(master_.data() + offset, values.data(), tensor->elements * static_cast<int64_t>(sizeof(float)));
-  }
-}
-
-void Model::initialize(uint64_t seed) {
-  master_ = FloatBuffer(ops_, layout().flat_size());
-  uint32_t index = 0;
-  std::vector<float> values;
-  for (const Parameter& p : layout().parameters()) {
-    values.resize(p.size());
-    initialize_parameter(p, ++index, seed, values.data());
-    ops_.upload(master_.data() + layout().flat_offset(p), values.data(),
-                p.size() * static_cast<int64_t>(sizeof(float)));
-  }
-}
-
-void Model::initialize_parameter(const Parameter& p, uint32_t index, uint64_t seed, float* w) const {
-  if (p.shape.size() == 1) {
-    std::fill_n(w, p.size(), p.name.ends_with(".bias") ? 0.0f : 1.0f);
-    return;
-  }
-  const bool residual = p.name.ends_with("o_proj.weight") || p.name.ends_with("down_proj.weight");
-  const double deviation = residual ? 0.02 / std::sqrt(2.0 * static_cast<double>(config().layers)) : 0.02;
-  for (int64_t i = 0; i < p.size(); ++i) {  // Box-Muller
-    const auto bits = philox4x32({index, static_cast<uint32_t>(i), static_cast<uint32_t>(i >> 32), 0}, seed);
-    const double u = (bits[0] + 0.5) * 0x1p-32, v = bits[1] * 0x1p-32;
-    w[i] = static_cast<float>(deviation * std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v));
-  }
-}
-
-void Model::save(const std::string& path, const CancelToken& cancel) const {
-  std::vector<float> copy;  // of another device's weights
-  const float* weights = master_.data();
-  if (device() != Device::Cpu) {
-    copy.resize(master_.size());
-    ops_.download(copy.data(), weights, master_.size() * static_cast<int64_t>(sizeof(float)));
-    weights = copy.data();
-  }
-  std::vector<NamedTensor> tensors;
-  for (const Parameter& p : layout().parameters())
-    tensors.push_back({p.name, p.shape, weights + layout().flat_offset(p)});
-  write_safetensors(path, tensors, cancel);
-}
-
-std::shared_ptr<Model> Model::clone() const {
-  auto copy = std::make_shared<Model>(config(), ops_);
-  ops_.copy(copy->master_.reserve(ops_, master_.size()), master_.data(),
-            master_.size() * static_cast<int64_t>(sizeof(float)));
-  return copy;
-}
-
-Weights Model::view(const FloatBuffer& flat) const {
-  return {flat.data(), DType::Float32, flat.data() + layout().matrix_size()};
+Weights Model::weights() const {
+  if (!trainable_) return working_.view();
+  const void* matrices = dtype_ == DType::Float32 ? static_cast<const void*>(master_.data()) : working_.view().matrices;
+  return {matrices, dtype_, master_.data() + layout().matrix_size()};
 }
 
 Weights Model::weights_of(WeightSet set) const {
-  return view(set == WeightSet::Rollout && rollout_active_ ? rollout_ : master_);
+  return set == WeightSet::Rollout && rollout_active_ ? rollout_.view() : weights();
+}
+
+void Model::require_trainable(const char* call) const {
+  check(trainable_, ErrorCode::Unsupported, call,
+        " needs a policy that can be trained; this one is frozen (loaded with trainable: false, or a clone in "
+        "bfloat16) and holds neither master weights nor gradients");
+}
+
+MemoryUse Model::memory() const {
+  constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
+  MemoryUse use;
+  use.master = master_.size() * kFloat;
+  use.working = working_.bytes();
+  use.gradient = gradient_.size() * kFloat;
+  use.moments = (moment1_.size() + moment2_.size()) * kFloat;
+  use.rollout = rollout_.bytes();
+  return use;
 }
 
 TokenStats Model::score(const Packed& batch, int64_t micro_batch_tokens, const CancelToken& cancel) {
@@ -149,7 +68,7 @@ TokenStats Model::head_stats(const Weights& weights, const float* hidden, const 
   std::vector<float> both(2 * n);
   float* stats = stats_.reserve(ops_, 2 * n);
   const WeightMatrix matrix = weights.matrix(layout().head_matrix());
-  const LinearHead head{hidden, matrix.data, matrix.dtype, n, config().hidden_size, config().vocab_size};
+  const LinearHead head{hidden, matrix.data, matrix.dtype, n, matrix.in, matrix.out, DType::Float32};
   ops_.linear_token_stats(head, ops_.stage(targets, scratch_targets_memory_), temperature, stats, stats + n, nullptr,
                           &cancel);
   ops_.download(both.data(), stats, 2 * n * static_cast<int64_t>(sizeof(float)));
@@ -171,6 +90,7 @@ std::vector<Sample> Model::generate(const Packed& prompts, const GenerateOptions
 }
 
 TokenStats Model::forward(const TrainBatch& batch, float temperature, bool keep, const CancelToken& cancel) {
+  if (keep) require_trainable("forward with keepActivations");
   const SharedBatch shared = share_prompts(batch, decoder_.sharing_limit());
   if (!keep) return inspect(shared, weights(), temperature, cancel);
   run_kept(shared, temperature, cancel);
@@ -201,7 +121,7 @@ void Model::accumulate(const Weights& weights, const CancelToken& cancel, const 
   try {
     float* d_hidden = d_hidden_.reserve(ops_, n * dim);
     const WeightMatrix matrix = weights.matrix(layout().head_matrix());
-    const LinearHead head{hidden_.data(), matrix.data, matrix.dtype, n, dim, config().vocab_size};
+    const LinearHead head{hidden_.data(), matrix.data, matrix.dtype, n, matrix.in, matrix.out, DType::Float32};
     const Gradients grad{gradient_.data(), gradient_.data() + layout().matrix_size()};
     head_grad(head, ops_.stage(targets_, targets_memory_), d_hidden, grad.matrix(layout().head));
     decoder_.backward(weights, kept_, d_hidden, grad, cancel);
@@ -212,6 +132,7 @@ void Model::accumulate(const Weights& weights, const CancelToken& cancel, const 
 }
 
 void Model::backward(const std::vector<float>& a, const std::vector<float>& b, const CancelToken& cancel) {
+  require_trainable("backward");
   check(kept_.valid, ErrorCode::Busy,
         "backward needs the activations of a forward that has not been used yet: call forward first, with "
         "keepActivations not false");
@@ -231,6 +152,7 @@ void Model::zero_grad() {
 }
 
 StepReport Model::step(const StepOptions& options) {
+  require_trainable("step");
   check(has_gradient_, ErrorCode::Busy, "step needs gradients: call forward and backward first");
   const int64_t n = layout().flat_size();
   StepReport report;
@@ -247,6 +169,7 @@ StepReport Model::step(const StepOptions& options) {
   const double scale = limit > 0 ? std::min(1.0, limit / (report.grad_norm + 1e-6)) : 1.0;
   ops_.adamw(master_.data(), gradient_.data(), moment1_.data(), moment2_.data(), n, options.adamw, ++steps_,
              static_cast<float>(scale));
+  refresh_working();
   kept_.valid = false;  // of the old weights
   zero_grad();
   report.applied = true;

@@ -1,5 +1,9 @@
-// A trainable model: the decoder, its master weights, gradients, AdamW moments and the rollout copy theta'.
-// All methods run on the device's thread, one at a time.
+// A model: the decoder, its weights and, if it can be trained, gradients, AdamW moments and the rollout copy theta'.
+//
+// Trainable: a float32 master copy belongs to the optimizer. In float32 it is what forward, backward and stage 1 read;
+// in bfloat16 they read a working copy of the matrices, the master rounded to nearest after every step (norms and
+// biases are read from the master). Frozen: the working copy alone. All methods run on the device's thread, one at a
+// time.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +18,7 @@
 #include "model/decoder.h"
 #include "model/generate.h"
 #include "train/batch.h"
+#include "train/weight_copy.h"
 
 namespace eepo {
 
@@ -36,10 +41,23 @@ struct StepReport {
   bool applied = false;
 };
 
+struct ModelOptions {
+  DType dtype = DType::Float32;  // of the matrices: float32 or bfloat16
+  bool trainable = true;
+};
+
+/// Bytes on the device by purpose. 0: not allocated (yet).
+struct MemoryUse {
+  int64_t master = 0, working = 0, gradient = 0, moments = 0, rollout = 0;
+};
+
 struct ForgetOptions {
   ComplementaryOptions loss;
   double eta = 0;
-  bool normalize = false;  // divide the gradient by its global norm first
+  bool normalize = false;                // divide the gradient by its global norm first
+  DType rollout_dtype = DType::Float32;  // of theta': the model's, or float32 for one without rounding
+  uint64_t seed = 0;                     // keys the rounding of a bfloat16 theta'
+  uint32_t iteration = 0;
   float temperature = 1;
   int64_t probe_tokens = 256;
   int64_t micro_batch_tokens = 2048;
@@ -53,10 +71,13 @@ struct ForgetReport {
 class Model {
  public:
   /// Without weights yet: load(), initialize() or clone() allocates them, on the device of `ops`.
-  Model(const ModelConfig& config, Ops& ops) : ops_(ops), decoder_(config, ops) {}
+  Model(const ModelConfig& config, Ops& ops, ModelOptions options = {})
+      : ops_(ops), decoder_(config, ops), dtype_(options.dtype), trainable_(options.trainable) {}
 
   Device device() const { return ops_.device(); }
   Ops& ops() const { return ops_; }
+  DType dtype() const { return dtype_; }
+  bool trainable() const { return trainable_; }
 
   const ModelConfig& config() const { return decoder_.config(); }
   const Layout& layout() const { return decoder_.layout(); }
@@ -68,8 +89,14 @@ class Model {
   /// N(0, 0.02) matrices, ones for norms, zeros for biases; projections into the residual stream scaled by
   /// 1/sqrt(2 layers), as in GPT-2.
   void initialize(uint64_t seed);
-  void save(const std::string& path, const CancelToken& cancel) const;
+  /// One file of the named parameters in float32 or bfloat16 (rounded from the master, where there is one).
+  void save(const std::string& path, const std::vector<std::string>& names, DType dtype,
+            const CancelToken& cancel) const;
+  /// The weights alone. A frozen copy, but for a trainable float32 model: that one's can be trained.
   std::shared_ptr<Model> clone() const;
+  /// Elements [begin, begin + count) of a parameter as float32, on the device.
+  void read(const Parameter& p, int64_t begin, int64_t count, float* out) const;
+  MemoryUse memory() const;
 
   /// Log-prob of every next token (length T-1 per sequence) and entropy after every token (length T).
   TokenStats score(const Packed& batch, int64_t micro_batch_tokens, const CancelToken& cancel);
@@ -99,13 +126,24 @@ class Model {
                       const CancelToken& cancel);
   void sync_rollout() { rollout_active_ = false; }
 
-  // Flat (Layout::flat_offset), on the device.
-  const float* master() const { return master_.data(); }
-  const float* gradient() const { return gradient_.data(); }  // null before the first backward
+  /// Flat (Layout::flat_offset), on the device. Null before the first backward. Throws Unsupported if frozen.
+  const float* gradient() const {
+    require_trainable("gradients");
+    return gradient_.data();
+  }
 
  private:
-  Weights view(const FloatBuffer& flat) const;
-  Weights weights() const { return view(master_); }
+  /// Where a parameter is kept: in the master, or in the working copy of a frozen model.
+  struct Place {
+    void* data;
+    DType dtype;
+  };
+  Place place(const Parameter& p);
+  void allocate();
+  /// working = round(master), where there are both.
+  void refresh_working();
+  void require_trainable(const char* call) const;
+  Weights weights() const;
   Weights weights_of(WeightSet set) const;
   void initialize_parameter(const Parameter& p, uint32_t index, uint64_t seed, float* w) const;
   /// The head's statistics of n hidden states, brought to the host.
@@ -122,10 +160,14 @@ class Model {
   TokenComplements accumulate_complements(const TrainBatch& batch, const float* entropy,
                                           const std::vector<int64_t>& offsets, const std::vector<float>& weight,
                                           const ForgetOptions& options, const CancelToken& cancel);
+  AscendReport ascend_into_rollout(double eta, const ForgetOptions& options);
 
   Ops& ops_;
   Decoder decoder_;
-  FloatBuffer master_, gradient_, moment1_, moment2_, rollout_;
+  DType dtype_;
+  bool trainable_;
+  FloatBuffer master_, gradient_, moment1_, moment2_;  // flat
+  WeightCopy working_, rollout_;
   bool rollout_active_ = false;
   bool has_gradient_ = false;
   int64_t steps_ = 0;

@@ -15,8 +15,8 @@ export const model = section(
     device: choice(['auto', 'cpu', 'cuda'], 'auto', {
       doc: 'Where to compute; "auto" takes a GPU this build can use.',
     }),
-    dtype: choice(['float32'], 'float32', {
-      doc: 'Type of the weights that are trained. Files in bf16 or fp16 are converted.',
+    dtype: choice(['float32', 'bfloat16'], 'float32', {
+      doc: 'Type of the weight matrices that compute. With "bfloat16" the optimizer keeps a float32 master copy; all else stays float32. Files in another type are converted.',
     }),
   },
   'The policy.',

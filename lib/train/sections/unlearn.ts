@@ -37,6 +37,10 @@ export const unlearn = section(
       doc: '"gradNorm" divides the gradient by its global norm, so that eta is the length of the step.',
       paper: 'none',
     }),
+    rolloutDtype: choice(['same', 'float32'], 'same', {
+      doc: 'Type of theta\' where model.dtype is bfloat16: "same", rounded stochastically; "float32", twice the memory and no rounding.',
+      paper: 'not given',
+    }),
     probeTokens: integer(
       256,
       { min: 0 },

@@ -1,0 +1,176 @@
+// Where a model's weights come from and go to: safetensors files, random numbers, another model.
+#include <algorithm>
+#include <cmath>
+#include <unordered_set>
+
+#include "core/philox.h"
+#include "model/safetensors.h"
+#include "train/model.h"
+
+namespace eepo {
+namespace {
+
+bool is_ignored_buffer(const std::string& name) {
+  return name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".masked_bias");
+}
+
+using Found = std::vector<std::pair<const FileTensor*, const Parameter*>>;
+
+/// Every parameter's tensor in the files, each checked.
+Found find_tensors(const std::vector<std::unique_ptr<SafetensorsFile>>& files, const Layout& layout, bool tied,
+                   const CancelToken& cancel) {
+  Found found;
+  std::unordered_set<std::string> seen;
+  for (const auto& file : files)
+    for (const auto& [name, tensor] : file->tensors()) {
+      cancel.check();
+      if (is_ignored_buffer(name)) continue;
+      const std::string& path = file->path();
+      // a tied head that was saved as well is the embedding again
+      const bool tied_head = tied && name == "lm_head.weight";
+      const Parameter* parameter = layout.find(tied_head ? "model.embed_tokens.weight" : name);
+      check(parameter != nullptr, ErrorCode::InvalidFile, path, ": tensor ", name,
+            " does not belong to this architecture (config.json and weights disagree)");
+      check(seen.insert(name).second, ErrorCode::InvalidFile, path, ": tensor ", name,
+            " is in more than one file of the model");
+      check(tensor.shape == parameter->shape, ErrorCode::InvalidFile, path, ": tensor ", name,
+            " has a shape that config.json does not give it (", tensor.elements, " elements, expected ",
+            parameter->size(), ")");
+      check(is_float(tensor.dtype), ErrorCode::Unsupported, path, ": tensor ", name, " has dtype ", tensor.dtype_name,
+            ", which is not supported; use float32, bfloat16 or float16");
+      if (!tied_head) found.emplace_back(&tensor, parameter);
+    }
+  for (const Parameter& parameter : layout.parameters())
+    check(seen.contains(parameter.name), ErrorCode::InvalidFile,
+          files.empty() ? std::string("model") : files[0]->path(), ": tensor ", parameter.name,
+          " is missing from the weights");
+  return found;
+}
+
+}  // namespace
+
+void Model::allocate() {
+  constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
+  if (trainable_) {
+    master_ = FloatBuffer(ops_, layout().flat_size());
+    if (dtype_ != DType::Float32) working_.reserve(ops_, layout(), dtype_, false);
+    return;
+  }
+  working_.reserve(ops_, layout(), dtype_);
+  ops_.zero(working_.matrices(), layout().matrix_size() * static_cast<int64_t>(size_of(dtype_)));
+  ops_.zero(working_.vectors(), layout().vector_size() * kFloat);
+}
+
+Model::Place Model::place(const Parameter& p) {
+  if (trainable_) return {master_.data() + layout().flat_offset(p), DType::Float32};
+  if (!p.matrix()) return {working_.vectors() + p.offset, DType::Float32};
+  return {static_cast<char*>(working_.matrices()) + p.offset * static_cast<int64_t>(size_of(dtype_)), dtype_};
+}
+
+void Model::load(const std::vector<std::string>& paths, const CancelToken& cancel) {
+  std::vector<std::unique_ptr<SafetensorsFile>> files;
+  for (const std::string& path : paths) files.push_back(std::make_unique<SafetensorsFile>(path));
+  const Found found = find_tensors(files, layout(), config().tied, cancel);
+  allocate();
+  std::vector<char> values;  // of one tensor at a time on the way to another device
+  for (const auto& [tensor, parameter] : found) {
+    cancel.check();
+    const Place to = place(*parameter);
+    if (device() == Device::Cpu) {
+      convert(*tensor, to.dtype, to.data);
+      continue;
+    }
+    const int64_t bytes = tensor->elements * static_cast<int64_t>(size_of(to.dtype));
+    values.resize(bytes);
+    convert(*tensor, to.dtype, values.data());
+    ops_.upload(to.data, values.data(), bytes);
+  }
+  refresh_working();
+}
+
+void Model::initialize(uint64_t seed) {
+  allocate();
+  uint32_t index = 0;
+  std::vector<float> values;
+  std::vector<uint16_t> narrow;
+  for (const Parameter& p : layout().parameters()) {
+    values.resize(p.size());
+    initialize_parameter(p, ++index, seed, values.data());
+    const Place to = place(p);
+    if (to.dtype == DType::Float32) {
+      ops_.upload(to.data, values.data(), p.size() * static_cast<int64_t>(sizeof(float)));
+      continue;
+    }
+    narrow.resize(p.size());
+    std::ranges::transform(values, narrow.begin(), float_to_bf16);
+    ops_.upload(to.data, narrow.data(), p.size() * static_cast<int64_t>(sizeof(uint16_t)));
+  }
+  refresh_working();
+}
+
+void Model::initialize_parameter(const Parameter& p, uint32_t index, uint64_t seed, float* w) const {
+  if (!p.matrix()) {
+    std::fill_n(w, p.size(), p.name.ends_with(".bias") ? 0.0f : 1.0f);
+    return;
+  }
+  const bool residual = p.name.ends_with("o_proj.weight") || p.name.ends_with("down_proj.weight");
+  const double deviation = residual ? 0.02 / std::sqrt(2.0 * static_cast<double>(config().layers)) : 0.02;
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < p.size(); ++i) {  // Box-Muller
+    const auto bits = philox4x32({index, static_cast<uint32_t>(i), static_cast<uint32_t>(i >> 32), 0}, seed);
+    const double u = (bits[0] + 0.5) * 0x1p-32, v = bits[1] * 0x1p-32;
+    w[i] = static_cast<float>(deviation * std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v));
+  }
+}
+
+void Model::refresh_working() {
+  if (trainable_ && dtype_ != DType::Float32)
+    ops_.cast(master_.data(), DType::Float32, working_.matrices(), dtype_, layout().matrix_size());
+}
+
+void Model::read(const Parameter& p, int64_t begin, int64_t count, float* out) const {
+  const Place from = const_cast<Model*>(this)->place(p);
+  const auto* data = static_cast<const char*>(from.data) + begin * static_cast<int64_t>(size_of(from.dtype));
+  if (from.dtype == DType::Float32)
+    ops_.copy(out, data, count * static_cast<int64_t>(sizeof(float)));
+  else
+    ops_.cast(data, from.dtype, out, DType::Float32, count);
+}
+
+void Model::save(const std::string& path, const std::vector<std::string>& names, DType dtype,
+                 const CancelToken& cancel) const {
+  std::vector<NamedTensor> tensors;
+  std::vector<const Parameter*> parameters;
+  for (const std::string& name : names) {
+    const Parameter* p = layout().find(name);
+    check(p != nullptr, ErrorCode::InvalidArgument, "names: ", name, " is no parameter of this model");
+    parameters.push_back(p);
+    tensors.push_back({p->name, p->shape});
+  }
+  FloatBuffer staged;  // on another device
+  write_safetensors(
+      path, tensors, dtype,
+      [&](size_t index, int64_t begin, int64_t count, float* host) {
+        if (device() == Device::Cpu) return read(*parameters[index], begin, count, host);
+        read(*parameters[index], begin, count, staged.reserve(ops_, count));
+        ops_.download(host, staged.data(), count * static_cast<int64_t>(sizeof(float)));
+      },
+      cancel);
+}
+
+std::shared_ptr<Model> Model::clone() const {
+  constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
+  const bool frozen = dtype_ != DType::Float32 || !trainable_;
+  auto copy = std::make_shared<Model>(config(), ops_, ModelOptions{dtype_, !frozen});
+  copy->allocate();
+  if (!frozen) {
+    ops_.copy(copy->master_.data(), master_.data(), master_.size() * kFloat);
+    return copy;
+  }
+  const Weights from = weights();
+  ops_.copy(copy->working_.matrices(), from.matrices, layout().matrix_size() * static_cast<int64_t>(size_of(dtype_)));
+  ops_.copy(copy->working_.vectors(), from.vectors, layout().vector_size() * kFloat);
+  return copy;
+}
+
+}  // namespace eepo
