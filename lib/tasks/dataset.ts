@@ -1,7 +1,7 @@
 /** A task from files of prompts and answers: JSON lines, JSON or Parquet, of this machine or of the hub. */
-import { InvalidArgumentError, InvalidFileError } from '../errors.js';
+import { AbortedError, InvalidArgumentError, InvalidFileError } from '../errors.js';
 import type { HubOptions } from '../hub/index.js';
-import type { PromptEncoder } from '../tokenizer/prompts.js';
+import { encodeAll, type PromptEncoder } from '../tokenizer/prompts.js';
 import { isAnswer, isBlank } from './answers.js';
 import { isChat, type PromptMaker, type PromptOptions, promptMaker } from './data/prompts.js';
 import { readParquet } from './data/read-parquet.js';
@@ -92,6 +92,9 @@ export async function datasetTask(options: DatasetOptions, rules: DatasetRules =
   return { name, splits: inOrder, notes, reward: fn, rewards: [{ name: reward, fn, required: true }] };
 }
 
+/** Prompts that are tokenized at once, where their number is limited. */
+const ENCODED_AT_ONCE = 512;
+
 /** Reads the files of one split. */
 class SplitLoader {
   readonly #split: string;
@@ -124,27 +127,47 @@ class SplitLoader {
   }
 
   async load(): Promise<Problem[]> {
-    const { shuffleSeed, signal } = this.#options;
-    const files = await findDataFiles(pathsOf(this.#options, this.#split), hubFetch(this.#options.hub), signal);
     const limit = limitOf(this.#options, this.#split);
-    const shuffled = shuffleSeed !== undefined && shuffleSeed !== null;
-    const problems: Problem[] = [];
+    const kept: Problem[] = [];
+    let batch: Problem[] = [];
+    const take = async (): Promise<void> => {
+      kept.push(...(await this.#fitting(batch)));
+      batch = [];
+    };
+    for await (const problem of this.#inOrder()) {
+      batch.push(problem);
+      // No row is read that the limit leaves out.
+      if (batch.length >= Math.min(ENCODED_AT_ONCE, limit - kept.length)) await take();
+      if (kept.length >= limit) return kept;
+    }
+    await take();
+    if (kept.length > 0) return kept;
+    throw new InvalidFileError(`${this.#label}: no problems left for split '${this.#split}': ${this.#why()}`);
+  }
+
+  /** As they are read, or shuffled, which needs them all. */
+  async *#inOrder(): AsyncGenerator<Problem> {
+    const { shuffleSeed } = this.#options;
+    if (shuffleSeed === undefined || shuffleSeed === null) {
+      yield* this.#problems();
+      return;
+    }
+    const all: Problem[] = [];
+    for await (const problem of this.#problems()) all.push(problem);
+    yield* new Random(shuffleSeed).shuffle(all);
+  }
+
+  async *#problems(): AsyncGenerator<Problem> {
+    const { hub, signal } = this.#options;
+    const files = await findDataFiles(pathsOf(this.#options, this.#split), hubFetch(hub), signal);
     for (const [index, file] of files.entries()) {
       const prefix = files.length > 1 ? `${this.#split}:${index + 1}` : this.#split;
       for await (const placed of this.#read(file)) {
-        signal?.throwIfAborted();
+        if (signal?.aborted) throw new AbortedError(`${file.name}: reading was aborted`, { cause: signal.reason });
         const problem = this.#problem(placed, prefix);
-        // In the order of the files the length is known to matter at once, and a limit ends the reading.
-        if (problem === null || (!shuffled && !(await this.#fits(problem)))) continue;
-        problems.push(problem);
-        if (!shuffled && problems.length >= limit) return problems;
+        if (problem !== null) yield problem;
       }
     }
-    const kept = shuffled ? await this.#firstFitting(new Random(shuffleSeed).shuffle(problems), limit) : problems;
-    if (kept.length === 0) {
-      throw new InvalidFileError(`${this.#label}: no problems left for split '${this.#split}': ${this.#why()}`);
-    }
-    return kept;
   }
 
   /** One line for each kind of row that was left out. */
@@ -233,22 +256,18 @@ class SplitLoader {
     );
   }
 
-  async #fits({ prompt }: Problem): Promise<boolean> {
+  /** Those whose prompts are short enough. */
+  async #fitting(problems: readonly Problem[]): Promise<readonly Problem[]> {
     const { maxPromptTokens, tokenizer } = this.#options;
-    if (maxPromptTokens === undefined || tokenizer === undefined) return true;
-    this.#measured += 1;
-    const fits = (await tokenizer.encodePrompt(prompt)).length <= maxPromptTokens;
-    if (!fits) this.#long += 1;
-    return fits;
-  }
-
-  async #firstFitting(problems: readonly Problem[], limit: number): Promise<Problem[]> {
-    const kept: Problem[] = [];
-    for (const problem of problems) {
-      if (kept.length >= limit) break;
-      if (await this.#fits(problem)) kept.push(problem);
-    }
-    return kept;
+    if (maxPromptTokens === undefined || tokenizer === undefined) return problems;
+    const ids = await encodeAll(
+      tokenizer,
+      problems.map(({ prompt }) => prompt),
+    );
+    const fitting = problems.filter((_, i) => (ids[i] as number[]).length <= maxPromptTokens);
+    this.#measured += problems.length;
+    this.#long += problems.length - fitting.length;
+    return fitting;
   }
 
   #why(): string {
