@@ -8,6 +8,7 @@ import { BENCHMARKS, benchmarkOf } from '../lib/eval/benchmarks.js';
 import type { EvaluationSet } from '../lib/eval/types.js';
 import type { ChatMessage } from '../lib/tasks/types.js';
 import { dataRoot, needs, ROOT } from './support/data.js';
+import { FakeHub } from './support/fake-hub.js';
 import { temporaryFolder, writeFiles } from './support/files.js';
 
 const fixture = join(ROOT, 'test', 'fixtures', 'eval', 'benchmarks.jsonl');
@@ -137,6 +138,30 @@ describe('loading benchmarks', () => {
     const [exact] = await load({ tolerance: 1e-4 });
     assert.ok(exact);
     assert.deepEqual(await judge(exact, 0, '\\boxed{4.53e33}', '\\boxed{4.5001e33}'), ['wrong', 'correct']);
+  });
+
+  it('downloads what is not here, once, and reads only the files of the split', async (t) => {
+    const row = '{"problem": "What is 2 + 2?", "answer": "4"}\n';
+    const files = { 'README.md': 'about', 'train.jsonl': row.repeat(3), 'test.jsonl': row };
+    const hub = await FakeHub.start(t, { 'datasets/math-ai/aime25': { files } });
+    const options = { hub: { endpoint: hub.endpoint, cacheDir: temporaryFolder(t), token: false as const, env: {} } };
+    const [first] = await loadBenchmarks(['aime25'], options);
+    assert.ok(first);
+    assert.deepEqual(
+      first.problems.map(({ answer }) => answer),
+      ['4'],
+    );
+    assert.deepEqual(await judge(first, 0, '\\boxed{4}'), ['correct']);
+    const downloads = hub.of('resolve').length;
+    assert.ok(downloads >= 1);
+    // What is downloaded does without the hub.
+    hub.stop();
+    const [again] = await loadBenchmarks(['aime25'], { hub: { ...options.hub, offline: true } });
+    assert.deepEqual(again?.problems, first.problems);
+    assert.equal(
+      (await loadDataSet('hf://datasets/math-ai/aime25/test.jsonl', { hub: { ...options.hub, offline: true } })).name,
+      'test',
+    );
   });
 
   it('says what to download and where to put it when the problems are not here', async (t) => {

@@ -47,6 +47,7 @@ interface Line {
   sample: number;
   verdict: string;
   answer: string | null;
+  reason?: string;
   text: string;
   tokens: number;
   finishReason: string;
@@ -111,18 +112,28 @@ describe('evaluateBenchmarks', () => {
     );
   });
 
-  it('counts what could not be decided as wrong, and such an answer votes for itself alone', async () => {
+  it('counts what could not be decided as wrong, and such an answer votes for itself alone', async (t) => {
+    const out = temporaryFolder(t);
     const judged = set();
     const undecided: EvaluationSet = {
       ...judged,
       judge: async (inputs) =>
-        (await judged.judge(inputs)).map((j) => (j.answer === '3' ? { ...j, verdict: 'undecided' } : j)),
+        (await judged.judge(inputs)).map((j) =>
+          j.answer === '3' ? { ...j, verdict: 'undecided', reason: 'timeout: 5 s' } : j,
+        ),
     };
     const events: EvaluationProgress[] = [];
-    const { sets } = await evaluate(new ScriptedPolicy(scripts), { onProgress: (e) => events.push(e) }, [undecided]);
+    const { sets } = await evaluate(new ScriptedPolicy(scripts), { out, onProgress: (e) => events.push(e) }, [
+      undecided,
+    ]);
     assert.equal(sets.two?.sampledResponses?.undecided, 3);
     assert.equal(sets.two?.majAtK[8]?.value, 1 / 2);
     assert.equal(events.at(-1)?.undecided, 3);
+    const lines = linesOf(join(out, 'two', 'responses.jsonl')).filter(({ verdict }) => verdict === 'undecided');
+    assert.deepEqual(
+      lines.map(({ reason }) => reason),
+      Array(3).fill('timeout: 5 s'),
+    );
   });
 
   it('names what is wrong before anything is generated', async () => {

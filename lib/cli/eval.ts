@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import type { Command } from 'commander';
-import { InvalidArgumentError } from '../errors.js';
+import { AbortedError, InvalidArgumentError } from '../errors.js';
 import { BENCHMARK_NAMES, benchmarkOf } from '../eval/benchmarks.js';
 import { estimateOf, resultTable } from '../eval/table.js';
 import { collect, wholeNumber, withInterrupt } from './common.js';
@@ -107,6 +107,9 @@ async function evaluate(models: string[], options: EvalOptions): Promise<void> {
     const all = [];
     for (const target of targets) all.push(await evaluateModel(target, options, signal));
     return all;
+  }).catch((error) => {
+    if (error instanceof AbortedError) console.error('note: the same command goes on where this one was stopped');
+    throw error;
   });
   printResults(results, options);
 }
@@ -131,6 +134,10 @@ function check(targets: readonly ModelTarget[], options: EvalOptions): void {
     targets.map(({ name }) => ({ name, model: null, sets: {} })),
     { baseline: options.baseline ?? null },
   );
+  const local = targets.find(({ run }) => run !== null);
+  if (options.revision !== undefined && local !== undefined) {
+    throw new InvalidArgumentError(`--revision is of models on the hub, but ${local.model} is the folder of a run`);
+  }
   const folders = targets.map(({ out }) => out);
   const twice = folders.find((folder, i) => folders.indexOf(folder) < i);
   if (twice !== undefined) {

@@ -9,7 +9,7 @@ import { readParquet } from '../tasks/data/read-parquet.js';
 import { readJsonDocument, readJsonLines } from '../tasks/data/read-text.js';
 import { columnValue, type PlacedRow, type Row, shown } from '../tasks/data/rows.js';
 import { type DataFile, findDataFiles, formatOf } from '../tasks/data/source.js';
-import { fetchDataFiles } from '../tasks/hub.js';
+import { hubFetch } from '../tasks/hub.js';
 import type { ChatMessage, Problem } from '../tasks/types.js';
 import { lastBoxed } from '../verify/index.js';
 import { BENCHMARK_NAMES, type Benchmark, benchmarkOf } from './benchmarks.js';
@@ -79,7 +79,7 @@ export async function loadDataSet(file: string, options: BenchmarkOptions = {}):
     basename(path)
       .replace(/\.gz$/, '')
       .replace(/\.(jsonl|ndjson|json|parquet)$/i, '');
-  const rows = await rowsOf([path], options.signal);
+  const rows = await rowsOf([path], options);
   if (rows.length === 0) throw new InvalidFileError(`${path}: no rows`);
   return setOf(title.replace(/[^A-Za-z0-9._-]/g, '_') || 'data', title, rows, makePrompt, options.tolerance);
 }
@@ -90,9 +90,9 @@ function assignment(text: string): { name: string | null; path: string } {
   return name === undefined || path === undefined || existsSync(text) ? { name: null, path: text } : { name, path };
 }
 
-async function rowsOf(paths: readonly string[], signal?: AbortSignal): Promise<PlacedRow[]> {
+async function rowsOf(paths: readonly string[], { hub, signal }: BenchmarkOptions): Promise<PlacedRow[]> {
   const rows: PlacedRow[] = [];
-  for (const file of await findDataFiles(paths, fetchDataFiles, signal)) {
+  for (const file of await findDataFiles(paths, hubFetch(hub), signal)) {
     for await (const row of readFile(file)) rows.push(row);
   }
   return rows;
@@ -105,24 +105,25 @@ function readFile(file: DataFile): AsyncGenerator<PlacedRow> {
 }
 
 /** Rows by benchmark, of all that the user's files and folders hold. */
-async function localRows({ data = [], signal }: BenchmarkOptions): Promise<Map<string, PlacedRow[]>> {
+async function localRows(options: BenchmarkOptions): Promise<Map<string, PlacedRow[]>> {
+  const { data = [] } = options;
   const found = new Map<string, PlacedRow[]>();
   for (const entry of data) {
     const { name: one, path } = assignment(entry);
     if (one !== null) {
-      found.set(benchmarkOf(one).name, await rowsOf([path], signal));
+      found.set(benchmarkOf(one).name, await rowsOf([path], options));
       continue;
     }
     if (existsSync(path) && statSync(path).isDirectory()) {
       const before = found.size;
-      for (const [name, file] of filesOfFolder(path)) found.set(name, await rowsOf([file], signal));
+      for (const [name, file] of filesOfFolder(path)) found.set(name, await rowsOf([file], options));
       if (found.size > before) continue;
       throw new InvalidFileError(
         `${path} holds no benchmark: expected <name>.jsonl, <name>.parquet or <name>/test.jsonl with a name of ` +
           BENCHMARK_NAMES.join(', '),
       );
     }
-    for (const placed of await rowsOf([path], signal)) {
+    for (const placed of await rowsOf([path], options)) {
       const name = placed.row.bench;
       if (typeof name !== 'string') {
         throw new InvalidFileError(
@@ -150,7 +151,8 @@ function filesOfFolder(folder: string): [string, string][] {
   });
 }
 
-async function hubRows(benchmark: Benchmark, { hub, signal }: BenchmarkOptions): Promise<PlacedRow[]> {
+async function hubRows(benchmark: Benchmark, options: BenchmarkOptions): Promise<PlacedRow[]> {
+  const { hub, signal } = options;
   const { dataset, files, revision } = benchmark.source;
   let folder: string;
   let paths: string[];
@@ -176,7 +178,7 @@ async function hubRows(benchmark: Benchmark, { hub, signal }: BenchmarkOptions):
       { cause },
     );
   }
-  return rowsOf(paths, signal);
+  return rowsOf(paths, options);
 }
 
 /** The data files of a snapshot that a pattern matches; `*` is any text, `/` too. */

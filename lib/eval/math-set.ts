@@ -43,8 +43,10 @@ function comparing(tolerance: number | Tolerance | undefined): Pick<VerifyItem, 
   return tolerance === undefined ? {} : { options: { compare: { tolerance } } };
 }
 
-function judgementOf({ outcome, answer }: Verdict): Judgement {
-  return { verdict: verdictOf(outcome), answer };
+function judgementOf({ outcome, answer, reason }: Verdict): Judgement {
+  const verdict = verdictOf(outcome);
+  if (verdict !== 'undecided') return { verdict, answer };
+  return { verdict, answer, reason: outcome === 'undecided' ? reason : `${outcome}: ${reason}` };
 }
 
 function verdictOf(outcome: Verdict['outcome']): ResponseVerdict {

@@ -167,7 +167,7 @@ function lineOf(
   from: number,
   generation: Generation,
   { problem, response }: RewardInput,
-  { verdict, answer }: Judgement,
+  { verdict, answer, reason }: Judgement,
 ): ResponseLine {
   const right = verdict === 'correct';
   return {
@@ -176,6 +176,7 @@ function lineOf(
     sample: from + generation.sample,
     verdict,
     answer,
+    ...(reason === undefined ? {} : { reason }),
     tokens: generation.tokens.length,
     finishReason: generation.finishReason,
     logprob: sum(generation.logprob),

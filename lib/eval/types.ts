@@ -20,6 +20,8 @@ export interface Judgement {
   verdict: ResponseVerdict;
   /** The final answer found in the response: what votes in maj@k. null: none. */
   answer: string | null;
+  /** Why it could not be decided. */
+  reason?: string;
 }
 
 /** Problems with their judge: a benchmark, or a split of a task. */
@@ -49,6 +51,8 @@ export interface ResponseRecord {
   sample: number;
   verdict: ResponseVerdict;
   answer: string | null;
+  /** Of an undecided verdict. */
+  reason?: string;
   /** Length in tokens, the stop token included. */
   tokens: number;
   finishReason: 'stop' | 'length';
