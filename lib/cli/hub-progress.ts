@@ -2,6 +2,8 @@
 import cliProgress from 'cli-progress';
 import type { HubProgress } from '../hub/index.js';
 
+/** Less is not worth a line. */
+const shownBytes = 1e6;
 /** Between two lines where the output is no terminal. */
 const lineSeconds = 10;
 
@@ -16,18 +18,19 @@ export function hubProgress(
   now: () => number = () => performance.now() / 1000,
 ): (progress: HubProgress) => void {
   const show = stream.isTTY ? bar(stream) : lines(stream, now);
-  let step: { total: number; start: number; from: number } | null = null;
+  let step: { total: number; start: number; from: number; shown: boolean } | null = null;
   return (progress) => {
     if (progress.phase === 'note') stream.write(`note: ${progress.text}\n`);
     if (progress.phase !== 'download') return;
     if (step?.total !== progress.total) {
-      step = { total: progress.total, start: now(), from: progress.done };
-      if (progress.done >= progress.total) return;
-      show.start(progress);
+      const shown = progress.total - progress.done >= shownBytes;
+      step = { total: progress.total, start: now(), from: progress.done, shown };
+      if (shown) show.start(progress);
     } else if (progress.done <= step.from) {
       // what an earlier call left is not this one's speed
       step.from = progress.done;
     }
+    if (!step.shown) return;
     const speed = (progress.done - step.from) / Math.max(now() - step.start, 1e-3);
     show.update(progress, speed);
     if (progress.done >= progress.total) {

@@ -1,8 +1,9 @@
 /** From a configuration to what it names: tokenizer, task, policy. Cheap and likely to fail first. */
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { InvalidFileError } from '../errors.js';
 import { type HubOptions, modelFolder } from '../hub/index.js';
+import { indexFile, noWeights, singleFile } from '../model-folder.js';
 import { Policy } from '../policy.js';
 import { Tokenizer } from '../tokenizer.js';
 import type { TrainConfig } from './config.js';
@@ -12,7 +13,7 @@ import { loadTask } from './task.js';
 /**
  * Checks that a folder looks like a model before anything is loaded.
  *
- * @throws InvalidFileError that names what is missing
+ * @throws InvalidFileError that names what is missing; UnsupportedError for weights in other formats
  */
 export function checkModelFolder(path: string, weights = true): void {
   if (!existsSync(path)) throw new InvalidFileError(`${path}: no such model folder`);
@@ -22,10 +23,9 @@ export function checkModelFolder(path: string, weights = true): void {
       throw new InvalidFileError(`${path} has no ${name}; expected a model folder in Hugging Face layout`);
     }
   }
-  const names = ['model.safetensors', 'model.safetensors.index.json'];
-  if (weights && !names.some((name) => existsSync(join(path, name)))) {
-    throw new InvalidFileError(`${path} has no weights (${names.join(' or ')}); other formats are not read`);
-  }
+  if (!weights) return;
+  const names = readdirSync(path);
+  if (!names.includes(singleFile) && !names.includes(indexFile)) throw noWeights(path, names);
 }
 
 /** The part of a configuration that says which model. */
