@@ -198,8 +198,24 @@ describe('the last value of a text', () => {
       ['the set \\{3, 4\\}.', '\\{3, 4\\}'],
       ['the code AZYUK2A', 'AZYUK2A'],
       ['that gives x+2', 'x+2'],
+      ['that gives 5 + 1', '5 + 1'],
+      ['that gives 2 \\times 3', '2 \\times 3'],
+      ['that gives 5 000', '5 000'],
+      ['that gives 5 million', '5 million'],
+      ['that gives the square root of 5', 'square root of 5'],
+      ['3 + 4 = 7', '7'],
       ['that gives $2x + 3$', '$2x + 3$'],
       ['that gives \\( \\frac{2}{5} \\) tons', '\\( \\frac{2}{5} \\)'],
+    ]);
+  });
+
+  test('what is denied is no answer', () => {
+    check([
+      ['The answer is not 5', null],
+      ['The answer cannot be 5', null],
+      ['It is 4, not 5.', '4'],
+      ['The answer is 4, not 5.', '4'],
+      ["It isn't equal to 5", null],
     ]);
   });
 

@@ -1,8 +1,9 @@
 /** Finding the final answer in a response. Linear in the length of the text, whatever it holds; nothing here throws. */
 import { InvalidArgumentError } from '../errors.js';
 import { boxedAnswer, findBoxes } from './extract/boxed.js';
+import { lastValue } from './extract/last-value.js';
 import { countWords, lastFinalAnswer, phraseAnswer } from './extract/phrase.js';
-import { lastValue, valuesOf } from './extract/values.js';
+import { valuesOf } from './extract/values.js';
 
 /**
  * A way to find the answer.

@@ -1,5 +1,6 @@
 /** The answer after words that announce it: "the answer is", "Final Answer:", "A:". Linear in the length of the text. */
-import { lastValue, mathEnd, valuesOf } from './values.js';
+import { lastValue } from './last-value.js';
+import { mathEnd, valuesOf } from './values.js';
 
 /** Every repetition is bounded: a text of nothing but line ends or "answer" takes linear time. */
 const MARKERS =
@@ -13,7 +14,7 @@ const FILLER =
   /^(?:option|choice|approximately|about|exactly|simply|just|equal to|the|thus|therefore|then|indeed|clearly|again)\s+/i;
 /** What comes after an answer in its sentence. */
 const REASON =
-  /[,;]?\s+(?:because|since|where|which|whereas|although|though|but|so|hence|thus|when|if|while|assuming)\b|,\s+(?=(?!and\b|or\b)[a-z]{2,}'?[a-z]*\s+[a-z]+)/;
+  /[,;]?\s+(?:because|since|where|which|whereas|although|though|but|so|hence|thus|when|if|while|assuming|(?:and\s+|is\s+)?not)\b|,\s+(?=(?!and\b|or\b)[a-z]{2,}'?[a-z]*\s+[a-z]+)/;
 const MAX_STATEMENT = 4_000;
 /** A sentence of more words than this holds its answer somewhere in it. */
 const MAX_WORDS = 4;
@@ -29,6 +30,7 @@ export function lastFinalAnswer(text: string): number {
 export function phraseAnswer(text: string): string | null {
   const ends: { at: number; colon: boolean }[] = [];
   for (const { index, 0: marker } of text.matchAll(MARKERS)) {
+    if (/\b(?:not|cannot|can't|never)\b|n't\b/i.test(marker)) continue;
     ends.push({ at: index + marker.length, colon: !/\b(?:is|are|be|equals|=)[*_`\s]*$/i.test(marker.slice(-24)) });
     if (ends.length > 2 * MAX_MARKERS) ends.splice(0, MAX_MARKERS);
   }

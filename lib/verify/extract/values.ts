@@ -1,4 +1,4 @@
-/** The values in a text: mathematics between delimiters, LaTeX fractions and roots, tuples and numbers. */
+/** The values in a text: mathematics between delimiters, LaTeX formulas, tuples and numbers. */
 
 /** A value and where it is. */
 export interface Value {
@@ -10,10 +10,8 @@ export interface Value {
 
 const MAX_INLINE = 2_000;
 const MAX_DISPLAY = 4_000;
-/** Only the end of a text is searched for its last value, first the shorter one. */
-const TAILS = [4_000, 100_000];
 
-const NUMBER = /(?:[0-9]{1,3}(?:(?:,|\{,\}|,\\!\s?|\\,)[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+/y;
+const NUMBER = /(?:[0-9]{1,3}(?:(?:,|\{,\}|,\\!\s?|\\,| )[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+/y;
 /** The second half of a fraction or of a power of ten, and percent. */
 const AFTER_NUMBER = /(?:[eE][-+]?[0-9]{1,4}(?![A-Za-z0-9])|\s?\/\s?[0-9]+(?:\.[0-9]+)?)?(?:\s?\\?%)?/y;
 /** Macros that are no part of a formula that is written outside delimiters. */
@@ -41,8 +39,7 @@ export function valuesOf(text: string): Value[] {
       continue;
     }
     const previous = values.at(-1);
-    // `3\sqrt{2}` and `2(1,3)` are one value each.
-    if (previous !== undefined && previous.end === value.begin && !previous.math && !value.math) {
+    if (previous !== undefined && !previous.math && !value.math && isJoined(text.slice(previous.end, value.begin))) {
       previous.end = value.end;
     } else {
       values.push(value);
@@ -51,6 +48,10 @@ export function valuesOf(text: string): Value[] {
   }
   return values;
 }
+
+/** `3\sqrt{2}` and `5 + 1` are one value each. */
+const isJoined = (between: string): boolean =>
+  between === '' || /^[ \t]?(?:[-−+*×·÷/^]|\\times|\\cdot|\\div)[ \t]{0,2}$/.test(between);
 
 function valueAt(text: string, i: number): Value | null {
   const math = mathEnd(text, i);
@@ -161,55 +162,4 @@ function withSign(text: string, begin: number): number {
   const sign = text[begin - 1];
   if (sign !== '-' && sign !== '−' && sign !== '–') return begin;
   return /[A-Za-z0-9)\]}]/.test(text[begin - 2] ?? '') ? begin : begin - 1;
-}
-
-/**
- * The last value of a text, or null: what a response without any sign of a final answer ends with. A variable by itself
- * (`$x$`) is a value only where there is no other; of a calculation (`35 + 70 = 105`) what it comes to is the value.
- */
-export function lastValue(text: string): string | null {
-  for (const length of TAILS) {
-    const tail = fromWhole(text, length);
-    const values = valuesOf(tail).map(({ begin, end, math }) => ({ text: tail.slice(begin, end), math }));
-    const last = values.findLast((value) => !value.math || !isVariable(value.text)) ?? values.at(-1);
-    if (last !== undefined) return last.math ? resultOf(last.text) : last.text;
-    if (text.length <= length) break;
-  }
-  return null;
-}
-
-/** The end of a text, from the beginning of a line or of a word. */
-function fromWhole(text: string, length: number): string {
-  if (text.length <= length) return text;
-  const tail = text.slice(-length);
-  const line = tail.indexOf('\n');
-  const start = line >= 0 && line < length / 2 ? line : tail.search(/\s/);
-  return start < 0 ? tail : tail.slice(start);
-}
-
-const inside = (math: string): string => math.replace(/^(?:\$\$?|\\[([])|(?:\$\$?|\\[)\]])$/g, '').trim();
-const isVariable = (math: string): boolean => /^\\?[A-Za-z]*$/.test(inside(math));
-
-/** Of `5 \times 6 = 30` the 30; an equation about variables stays whole. */
-function resultOf(math: string): string {
-  const content = inside(math);
-  const at = content.lastIndexOf('=');
-  if (at < 0) return math;
-  const result = content.slice(at + 1).trim();
-  const before = content.slice(0, at);
-  const isCalculation = !hasVariable(before) || before.includes('=');
-  return result !== '' && isCalculation && !hasVariable(result) && balanced(result) ? `$${result}$` : math;
-}
-
-const hasVariable = (math: string): boolean =>
-  /[A-Za-z]/.test(math.replace(/\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}|\\[A-Za-z]+/g, ''));
-
-function balanced(text: string): boolean {
-  let depth = 0;
-  for (const c of text) {
-    if ('([{'.includes(c)) depth += 1;
-    else if (')]}'.includes(c)) depth -= 1;
-    if (depth < 0) return false;
-  }
-  return depth === 0;
 }

@@ -1,0 +1,79 @@
+/** The last value of a text: what a response without any sign of a final answer ends with. */
+import { valuesOf } from './values.js';
+
+/** Only the end of a text is searched, first the shorter one. */
+const TAILS = [4_000, 32_000];
+
+/** "It is not 5" gives no 5. */
+const NEGATED = /(?:\b(?:not|cannot|can't|never)|n't|≠)\s+(?:be\s+|equal\s+(?:to\s+)?)?$/i;
+/** Words that make another number of the one they stand before or after: they are part of the value. */
+const BEFORE =
+  /\b(?:(?:(?:square|cube|fourth|fifth)\s+)?root|log|logarithm|sine|cosine|tangent|reciprocal|half|third|quarter|square|cube|factorial|negative|minus|twice|double|triple)\s+(?:of\s+)?$/i;
+const AFTER =
+  /^\s+(?:hundred|thousand|million|billion|trillion|dozen|gross|score|pairs?|hal(?:f|ves)|thirds?|fourths?|quarters?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|hundredths?|thousandths?|percent|squared|cubed|factorial|below\s+zero)\b/i;
+
+/**
+ * The last value of a text that is not denied, or null. A variable by itself
+ * (`$x$`) is a value only where there is no other; of a calculation (`35 + 70 = 105`) what it comes to is the value.
+ */
+export function lastValue(text: string): string | null {
+  for (const length of TAILS) {
+    const tail = fromWhole(text, length);
+    const values = valuesOf(tail)
+      .map(({ begin, end, math }) => withWords(tail, begin, end, math))
+      .filter(({ begin }) => !NEGATED.test(tail.slice(Math.max(0, begin - 24), begin)));
+    const last = values.findLast((value) => !value.math || !isVariable(value.text)) ?? values.at(-1);
+    if (last !== undefined) return last.math ? resultOf(last.text) : last.text;
+    if (text.length <= length) break;
+  }
+  return null;
+}
+
+interface Candidate {
+  begin: number;
+  text: string;
+  /** Mathematics between delimiters and nothing else. */
+  math: boolean;
+}
+
+function withWords(text: string, begin: number, end: number, math: boolean): Candidate {
+  const before = BEFORE.exec(text.slice(Math.max(0, begin - 40), begin))?.[0].length ?? 0;
+  const after = AFTER.exec(text.slice(end, end + 40))?.[0].length ?? 0;
+  return { begin: begin - before, text: text.slice(begin - before, end + after), math: math && before + after === 0 };
+}
+
+/** The end of a text, from the beginning of a line or of a word. */
+function fromWhole(text: string, length: number): string {
+  if (text.length <= length) return text;
+  const tail = text.slice(-length);
+  const line = tail.indexOf('\n');
+  const start = line >= 0 && line < length / 2 ? line : tail.search(/\s/);
+  return start < 0 ? tail : tail.slice(start);
+}
+
+const inside = (math: string): string => math.replace(/^(?:\$\$?|\\[([])|(?:\$\$?|\\[)\]])$/g, '').trim();
+const isVariable = (math: string): boolean => /^\\?[A-Za-z]*$/.test(inside(math));
+
+/** Of `5 \times 6 = 30` the 30; an equation about variables stays whole. */
+function resultOf(math: string): string {
+  const content = inside(math);
+  const at = content.lastIndexOf('=');
+  if (at < 0) return math;
+  const result = content.slice(at + 1).trim();
+  const before = content.slice(0, at);
+  const isCalculation = !hasVariable(before) || before.includes('=');
+  return result !== '' && isCalculation && !hasVariable(result) && balanced(result) ? `$${result}$` : math;
+}
+
+const hasVariable = (math: string): boolean =>
+  /[A-Za-z]/.test(math.replace(/\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}|\\[A-Za-z]+/g, ''));
+
+function balanced(text: string): boolean {
+  let depth = 0;
+  for (const c of text) {
+    if ('([{'.includes(c)) depth += 1;
+    else if (')]}'.includes(c)) depth -= 1;
+    if (depth < 0) return false;
+  }
+  return depth === 0;
+}
