@@ -136,14 +136,32 @@ function checkRun({ metrics, completions }: Awaited<ReturnType<typeof wholeRun>>
   }
 }
 
+describe('prompts', () => {
+  it("in style qwen-boxed are SimpleRL-Zoo's for Qwen2.5 to the letter, and its ids those of the text", async () => {
+    const tokenizer = await Tokenizer.load(TOKENIZER);
+    const task = await createTask('gsm8k', { files: { train: fixture('gsm8k.jsonl') } });
+    const { prompt, meta } = task.splits.train?.[1] ?? assert.fail();
+    assert.match(String(meta?.answer), /#### 1,500$/);
+    const text =
+      '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' +
+      '<|im_start|>user\nA ticket costs $250. How much do 6 tickets cost?\n' +
+      'Please reason step by step, and put your final answer within \\boxed{}.<|im_end|>\n<|im_start|>assistant\n';
+    const ids = await tokenizer.encodePrompt(prompt);
+    assert.equal(tokenizer.decode(ids, { skipSpecialTokens: false }), text);
+    assert.deepEqual(await tokenizer.encodePrompt(text), ids);
+  });
+});
+
 describe('a run on word problems', { timeout: 300_000 }, () => {
   for (const eepo of [false, true]) {
     const algorithm = eepo ? 'EEPO' : 'GRPO';
     it(`goes from end to end by ${algorithm}, on problems of our own`, async (t) => {
       const path = fixture('gsm8k.jsonl');
-      const run = await wholeRun(t, { name: 'gsm8k', path, evalPath: path, style: 'simplerl' }, eepo);
+      const run = await wholeRun(t, { name: 'gsm8k', path, evalPath: path, style: eepo ? 'auto' : 'simplerl' }, eepo);
       checkRun(run, eepo);
-      assert.match(run.completions[0].prompt, /^Question:\n.+\nAnswer:\nLet's think step by step\.\n$/);
+      const { prompt } = run.completions[0];
+      if (eepo) assert.match(prompt[1].content, /Please reason step by step/);
+      else assert.match(prompt, /^Question:\n.+\nAnswer:\nLet's think step by step\.\n$/);
     });
   }
 
@@ -157,7 +175,7 @@ describe('a run on word problems', { timeout: 300_000 }, () => {
   it('goes from end to end by EEPO, on MATH', needs('math', 'train_lvl3to5.jsonl.gz'), async (t) => {
     const folder = join(dataRoot, 'math');
     const [path, evalPath] = [join(folder, 'train_lvl3to5.jsonl.gz'), join(folder, 'math500_test.jsonl')];
-    checkRun(await wholeRun(t, { name: 'math', path, evalPath, style: 'simplerl' }, true), true);
+    checkRun(await wholeRun(t, { name: 'math', path, evalPath, style: 'auto' }, true), true);
   });
 });
 
