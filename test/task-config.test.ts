@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { ConfigError, InvalidFileError } from '../lib/errors.js';
-import type { RewardInput, Task } from '../lib/tasks/index.js';
-import { computeRewards } from '../lib/tasks/rewards.js';
+import { type RewardInput, type Task, verifierReward } from '../lib/tasks/index.js';
+import { computeRewards, rewardList } from '../lib/tasks/rewards.js';
 import { loadTrainConfig } from '../lib/train/config.js';
 import { loadTask } from '../lib/train/task.js';
 import { ROOT } from './support/data.js';
@@ -114,13 +114,13 @@ describe('[reward]', () => {
 
   it('is the verifier alone by default', async (t) => {
     const task = await load(t, gsm8k);
-    assert.deepEqual(
-      task.rewards?.map(({ name, weight, required }) => [name, weight, required]),
-      [['math', 1, true]],
-    );
+    assert.equal(task.reward, verifierReward('math'));
+    assert.equal(task.rewards, undefined);
+    assert.deepEqual(rewardList(undefined, task.reward), [{ name: 'math', fn: task.reward }]);
     assert.deepEqual(await task.reward(answers(task, '\\boxed{7}', '#### 7', 'x')), [1, 1, 0]);
     const strict = await load(t, `${gsm8k}[reward]\nverifier = "gsm8k"\n`);
-    assert.equal(strict.rewards?.[0]?.name, 'gsm8k');
+    assert.equal(rewardList(undefined, strict.reward)[0]?.name, 'gsm8k');
+    assert.equal(rewardList(undefined, (batch) => batch.map(() => 1))[0]?.name, null);
     assert.deepEqual(await strict.reward(answers(strict, '\\boxed{7}', '#### 7', 'x')), [0, 1, 0]);
   });
 

@@ -87,9 +87,7 @@ export async function datasetTask(options: DatasetOptions, rules: DatasetRules =
     if (split !== 'train') for (const { prompt } of splits[split]) asked.add(promptKey(prompt));
   }
   const inOrder = Object.fromEntries(Object.keys(options.files).map((split) => [split, splits[split] as Problem[]]));
-  if (typeof reward === 'function') return { name, splits: inOrder, notes, reward };
-  const fn = verifierReward(reward);
-  return { name, splits: inOrder, notes, reward: fn, rewards: [{ name: reward, fn, required: true }] };
+  return { name, splits: inOrder, notes, reward: typeof reward === 'function' ? reward : verifierReward(reward) };
 }
 
 /** Prompts that are tokenized at once, where their number is limited. */

@@ -2,6 +2,7 @@
 import { InvalidArgumentError } from '../errors.js';
 import { callRewardFully } from './call-reward.js';
 import type { NamedReward, PerSampleRewardFunction, Reward, RewardFunction, RewardInput } from './types.js';
+import { verifierName } from './verifiers.js';
 
 /**
  * What becomes of a response that was cut off at `maxNewTokens`: it is judged like every other (the paper's), its reward
@@ -165,12 +166,13 @@ export function combinedReward(list: readonly NamedReward[], task: string): Rewa
   };
 }
 
-/** What training maximizes: `rewards`, else one function. */
+/** What training maximizes: `rewards`, else one function, which has a name of its own where it is a verifier. */
 export function rewardList(
   rewards: readonly NamedReward[] | undefined,
   fn: PerSampleRewardFunction | undefined,
 ): readonly AnyReward[] {
-  return rewards ?? (fn === undefined ? [] : [{ name: null, fn }]);
+  if (rewards !== undefined || fn === undefined) return rewards ?? [];
+  return [{ name: verifierName(fn), fn }];
 }
 
 /**

@@ -14,14 +14,14 @@ export type VerifierName = (typeof VERIFIERS)[number];
 
 export const VERIFIERS = ['math', 'gsm8k', 'exact'] as const;
 
-/** The rule as a reward: 1 for a right response, 0 otherwise (Eq. 1). */
+/** The rule as a reward: 1 for a right response, 0 otherwise (Eq. 1). The same function for the same name. */
 export function verifierReward(name: VerifierName): RewardFunction {
-  if (name === 'math') return mathReward;
-  const isRight = name === 'gsm8k' ? sameFinalNumber : sameText;
-  return (inputs) =>
-    inputs.map(({ problem, response }) =>
-      acceptedAnswers(problem.answer as Answer).some((gold) => isRight(response, gold)) ? 1 : 0,
-    );
+  return REWARDS[name];
+}
+
+/** The rule that a reward function is, or null for one of somebody's own. */
+export function verifierName(reward: unknown): VerifierName | null {
+  return VERIFIERS.find((name) => REWARDS[name] === reward) ?? null;
 }
 
 /** What cannot be decided within the verifier's bounds of time and memory is wrong, and counted. */
@@ -64,3 +64,16 @@ function canonicalNumber(text: string): string | null {
   const size = `${whole === '' ? '0' : whole}${fraction === '' ? '' : `.${fraction}`}`;
   return sign === '-' && size !== '0' ? `-${size}` : size;
 }
+
+function textReward(isRight: (response: string, gold: string) => boolean): RewardFunction {
+  return (inputs) =>
+    inputs.map(({ problem, response }) =>
+      acceptedAnswers(problem.answer as Answer).some((gold) => isRight(response, gold)) ? 1 : 0,
+    );
+}
+
+const REWARDS: Readonly<Record<VerifierName, RewardFunction>> = {
+  math: mathReward,
+  gsm8k: textReward(sameFinalNumber),
+  exact: textReward(sameText),
+};

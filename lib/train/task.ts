@@ -11,6 +11,7 @@ import {
 import { HUB_FILES } from '../tasks/presets.js';
 import { loadRewardModule } from '../tasks/reward-module.js';
 import { combinedReward } from '../tasks/rewards.js';
+import { verifierName } from '../tasks/verifiers.js';
 import type { TrainConfig } from './config.js';
 
 /**
@@ -64,8 +65,7 @@ function given(options: Record<string, string>): Record<string, string> {
 async function withRewards(task: Task, { reward: options }: TrainConfig): Promise<Task> {
   const { verifier, weight, module } = options;
   const own = verifier === 'auto' || verifier === 'none' ? task.reward : verifierReward(verifier);
-  const name = task.rewards?.[0]?.name ?? task.name;
-  const main: NamedReward = { name: verifier === 'auto' ? name : verifier, fn: own, weight, required: true };
+  const main: NamedReward = { name: verifierName(own) ?? task.name, fn: own, weight, required: true };
   const added =
     module === ''
       ? []
@@ -75,7 +75,6 @@ async function withRewards(task: Task, { reward: options }: TrainConfig): Promis
           ...(options.timeoutMs > 0 ? { timeoutMs: options.timeoutMs } : {}),
         });
   if (verifier === 'none') return { ...task, reward: combinedReward(added, task.name), rewards: added };
-  // Countdown alone keeps the few metrics it has.
-  if (added.length === 0 && weight === 1 && task.rewards === undefined) return { ...task, reward: own };
+  if (added.length === 0 && weight === 1) return { ...task, reward: own };
   return { ...task, reward: own, rewards: [main, ...added] };
 }
