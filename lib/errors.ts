@@ -104,7 +104,7 @@ export class RewardError extends EepoError {
   }
 }
 
-/** The verifier's worker processes cannot be started. */
+/** The verifier cannot work: its processes cannot be started, or it failed its own check. */
 export class VerifierError extends EepoError {
   constructor(message: string, options?: ErrorOptions) {
     super('EEPO_VERIFIER', message, options);
