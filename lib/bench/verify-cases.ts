@@ -6,7 +6,7 @@ const KINDS: readonly ((n: number) => [prediction: string, gold: string])[] = [
   (n) => [`${n}`, `${n}`],
   (n) => [`${n}.50`, `\\frac{${2 * n + 1}}{2}`],
   (n) => [`\\dfrac{${n}}{7}`, `${n}/7`],
-  (n) => [`${n},000`, `${n}000`],
+  (n) => [(n * 1000).toLocaleString('en-US'), `${n}000`],
   (n) => [`\\left(${n}, \\frac{1}{3}\\right)`, `(${n},1/3)`],
   (n) => [`${n}\\sqrt{2}`, `\\sqrt{${2 * n * n}}`],
   (n) => [`[${n}, \\infty)`, `x \\ge ${n}`],
