@@ -16,7 +16,7 @@ import { choiceOf, saysNone, textKey, timeOf } from './text.js';
 /** No answer is longer; of a longer text only what it states as its answer is read. */
 const MAX_ANSWER = 2_000;
 /** Of a text beyond this only the end is read. */
-const MAX_TEXT = 100_000;
+const MAX_TEXT = 20_000;
 /** A comma between the digits of one amount of money: a list has no unit of its own. */
 const DECIMAL_COMMA = /^[-+]?\d+,\d{1,2} *\\(?:\$|euro|pounds)$/;
 const PLAIN_NUMBER = /^([-+]?)(\d+(?:\.\d+)?|\.\d+)$/;
@@ -162,7 +162,8 @@ function readingsOf(answer: Answer): Node[] {
   const { cleaned } = answer;
   const readings: Node[] = [];
   answer.readings = readings;
-  if (isProse(answer.raw)) return readings;
+  // Capital letters in a row are a name or an order of things, not a product.
+  if (isProse(answer.raw) || /^[A-Z]{2,}$/.test(textKey(cleaned))) return readings;
   const add = (node: Node | null): void => {
     if (node !== null && !readings.some((known) => keyOf(known) === keyOf(node))) readings.push(node);
   };

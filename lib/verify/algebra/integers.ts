@@ -42,7 +42,7 @@ export function exactCall(fn: FunctionName, args: Rational[]): Rational | null {
     case 'gcd':
       return args.reduce<Rational | null>((a, b) => (a === null ? null : gcd(a, b)), ZERO);
     case 'lcm':
-      return args.reduce<Rational | null>((a, b) => (a === null ? null : lcm(a, b)), ONE);
+      return args.reduce<Rational | null>((a, b) => (a === null ? null : lcm(a, b)), x);
     case 'max':
       return args.reduce((a, b) => (less(a, b) ? b : a));
     case 'min':
@@ -113,10 +113,10 @@ function integerGcd(a: bigint, b: bigint): bigint {
   return x;
 }
 
+/** In lowest terms: the least common multiple of the numerators over the divisor of the denominators. */
 function lcm(x: Rational, y: Rational): Rational | null {
-  const [a, b] = [integerOf(x), integerOf(y)];
-  if (a === null || b === null) return null;
-  if (a === 0n || b === 0n) return ZERO;
-  const product = (a / integerGcd(a, b)) * b;
-  return whole(product < 0n ? -product : product);
+  const [a, b] = [lowest(x), lowest(y)];
+  if (a.numerator === 0n || b.numerator === 0n) return ZERO;
+  const product = (a.numerator / integerGcd(a.numerator, b.numerator)) * b.numerator;
+  return { numerator: product < 0n ? -product : product, denominator: integerGcd(a.denominator, b.denominator) };
 }

@@ -25,6 +25,7 @@ export function itemsOf(node: Node): Node[] | null {
 
 function grouped(list: List): Node[] {
   const names = list.items.map(namedValue);
+  if (list.separators.includes(';') && list.separators.includes(',')) return bySeparator(list) ?? list.items;
   if (names.every((name) => name !== null)) {
     const groups = bySeparator(list) ?? byRepeatedNames(list, names as Named[]);
     if (groups !== null) return groups;
@@ -42,7 +43,7 @@ function grouped(list: List): Node[] {
   return list.items;
 }
 
-/** `p = 5, q = 2; p = 7, q = 2`: strong separators between groups of weak ones. */
+/** `p = 5, q = 2; p = 7, q = 2` and `1, 2; 3, 4`: strong separators between groups of weak ones. */
 function bySeparator(list: List): Node[] | null {
   const strong = list.separators.filter((separator) => separator === ';' || separator === 'or');
   if (strong.length === 0 || strong.length === list.separators.length) return null;

@@ -1,6 +1,6 @@
 /** An answer: items with separators, each a relation, a set, a ratio or a quantity with its unit. */
 import type { Node, RelationOp, Separator, Unit } from './ast.js';
-import { int } from './ast.js';
+import { childrenOf, int } from './ast.js';
 import { cleanLatex } from './clean.js';
 import { Cursor, FAILURE, fail } from './cursor.js';
 import { parseArgument, parseExponent, parsePower, parseSum, parseTerm, startsFactor } from './expression.js';
@@ -68,11 +68,18 @@ export function parseAnswer(cleaned: string, options: TokenOptions): Node | null
   const cursor = new Cursor(tokens);
   try {
     const answer = parseList(cursor);
-    return cursor.next === undefined ? answer : null;
+    return cursor.next === undefined && !isDeeper(answer, MAX_TREE_DEPTH) ? answer : null;
   } catch (error) {
     if (error === FAILURE) return null;
     throw error;
   }
+}
+
+/** Chains of operators nest as deep as they are long; everything after the parser recurses. */
+const MAX_TREE_DEPTH = 150;
+
+function isDeeper(node: Node, limit: number): boolean {
+  return limit === 0 || childrenOf(node).some((child) => isDeeper(child, limit - 1));
 }
 
 /** {@link parseAnswer} of text as it comes. */
@@ -117,6 +124,8 @@ function closes(c: Cursor): boolean {
 }
 
 function parseItem(c: Cursor): Node {
+  // "About 8.24": how it came about is not part of it.
+  if (!c.takeCommand('approx') && !c.take('~')) c.takeCommand('therefore');
   const label = leadingWords(c);
   const first = label ?? parseRatio(c);
   const items = [first];

@@ -1,5 +1,5 @@
 /** Expressions: sums, products, powers, functions, brackets. Recursive descent, bounded in depth by the cursor. */
-import { type Node, negate, num, type Unit } from './ast.js';
+import { call, type Node, negate, num, type Unit } from './ast.js';
 import { type Cursor, fail, spelling } from './cursor.js';
 import { parseFunction, startsFunction } from './functions.js';
 import { type Items, parseBrackets, parseEnvironment, parseGroup } from './groups.js';
@@ -34,8 +34,16 @@ export function parseSum(c: Cursor, items: Items): Node {
     const sign = takeSign(c);
     if (sign === null && left !== null) return left;
     const term = parseTerm(c, items);
-    left = combine(left, sign, term);
+    const modulus = takeModulus(c, items);
+    if (modulus === null) left = combine(left, sign, term);
+    // Before `mod` stands the whole first term, its sign included: -7 mod 5 is 3.
+    else if (left === null) left = call('mod', combine(null, sign, term), modulus);
+    else left = combine(left, sign, call('mod', term, modulus));
   }
+}
+
+function takeModulus(c: Cursor, items: Items): Node | null {
+  return c.takeCommand('mod') || c.takeCommand('bmod') ? signedFactors(c, items) : null;
 }
 
 type Sign = '+' | '-' | 'pm' | 'mp';
@@ -86,9 +94,7 @@ export function parseTerm(c: Cursor, items: Items): Node {
   for (;;) {
     if (takeTimes(c)) left = product(left, signedFactors(c, items));
     else if (startsDivision(c)) left = quotient(left, denominator(c, items));
-    else if (c.takeCommand('mod') || c.takeCommand('bmod')) {
-      left = { kind: 'call', fn: 'mod', args: [left, signedFactors(c, items)] };
-    } else if (left.kind === 'div' && startsFactor(c)) {
+    else if (left.kind === 'div' && startsFactor(c)) {
       // `1/2x`: the number alone was below.
       left = product(left, parseFactors(c, items));
     } else return left;
@@ -119,6 +125,9 @@ function denominator(c: Cursor, items: Items): Node {
 }
 
 function product(left: Node, right: Node): Node {
+  // Curly brackets around one factor are brackets.
+  if (left.kind === 'set' && left.items.length === 1) return product(left.items[0] as Node, right);
+  if (right.kind === 'set' && right.items.length === 1) return product(left, right.items[0] as Node);
   if (left.kind === 'quantity') return { kind: 'quantity', value: product(left.value, right), unit: left.unit };
   if (right.kind === 'quantity') return { kind: 'quantity', value: product(left, right.value), unit: right.unit };
   return left.kind === 'mul' ? { kind: 'mul', args: [...left.args, right] } : { kind: 'mul', args: [left, right] };
@@ -239,7 +248,7 @@ export function parsePower(c: Cursor, items: Items): Node {
       c.at += 1;
       const exponent = parseExponent(c, items);
       if (exponent === 'degree') base = { kind: 'quantity', value: base, unit: DEGREE };
-      else if (exponent !== null) base = { kind: 'pow', base, exponent };
+      else if (exponent !== null) base = { kind: 'pow', base: withSubscript(c, base), exponent };
     } else if (c.isMark('\\$') && !numberFollows(c)) {
       c.at += 1;
       base = { kind: 'quantity', value: base, unit: DOLLAR };
@@ -248,6 +257,12 @@ export function parsePower(c: Cursor, items: Items): Node {
       c.at += 1;
     } else return base;
   }
+}
+
+/** `x^2_1`: the subscript belongs to the letter. */
+function withSubscript(c: Cursor, base: Node): Node {
+  if (base.kind !== 'symbol' || !c.take('_')) return base;
+  return { kind: 'symbol', name: `${base.name}_${c.take('{') ? c.rawGroup() : takeOne(c)}` };
 }
 
 const numberFollows = (c: Cursor): boolean => c.peek(1)?.kind === 'number';
@@ -263,6 +278,13 @@ export function parseExponent(c: Cursor, items: Items): Node | 'degree' | null {
     c.at += 3;
     return null;
   }
+  // A limit from above or below.
+  if (c.isMark('{') && (c.isMark('+', 1) || c.isMark('-', 1)) && c.isMark('}', 2)) {
+    c.at += 1;
+    const side = takeOne(c);
+    c.at += 1;
+    return { kind: 'symbol', name: side };
+  }
   if (c.isMark('{')) return parseGroup(c, items);
   if (c.take('-')) return negate(exponentAtom(c, items));
   c.take('+');
@@ -277,7 +299,7 @@ function exponentAtom(c: Cursor, items: Items): Node {
     return num(token.value);
   }
   const base = c.nested(() => parsePrimary(c, items));
-  return c.take('^') ? { kind: 'pow', base, exponent: exponentAtom(c, items) } : base;
+  return c.take('^') ? { kind: 'pow', base, exponent: c.nested(() => exponentAtom(c, items)) } : base;
 }
 
 function parsePrimary(c: Cursor, items: Items): Node {

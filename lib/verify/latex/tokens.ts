@@ -340,7 +340,7 @@ class Scanner {
           grouped: digits !== piece,
           space,
         });
-      } else if (piece !== '~' && piece !== '$') this.tokens.push({ kind: 'mark', name: piece, space });
+      } else if (piece !== '~' && piece !== '$' && piece !== '.') this.tokens.push({ kind: 'mark', name: piece, space });
       space = false;
     }
   }
@@ -354,6 +354,12 @@ const OPERATORS = new Map(
     arsinh: 'arsinh',
     arcosh: 'arcosh',
     artanh: 'artanh',
+    asinh: 'arsinh',
+    acosh: 'arcosh',
+    atanh: 'artanh',
+    acot: 'arccot',
+    asec: 'arcsec',
+    acsc: 'arccsc',
     arccot: 'arccot',
     arcsec: 'arcsec',
     arccsc: 'arccsc',
