@@ -26,7 +26,7 @@ export interface Case {
 }
 
 const USUAL = {
-  response: ['response', 'completion', 'output', 'generation', 'solution'],
+  response: ['response', 'completion', 'output', 'generation'],
   prediction: ['pred', 'prediction', 'predicted'],
   gold: ['gold', 'answer', 'answers', 'ground_truth', 'target', 'expected_answer'],
   expected: ['equal', 'is_correct', 'correct', 'label'],
