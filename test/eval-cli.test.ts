@@ -180,6 +180,11 @@ describe('eepo eval', () => {
       /stop token "1 2" is not a single token/,
     ],
     ['a device', [embeddedModel, '--task', 'countdown', '--device', 'tpu'], /--device tpu: expected auto, cpu or cuda/],
+    [
+      'a type',
+      [embeddedModel, '--task', 'countdown', '--dtype', 'float16'],
+      /--dtype float16: expected float32 or bfloat16/,
+    ],
     ['a folder without results', ['table', folder], /has no results.json, nor has a folder in it/],
   ];
   for (const [what, args, message] of refused) {

@@ -10,6 +10,7 @@ import {
   standardError,
   wilsonInterval,
 } from '../lib/eval/statistics.js';
+import { verifyMath } from '../lib/verify/index.js';
 
 const near = (x: number, y: number, tolerance = 1e-12): void =>
   assert.ok(Math.abs(x - y) <= tolerance, `${x} is not ${y}`);
@@ -103,6 +104,34 @@ describe('maj@k', () => {
     assert.equal(majAtK(classes, 1), 3 / 8, 'maj@1 is the share of right samples');
     assert.throws(() => majAtK(classes, 9), InvalidArgumentError);
     assert.throws(() => majAtK(classes, 0), /k must be between 1 and the number of samples 8, got 0/);
+  });
+
+  it('compares plain numbers as the verifier does, and everything else by it', async () => {
+    const { sameAnswer } = mathSet('s', 's', []);
+    const numbers = [
+      '7',
+      '07',
+      '7.0',
+      '7.00',
+      '-7',
+      '0',
+      '-0',
+      '0.0',
+      '0.5',
+      '.5',
+      '0.50',
+      '5',
+      '70',
+      '7.05',
+      '1000',
+      '1,000',
+    ];
+    const pairs = numbers.flatMap((x) => numbers.map((y): [string, string] => [x, y]));
+    const verdicts = await verifyMath(pairs.map(([prediction, gold]) => ({ prediction, gold })));
+    const same = await (sameAnswer as NonNullable<typeof sameAnswer>)(pairs);
+    for (const [i, pair] of pairs.entries()) assert.equal(same[i], verdicts[i]?.equal, pair.join(' and '));
+    // Four sevens, three zeros, three halves, two thousands, and four numbers that are alone.
+    assert.equal(same.filter(Boolean).length, 4 * 4 + 3 * 3 + 3 * 3 + 2 * 2 + 4);
   });
 
   it('is over equivalence in mathematics', async () => {

@@ -249,8 +249,10 @@ async function loadPolicy(folder: string, { device, dtype }: EvalOptions, signal
   if (device !== 'auto' && device !== 'cpu' && device !== 'cuda') {
     throw new InvalidArgumentError(`--device ${device}: expected auto, cpu or cuda`);
   }
-  // Which types there are is the policy's to say.
-  return Policy.load(folder, { device, dtype: dtype as 'float32', signal });
+  if (dtype !== 'float32' && dtype !== 'bfloat16') {
+    throw new InvalidArgumentError(`--dtype ${dtype}: expected float32 or bfloat16`);
+  }
+  return Policy.load(folder, { device, dtype, trainable: false, signal });
 }
 
 /** What is lost at most when an evaluation is killed; enough rows to keep a GPU busy. */

@@ -70,7 +70,7 @@ export function register(program: Command): void {
       positive('tolerance'),
     )
     .option('--device <device>', 'auto, cpu or cuda', 'auto')
-    .option('--dtype <dtype>', 'type of the weights', 'float32')
+    .option('--dtype <dtype>', 'type of the weight matrices, float32 or bfloat16', 'float32')
     .option('--batch-size <n>', 'responses generated and written together (default: 256)', wholeNumber('batch-size', 1))
     .option('--revision <revision>', 'branch, tag or commit of a model on the hub')
     .option('--out <dir>', 'results go to DIR/<name>; an evaluation that was stopped goes on there', 'evals')

@@ -30,13 +30,29 @@ export function mathSet(
       );
       return (await verifyMath(items)).map(judgementOf);
     },
-    sameAnswer: async (pairs) => {
-      const verdicts = await verifyMath(
-        pairs.map(([prediction, gold]): VerifyItem => ({ prediction, gold, ...comparing(tolerance) })),
-      );
-      return verdicts.map(({ equal }) => equal);
-    },
+    sameAnswer: (pairs) => sameAnswers(pairs, tolerance),
   };
+}
+
+/** Most answers are plain numbers, and most votes compare different ones: these need no verifier. */
+async function sameAnswers(
+  pairs: readonly (readonly [string, string])[],
+  tolerance: number | Tolerance | undefined,
+): Promise<boolean[]> {
+  const same = pairs.map(([prediction, gold]): boolean | VerifyItem => {
+    const [x, y] = tolerance === undefined ? [plainNumber(prediction), plainNumber(gold)] : [null, null];
+    return x !== null && y !== null ? x === y : { prediction, gold, ...comparing(tolerance) };
+  });
+  const verdicts = await verifyMath(same.filter((entry) => typeof entry !== 'boolean'));
+  return same.map((entry) => (typeof entry === 'boolean' ? entry : (verdicts.shift()?.equal ?? false)));
+}
+
+/** One spelling of a number that is written out: `007.50` is `7.5`; null for anything else. */
+function plainNumber(text: string): string | null {
+  const [, sign, whole, decimals = ''] = /^(-?)0*(\d{1,40})(?:\.(\d{1,40}?)0*)?$/.exec(text.trim()) ?? [];
+  if (whole === undefined) return null;
+  const digits = decimals === '' || decimals === '0' ? whole : `${whole}.${decimals}`;
+  return digits === '0' ? '0' : `${sign}${digits}`;
 }
 
 function comparing(tolerance: number | Tolerance | undefined): Pick<VerifyItem, 'options'> {
