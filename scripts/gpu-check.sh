@@ -4,8 +4,8 @@
 # compute-sanitizer, times them, and prints a table.
 #
 # Needs a GPU with its driver, PyTorch with CUDA (of python3, or LIBTORCH), nvcc of the same CUDA version, g++ and CMake.
-# No network, and of npm the production dependencies only: dist/ (npm run build:ts) and node_modules/ are carried along,
-# and where there is no Node, a gzipped one as .gpu/node.gz.
+# No network, and of npm the production dependencies only: scripts/gpu-bundle.sh packs them, dist/ and Node into
+# .gpu/bundle.tar.gz, which is unpacked here where one of them is missing.
 #
 #   scripts/gpu-check.sh [PHASE...]     only these, of: machine build doctor kernels parity
 #                                       bench-quick memcheck racecheck bench
@@ -32,10 +32,10 @@ fi
 for folder in "${CUDA_HOME:-}" /usr/local/cuda; do
   [[ -n $folder && -d $folder/bin ]] && PATH="$PATH:$folder/bin"
 done
-if ! command -v node >/dev/null && [[ -e .gpu/node.gz ]]; then
-  gunzip --stdout .gpu/node.gz >build/gpu-work/bin/node && chmod +x build/gpu-work/bin/node
-  PATH="$root/build/gpu-work/bin:$PATH"
+if [[ -e .gpu/bundle.tar.gz ]] && { ! command -v node >/dev/null || [[ ! -d dist || ! -d node_modules ]]; }; then
+  tar --extract --gzip --file .gpu/bundle.tar.gz
 fi
+if ! command -v node >/dev/null; then PATH="$root/build/gpu-work/bin:$PATH"; fi
 export PATH
 # The libtorch that is built against is the one that is loaded, whatever the cache holds.
 if [[ -z ${LIBTORCH:-} ]] && command -v "$python" >/dev/null; then
