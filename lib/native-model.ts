@@ -64,6 +64,7 @@ declare module './native.js' {
       signal: AbortSignal | undefined,
       device: TensorDevice,
       options: NativeModelOptions,
+      onProgress?: (done: number, total: number) => void,
     ): Promise<NativeModel>;
     createModel(
       config: PolicyConfig,

@@ -86,7 +86,9 @@ export class Policy implements PolicyLike {
     const dir = await modelFolder(model, options);
     const { config, raw } = await readConfig(dir);
     const paths = await weightFiles(dir);
-    const native = await callNative(() => loadNative().loadModel(config, paths, options.signal, device, kind));
+    const { signal, onProgress } = options;
+    const progress = onProgress && ((done: number, total: number) => onProgress({ phase: 'load', model, done, total }));
+    const native = await callNative(() => loadNative().loadModel(config, paths, signal, device, kind, progress));
     return new Policy(native, device, config, raw, dir, kind);
   }
 

@@ -8,6 +8,7 @@ import {
   readFileSync,
   readlinkSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -277,15 +278,18 @@ describe('download', () => {
 
 describe('what goes wrong', () => {
   it('says what to do about a gated, private or unknown repository, never showing the token', async (t) => {
-    const { options } = await setting(t, {
+    const { options, hub } = await setting(t, {
       'a/gated': model({ gated: true, token: 'hf_granted' }),
       'a/private': model({ token: 'hf_granted' }),
+      'a/public': model(),
     });
+    hub.fault = ({ path, authorization }) => (path === 'a/public' && authorization ? { status: 401 } : undefined);
     const cases = [
       ['a/gated', false, /gated \(401\): accept its licence at .*a\/gated, then set HF_TOKEN.*no token was sent/],
       ['a/gated', secret, /gated \(403\): accept its licence.*has not been granted access/],
       ['a/private', false, /no model a\/private.*or it is private \(401\).*"\.\/a\/private".*set HF_TOKEN/],
       ['a/private', secret, /no model a\/private.*\(404\).*the token that was sent may be wrong/],
+      ['a/public', secret, /refuses the token \(401\): it is wrong or expired.*unset HF_TOKEN/],
       ['a/nothing', false, /no model a\/nothing on .*\(a local folder is written "\.\/a\/nothing"\)/],
     ] as const;
     for (const [name, token, message] of cases) {
@@ -471,6 +475,20 @@ describe('what goes wrong', () => {
       message: /1000000\.0 GB are still to be/,
     });
     assert.equal(hub.of('resolve', 'model.safetensors').length, 0);
+  });
+
+  it('says that the disk is full', async (t) => {
+    const { options, cache } = await setting(t, { 'owner/name': model() });
+    const blobs = join(cache, 'models--owner--name', 'blobs');
+    const partial = join(blobs, `${sha256(weights())}.eepo-partial`);
+    mkdirSync(blobs, { recursive: true });
+    symlinkSync('/dev/full', partial);
+    await assert.rejects(modelFolder('owner/name', options), {
+      code: 'EEPO_HUB',
+      message: /the disk of .* is full \(ENOSPC\).*HF_HOME to a folder on another disk/,
+    });
+    rmSync(partial);
+    assert.ok(await modelFolder('owner/name', options));
   });
 
   it('stops when it is told to, and goes on from there', async (t) => {

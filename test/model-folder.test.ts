@@ -236,14 +236,43 @@ describe('heads', () => {
     const embedding = weights.get('model.embed_tokens.weight') as { shape: number[]; data: Float32Array };
     const tied = folder(t, { 'model.safetensors': safetensors(new Map([...weights, ['lm_head.weight', embedding]])) });
     assert.deepEqual(await weightsOf(tied), plain(weights));
+    const halves = safetensors(new Map([...weights, ['lm_head.weight', embedding]]), (name) =>
+      name === 'lm_head.weight' ? 'BF16' : 'F16',
+    );
+    assert.deepEqual(await weightsOf(folder(t, { 'model.safetensors': halves })), plain(weights));
     const own = { shape: embedding.shape, data: embedding.data.map((x) => -x) };
     const both = safetensors(new Map([...weights, ['lm_head.weight', own]]));
     const untied = folder(t, { 'model.safetensors': both });
     writeFileSync(join(untied, 'config.json'), json({ ...config, tie_word_embeddings: false }));
     assert.deepEqual(await weightsOf(untied), { ...plain(weights), 'lm_head.weight': [...own.data] });
+    for (const type of ['F32', 'F16'] as const) {
+      const file = safetensors(new Map([...weights, ['lm_head.weight', own]]), (name) =>
+        name === 'lm_head.weight' ? type : 'F32',
+      );
+      await assert.rejects(Policy.load(folder(t, { 'model.safetensors': file })), {
+        code: 'EEPO_INVALID_FILE',
+        message: /lm_head\.weight differs from model\.embed_tokens\.weight.*tie_word_embeddings.*set it to false/,
+      });
+    }
     rmSync(join(untied, 'model.safetensors'));
     writeFileSync(join(untied, 'model.safetensors'), safetensors(weights));
     await assert.rejects(Policy.load(untied), { code: 'EEPO_INVALID_FILE', message: /lm_head\.weight is missing/ });
+  });
+});
+
+describe('loading', () => {
+  it('tells how much of the files was read', async (t) => {
+    const weights = await exactWeights();
+    const dir = folder(t, { 'model.safetensors': safetensors(weights, () => 'BF16') });
+    const seen: [number, number][] = [];
+    using policy = await Policy.load(dir, {
+      onProgress: (event) => {
+        if (event.phase === 'load' && event.model === dir) seen.push([event.done, event.total]);
+      },
+    });
+    // the last notices come on the event loop, after the promise
+    while (seen.at(-1)?.[0] !== 2 * policy.numParameters) await new Promise((resolve) => setTimeout(resolve, 5));
+    assert.ok(seen.every(([done, total], i) => total === 2 * policy.numParameters && done > (seen[i - 1]?.[0] ?? 0)));
   });
 });
 

@@ -119,7 +119,7 @@ export class RepoCache {
     for (let attempt = 0; ; attempt++) {
       throwIfAborted(signal);
       try {
-        return await lockfile.lock(this.folder, { lockfilePath: this.#lock, stale: 30_000, onCompromised });
+        return await lockfile.lock(this.folder, { lockfilePath: this.#lock, stale: 15_000, onCompromised });
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code !== 'ELOCKED') throw error;
       }

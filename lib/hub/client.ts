@@ -150,6 +150,12 @@ export class HubClient {
     }
     if (code === 'EntryNotFound')
       return error(`${repo.name} at ${settings.revision} lacks a file it lists (${status})`);
+    if (status === 401 && sent && code !== 'RepoNotFound') {
+      return error(
+        `${settings.endpoint} refuses the token (401): it is wrong or expired; make another at ${account}, or unset ` +
+          'HF_TOKEN for public models',
+      );
+    }
     if (status === 403) return error(`${page} refuses access (403); ${tokenHint(sent, account)}`);
     if (status === 404 || status === 401) {
       return error(

@@ -15,7 +15,8 @@ export type HubProgress =
       done: number;
       total: number;
     }
-  | { phase: 'load'; file: string; done: number; total: number }
+  /** Bytes of the weights that have been read, of all. */
+  | { phase: 'load'; model: string; done: number; total: number }
   | { phase: 'note'; text: string };
 
 /** How the hub is used. Every option may be left out. */

@@ -169,6 +169,36 @@ void convert(const FileTensor& tensor, DType dtype, void* out) {
   }
 }
 
+bool same_values(const FileTensor& a, const FileTensor& b) {
+  if (a.shape != b.shape) return false;
+  if (a.dtype == b.dtype) return a.bytes == 0 || std::memcmp(a.data, b.data, a.bytes) == 0;
+  constexpr int64_t kBlock = 1 << 20;
+  std::vector<float> x(std::min(a.elements, kBlock)), y(x.size());
+  const auto part = [](const FileTensor& tensor, int64_t begin, int64_t count) {
+    FileTensor out = tensor;
+    const int64_t element = tensor.bytes / tensor.elements;
+    out.data += begin * element;
+    out.elements = count;
+    out.bytes = count * element;
+    return out;
+  };
+  for (int64_t begin = 0; begin < a.elements; begin += kBlock) {
+    const int64_t count = std::min(kBlock, a.elements - begin);
+    convert(part(a, begin, count), DType::Float32, x.data());
+    convert(part(b, begin, count), DType::Float32, y.data());
+    if (std::memcmp(x.data(), y.data(), count * sizeof(float)) != 0) return false;
+  }
+  return true;
+}
+
+void release(const FileTensor& tensor) {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(tensor.data);
+  const uintptr_t first = (begin + page - 1) / page * page, last = (begin + tensor.bytes) / page * page;
+  // advice: whether it is taken changes nothing that can be read
+  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
 namespace {
 
 int64_t elements(const NamedTensor& t) {

@@ -54,6 +54,13 @@ inline bool is_float(FileDType dtype) {
 /// Copies a tensor of F32, F16, BF16 or F64 into float32 or bfloat16, rounding to nearest.
 void convert(const FileTensor& tensor, DType dtype, void* out);
 
+/// Whether two tensors that is_float() takes have equal values (NaN equals itself).
+bool same_values(const FileTensor& a, const FileTensor& b);
+
+/// Lets go of a mapped tensor's pages, so that a file that has been read does not count as this process's memory. It
+/// can still be read, from the disk.
+void release(const FileTensor& tensor);
+
 struct NamedTensor {
   std::string name;
   std::vector<int64_t> shape;

@@ -1,6 +1,7 @@
 // The model behind lib/policy.ts: arguments are copied on the JavaScript thread, everything else runs on the device's.
 #include "node/model_binding.h"
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -20,6 +21,15 @@ constexpr napi_type_tag model_tag = {0x6565706f2d6d6f64, 0x656c2d68616e646c};
 using ModelPtr = std::shared_ptr<Model>;
 
 Napi::Value wrap_model(Napi::Env env, ModelPtr model);
+
+// A progress function that calls `callback` with its two numbers on the event loop.
+std::function<void(int64_t, int64_t)> pair_notifier(Napi::Env env, Napi::Function callback) {
+  return [notifier = make_notifier(env, callback)](int64_t first, int64_t second) {
+    notifier->notify([first, second](Napi::Env e, Napi::Function call) {
+      call.Call({Napi::Number::New(e, static_cast<double>(first)), Napi::Number::New(e, static_cast<double>(second))});
+    });
+  };
+}
 
 // Copies every parameter, on the model's device, as float32.
 NamedTensors copy_weights(const Model& model) {
@@ -165,15 +175,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
       GenerateOptions options = generate_options_argument(info[2], packed.offsets.size() - 1);
       const WeightSet set = weight_set_argument(info[2]);
       GenerateProgress progress;
-      if (info[4].IsFunction()) {
-        auto notifier = make_notifier(env, info[4].As<Napi::Function>());
-        progress = [notifier](int64_t tokens, int64_t running) {
-          notifier->notify([tokens, running](Napi::Env e, Napi::Function callback) {
-            callback.Call({Napi::Number::New(e, static_cast<double>(tokens)),
-                           Napi::Number::New(e, static_cast<double>(running))});
-          });
-        };
-      }
+      if (info[4].IsFunction()) progress = pair_notifier(env, info[4].As<Napi::Function>());
       return run(
           env, model->device(), info[3],
           [model, packed = std::move(packed), options = std::move(options), set, progress = std::move(progress)](
@@ -311,18 +313,20 @@ Napi::Value wrap_model(Napi::Env env, ModelPtr model) {
   return object;
 }
 
-// loadModel(config, paths, signal, device, { dtype, trainable })
+// loadModel(config, paths, signal, device, { dtype, trainable }, onProgress)
 Napi::Value load_model(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const ModelConfig config = config_argument(info[0]);
     std::vector<std::string> paths = string_list(info[1], "paths");
     const Device device = device_argument(info[3]);
     const ModelOptions options = model_options_argument(info[4]);
+    LoadProgress progress;
+    if (info[5].IsFunction()) progress = pair_notifier(info.Env(), info[5].As<Napi::Function>());
     return run(
         info.Env(), device, info[2],
-        [config, device, options, paths = std::move(paths)](const CancelToken& cancel) {
+        [config, device, options, paths = std::move(paths), progress = std::move(progress)](const CancelToken& cancel) {
           auto model = std::make_shared<Model>(config, ops_of(device), options);
-          model->load(paths, cancel);
+          model->load(paths, cancel, progress);
           return model;
         },
         wrap_model);

@@ -46,6 +46,9 @@ struct ModelOptions {
   bool trainable = true;
 };
 
+/// Bytes of the files that have been read, and of all.
+using LoadProgress = std::function<void(int64_t done, int64_t total)>;
+
 /// Bytes on the device by purpose. 0: not allocated (yet).
 struct MemoryUse {
   int64_t master = 0, working = 0, gradient = 0, moments = 0, rollout = 0;
@@ -85,7 +88,7 @@ class Model {
   /// Fills the weights from safetensors files (each path a shard). Every parameter must be found once with its
   /// shape; unknown tensors other than known buffers are an error. Memory is allocated once all of that is known, so a
   /// config.json that asks for far more than the files hold costs nothing.
-  void load(const std::vector<std::string>& paths, const CancelToken& cancel);
+  void load(const std::vector<std::string>& paths, const CancelToken& cancel, const LoadProgress& progress = nullptr);
   /// N(0, 0.02) matrices, ones for norms, zeros for biases; projections into the residual stream scaled by
   /// 1/sqrt(2 layers), as in GPT-2.
   void initialize(uint64_t seed);

@@ -16,7 +16,28 @@ bool is_ignored_buffer(const std::string& name) {
 
 using Found = std::vector<std::pair<const FileTensor*, const Parameter*>>;
 
-/// Every parameter's tensor in the files, each checked.
+constexpr const char* kHead = "lm_head.weight";
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+
+/// A tied head that was saved as well must be the embedding again: another one would be dropped without a word.
+void check_tied_head(const std::vector<std::unique_ptr<SafetensorsFile>>& files) {
+  const FileTensor *head = nullptr, *embedding = nullptr;
+  std::string path;
+  for (const auto& file : files)
+    for (const auto& [name, tensor] : file->tensors()) {
+      if (name == kEmbedding) embedding = &tensor;
+      if (name != kHead) continue;
+      head = &tensor;
+      path = file->path();
+    }
+  if (!head || !embedding) return;
+  check(same_values(*head, *embedding), ErrorCode::InvalidFile, path, ": ", kHead, " differs from ", kEmbedding,
+        ", but config.json says that they are one (tie_word_embeddings): set it to false to use the saved head, or "
+        "remove ",
+        kHead, " from the file");
+}
+
+/// Every parameter's tensor in the files, each checked, in the order of the files' bytes.
 Found find_tensors(const std::vector<std::unique_ptr<SafetensorsFile>>& files, const Layout& layout, bool tied,
                    const CancelToken& cancel) {
   Found found;
@@ -27,8 +48,8 @@ Found find_tensors(const std::vector<std::unique_ptr<SafetensorsFile>>& files, c
       if (is_ignored_buffer(name)) continue;
       const std::string& path = file->path();
       // a tied head that was saved as well is the embedding again
-      const bool tied_head = tied && name == "lm_head.weight";
-      const Parameter* parameter = layout.find(tied_head ? "model.embed_tokens.weight" : name);
+      const bool tied_head = tied && name == kHead;
+      const Parameter* parameter = layout.find(tied_head ? kEmbedding : name);
       check(parameter != nullptr, ErrorCode::InvalidFile, path, ": tensor ", name,
             " does not belong to this architecture (config.json and weights disagree)");
       check(seen.insert(name).second, ErrorCode::InvalidFile, path, ": tensor ", name,
@@ -44,6 +65,8 @@ Found find_tensors(const std::vector<std::unique_ptr<SafetensorsFile>>& files, c
     check(seen.contains(parameter.name), ErrorCode::InvalidFile,
           files.empty() ? std::string("model") : files[0]->path(), ": tensor ", parameter.name,
           " is missing from the weights");
+  if (tied) check_tied_head(files);
+  std::ranges::sort(found, {}, [](const auto& entry) { return entry.first->data; });
   return found;
 }
 
@@ -67,23 +90,28 @@ Model::Place Model::place(const Parameter& p) {
   return {static_cast<char*>(working_.matrices()) + p.offset * static_cast<int64_t>(size_of(dtype_)), dtype_};
 }
 
-void Model::load(const std::vector<std::string>& paths, const CancelToken& cancel) {
+void Model::load(const std::vector<std::string>& paths, const CancelToken& cancel, const LoadProgress& progress) {
   std::vector<std::unique_ptr<SafetensorsFile>> files;
   for (const std::string& path : paths) files.push_back(std::make_unique<SafetensorsFile>(path));
   const Found found = find_tensors(files, layout(), config().tied, cancel);
   allocate();
+  int64_t done = 0, total = 0;
+  for (const auto& [tensor, parameter] : found) total += tensor->bytes;
   std::vector<char> values;  // of one tensor at a time on the way to another device
   for (const auto& [tensor, parameter] : found) {
     cancel.check();
     const Place to = place(*parameter);
     if (device() == Device::Cpu) {
       convert(*tensor, to.dtype, to.data);
-      continue;
+    } else {
+      const int64_t bytes = tensor->elements * static_cast<int64_t>(size_of(to.dtype));
+      values.resize(bytes);
+      convert(*tensor, to.dtype, values.data());
+      ops_.upload(to.data, values.data(), bytes);
     }
-    const int64_t bytes = tensor->elements * static_cast<int64_t>(size_of(to.dtype));
-    values.resize(bytes);
-    convert(*tensor, to.dtype, values.data());
-    ops_.upload(to.data, values.data(), bytes);
+    release(*tensor);
+    done += tensor->bytes;
+    if (progress) progress(done, total);
   }
   refresh_working();
 }
