@@ -11,7 +11,7 @@ export { countdown } from './countdown.js';
 export { PROMPT_STYLES, type PromptOptions, type PromptStyle } from './data/prompts.js';
 export type { Row } from './data/rows.js';
 export type { DataFormat } from './data/source.js';
-export { type DatasetOptions, datasetTask, type PromptTokenizer } from './dataset.js';
+export { type DatasetOptions, type DatasetRules, datasetTask, type PromptTokenizer } from './dataset.js';
 export { defineTask, type TaskDefinition } from './define.js';
 export { gsm8kTask, type MathOptions, mathTask, type PresetOptions, verlTask } from './presets.js';
 export type { OverlongPolicy } from './rewards.js';

@@ -1,6 +1,13 @@
 /** Rows of Parquet files, one row group at a time. */
 import { type FileHandle, open } from 'node:fs/promises';
-import { type AsyncBuffer, type FileMetaData, parquetMetadataAsync, parquetRead } from 'hyparquet';
+import {
+  type AsyncBuffer,
+  type FileMetaData,
+  parquetMetadataAsync,
+  parquetRead,
+  parquetSchema,
+  type SchemaTree,
+} from 'hyparquet';
 import { compressors } from 'hyparquet-compressors';
 import { InvalidFileError } from '../../errors.js';
 import type { PlacedRow, Row } from './rows.js';
@@ -19,8 +26,10 @@ const MAX_GROUP_ROWS = 2 ** 24;
 export async function* readParquet(file: DataFile, wanted?: readonly string[]): AsyncGenerator<PlacedRow> {
   const handle = await openFile(file);
   try {
-    const buffer = await bufferOf(handle);
-    const metadata = await guarded(file, 'its footer', () => parquetMetadataAsync(buffer, { geoparquet: false }));
+    const bytes = await bytesOf(handle);
+    const metadata = await guarded(file, 'its footer', bytes, (buffer) =>
+      parquetMetadataAsync(buffer, { geoparquet: false }).then(checked),
+    );
     const columns = wanted === undefined ? undefined : presentColumns(metadata, wanted);
     let begin = 0;
     for (const [index, group] of metadata.row_groups.entries()) {
@@ -31,7 +40,9 @@ export async function* readParquet(file: DataFile, wanted?: readonly string[]): 
           `${file.name}: row group ${index + 1} says it has ${count} rows; the file is damaged`,
         );
       }
-      const table = await guarded(file, place, () => readGroup(buffer, metadata, begin, begin + count, columns));
+      const table = await guarded(file, place, bytes, (buffer) =>
+        readGroup(buffer, metadata, begin, begin + count, columns),
+      );
       for (let i = 0; i < count; i += 1) {
         const number = begin + i + 1;
         const row: Row = {};
@@ -54,36 +65,88 @@ async function openFile({ path, name }: DataFile): Promise<FileHandle> {
   }
 }
 
-/** What hyparquet reads from: byte ranges of the open file. */
-async function bufferOf(handle: FileHandle): Promise<AsyncBuffer> {
+/** Byte ranges of an open file, and the first that could not be read. */
+interface FileBytes {
+  buffer: AsyncBuffer;
+  /** @throws what went wrong with a range so far */
+  check(): void;
+}
+
+/**
+ * What hyparquet reads from. It asks for ranges ahead of their use, and where it fails in between nobody waits for them
+ * any more: one that cannot be read is therefore no rejection, which would end the process, but empty and remembered.
+ */
+async function bytesOf(handle: FileHandle): Promise<FileBytes> {
   const { size } = await handle.stat();
-  return {
-    byteLength: size,
-    async slice(start: number, end = size): Promise<ArrayBuffer> {
-      const length = end - start;
-      if (!(start >= 0 && length >= 0 && end <= size)) {
-        throw new Error(`bytes ${start} to ${end} are outside the file of ${size}`);
-      }
-      const bytes = new Uint8Array(length);
-      let at = 0;
-      while (at < length) {
-        const { bytesRead } = await handle.read(bytes, at, length - at, start + at);
-        if (bytesRead === 0) throw new Error('the file ended early');
-        at += bytesRead;
-      }
-      return bytes.buffer;
-    },
+  let failure: Error | null = null;
+  const slice = async (start: number, end = size): Promise<ArrayBuffer> => {
+    try {
+      return await readRange(handle, start, end, size);
+    } catch (error) {
+      failure ??= error as Error;
+      return new ArrayBuffer(0);
+    }
   };
+  const check = (): void => {
+    if (failure !== null) throw failure;
+  };
+  return { buffer: { byteLength: size, slice }, check };
+}
+
+async function readRange(handle: FileHandle, start: number, end: number, size: number): Promise<ArrayBuffer> {
+  const length = end - start;
+  if (!(start >= 0 && length >= 0 && end <= size)) {
+    throw new Error(`bytes ${start} to ${end} are outside the file of ${size}`);
+  }
+  const bytes = new Uint8Array(length);
+  let at = 0;
+  while (at < length) {
+    const { bytesRead } = await handle.read(bytes, at, length - at, start + at);
+    if (bytesRead === 0) throw new Error('the file ended early');
+    at += bytesRead;
+  }
+  return bytes.buffer;
 }
 
 /** A damaged file makes the reader fail in many ways; each is an error that names file and place. */
-async function guarded<T>({ name }: DataFile, place: string, read: () => Promise<T>): Promise<T> {
+async function guarded<T>(
+  { name }: DataFile,
+  place: string,
+  { buffer, check }: FileBytes,
+  read: (buffer: AsyncBuffer) => Promise<T>,
+): Promise<T> {
   try {
-    return await read();
+    // A range that could not be read is the cause of whatever followed from it.
+    const result = await read(buffer).catch((error) => {
+      check();
+      throw error;
+    });
+    check();
+    return result;
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new InvalidFileError(`${name}: ${place} cannot be read as Parquet: ${reason}`, { cause });
   }
+}
+
+/**
+ * The columns of every row group must be those of the schema, in its order, as the format has it. hyparquet starts
+ * reading all of a group's columns and waits for those it knows from the schema: one that it does not know would fail
+ * without anybody waiting, which ends the process.
+ */
+function checked(metadata: FileMetaData): FileMetaData {
+  const leaves = leafPaths(parquetSchema(metadata));
+  if (new Set(leaves).size !== leaves.length) throw new Error('two columns have the same name');
+  for (const [index, { columns }] of metadata.row_groups.entries()) {
+    const own = columns.map(({ meta_data }) => JSON.stringify(meta_data?.path_in_schema));
+    if (own.length === leaves.length && own.every((path, i) => path === leaves[i])) continue;
+    throw new Error(`the columns of row group ${index + 1} are not those of the schema`);
+  }
+  return metadata;
+}
+
+function leafPaths({ children, path }: SchemaTree): string[] {
+  return children.length === 0 ? [JSON.stringify(path)] : children.flatMap(leafPaths);
 }
 
 function presentColumns(metadata: FileMetaData, wanted: readonly string[]): string[] {
