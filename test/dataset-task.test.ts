@@ -9,6 +9,7 @@ import { InvalidArgumentError, InvalidFileError } from '../lib/errors.js';
 import { findDataFiles, parseHubUri } from '../lib/tasks/data/source.js';
 import { createTask, type DatasetOptions, datasetTask, defineTask, type Task } from '../lib/tasks/index.js';
 import { HUB_FILES } from '../lib/tasks/presets.js';
+import { Random } from '../lib/tasks/random.js';
 import { dataRoot, needs } from './support/data.js';
 import { FakeHub } from './support/fake-hub.js';
 import { temporaryFolder, writeFiles } from './support/files.js';
@@ -111,25 +112,25 @@ describe('parquet', () => {
 
   it('gives rows or one clear error for a damaged file, whatever the damage', async (t) => {
     const path = join(temporaryFolder(t), 'damaged.parquet');
-    const whole = readFileSync(fixture('verl.snappy.parquet'));
+    const whole = ['verl.snappy', 'verl.gzip', 'verl.zstd', 'flat'].map((name) =>
+      readFileSync(fixture(`${name}.parquet`)),
+    );
+    const random = new Random(5);
     let errors = 0;
-    for (let i = 0; i < 250; i += 1) {
-      const bytes = Buffer.from(whole);
-      // Half of the damage goes to the footer, where the structure is.
-      const from = i % 2 === 0 ? 0 : bytes.length - 1800;
-      for (let k = 0; k < 1 + (i % 3); k += 1) {
-        const at = from + ((i * 7919 + k * 104729) % (bytes.length - from));
-        bytes[at] = (bytes[at] as number) ^ (1 << ((i + k) % 8));
-      }
-      writeFileSync(path, i % 10 === 9 ? bytes.subarray(0, (i * 13) % bytes.length) : bytes);
+    for (let i = 0; i < 800; i += 1) {
+      const bytes = Buffer.from(whole[i % 4] as Buffer);
+      // Every other time the footer, where the structure is.
+      const from = i % 8 < 4 ? 0 : bytes.length - 2200;
+      for (let k = random.int(4); k >= 0; k -= 1) bytes[from + random.int(bytes.length - from)] = random.int(256);
+      writeFileSync(path, i % 10 === 9 ? bytes.subarray(0, random.int(bytes.length)) : bytes);
       try {
-        await createTask('verl', { files: { train: path } });
+        await createTask(i % 4 === 3 ? 'parquet' : 'verl', { files: { train: path } });
       } catch (error) {
         assert.ok(error instanceof InvalidFileError && error.message.startsWith(path), `damage ${i}: ${error}`);
         errors += 1;
       }
     }
-    assert.ok(errors > 50, `${errors} of 250`);
+    assert.ok(errors > 400, `${errors} of 800`);
   });
 });
 
