@@ -83,6 +83,12 @@ const EMPTY = new Set(
     ' ',
   ),
 );
+/** Words that make another number of the one before them, or deny it. */
+const CHANGING = new Set(
+  'half halves third thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths hundredth hundredths thousandth thousandths factorial below negative minus plus times divided over squared cubed is not wrong incorrect false or'.split(
+    ' ',
+  ),
+);
 const AREA = new Set('square sq squared'.split(' '));
 const VOLUME = new Set('cubic cu cubed'.split(' '));
 const IRREGULAR: Record<string, string> = {
@@ -99,6 +105,9 @@ const IRREGULAR: Record<string, string> = {
 export const isUnitWord = (word: string): boolean =>
   word.length > 1 && (TABLE.has(word) || word === 'units' || word === 'unit' || AREA.has(word) || VOLUME.has(word));
 
+/** Whether a word right after a number leaves no number with a unit: `2 thirds`, `5 squared`, `5 is wrong`. */
+export const changesNumber = (word: string): boolean => CHANGING.has(word);
+
 /** The unit a symbol of one letter can stand for after a number: `5 m`. */
 export const isUnitLetter = (letter: string): boolean => letter.length === 1 && 'mgshL'.includes(letter);
 
@@ -114,7 +123,10 @@ export function measureOf(unit: Unit): Measure {
   let factor: Rational = ONE;
   let pending = 0;
   let noun = '';
+  // Degrees Celsius measure no angle.
+  const temperature = unit.parts.some(({ word }) => word === 'celsius' || word === 'fahrenheit');
   for (const { word, power } of unit.parts) {
+    if (temperature && word.startsWith('degree')) continue;
     if (AREA.has(word) || VOLUME.has(word)) {
       const exponent = AREA.has(word) ? 2 : 3;
       // `cm squared` raises what came before, `square cm` what follows.

@@ -21,6 +21,8 @@ const COMMON = new Set(
     ' ',
   ),
 );
+/** Short words that are products as well: `by + ax`. */
+const BETWEEN_NUMBERS = new Set(['to', 'of', 'by']);
 const VOWEL = /[aeiouy]/i;
 
 /** Whether `run` (letters without a backslash, not a function's name) is a word: a unit, a common word, or long. */
@@ -30,6 +32,7 @@ export function isWord(run: string, { afterOperand, afterSpace, first }: Place):
   if (JOINING.has(lower)) return true;
   if (SHORT_UNITS.has(lower)) return afterOperand;
   if (isUnitWord(lower)) return run.length > 3 || (afterOperand && afterSpace);
+  if (BETWEEN_NUMBERS.has(lower)) return afterOperand && afterSpace;
   if (COMMON.has(lower)) return afterSpace || first;
   // Long enough for a word, and where a word can stand: `2abcd` and `\frac{abcd}{2}` are products.
   return (

@@ -4,7 +4,7 @@
  */
 import { keyOf } from '../canonical.js';
 import { call, type FunctionName, type Node } from '../latex/ast.js';
-import { equalRationals, type Rational } from '../rational.js';
+import { equalRationals, lowest, type Rational, toNumber } from '../rational.js';
 import { type Budget, contains, Evaluator, type Point, variablesOf } from './arithmetic.js';
 import { BALL, type Ball } from './ball.js';
 import { COMPLEX, type Complex } from './complex.js';
@@ -40,6 +40,23 @@ export class Algebra {
   /** The exact value of a constant expression, or null. */
   rational(node: Node): Rational | null {
     return this.exact.value(node, new Map());
+  }
+
+  /** Whether `target` is the value of a real constant that is no decimal itself, rounded or cut off to a multiple of `unit`. */
+  roundsTo(node: Node, target: Rational, unit: Rational): boolean {
+    const exact = this.rational(node);
+    if (exact !== null && isTerminating(exact)) return false;
+    const near = this.real(node);
+    // Most numbers are far off.
+    if (near === null || Math.abs(near - toNumber(target)) > 1e-8 * Math.abs(near)) return false;
+    const value = this.decimal.value(node, new Map());
+    const wanted = value === null ? null : DECIMAL.rational(target);
+    const bound = DECIMAL.rational(unit);
+    if (value === null || wanted === null || bound === null) return false;
+    // Rounded, or cut off towards zero, or as exact as a double is.
+    const missing = value.abs().minus(wanted.abs());
+    if (missing.lt(bound) && missing.times(-2).lte(bound)) return true;
+    return bound.lt(value.abs().times(1e-15)) && missing.abs().lt(value.abs().times(2 ** -52));
   }
 
   /** The value of a real constant as a double, or null. */
@@ -196,6 +213,13 @@ export class Algebra {
     }
     return 'equal';
   }
+}
+
+/** Whether a rational number has finitely many decimals. */
+function isTerminating(x: Rational): boolean {
+  let { denominator } = lowest(x);
+  for (const prime of [2n, 5n]) while (denominator % prime === 0n) denominator /= prime;
+  return denominator === 1n;
 }
 
 const apart = (a: Ball, b: Ball): boolean => Math.abs(a.value - b.value) > 4 * (a.error + b.error);

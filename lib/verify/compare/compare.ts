@@ -5,7 +5,7 @@ import { keyOf } from '../canonical.js';
 import { type Node, num, type RelationOp } from '../latex/ast.js';
 import { equalRationals, parseDecimal } from '../rational.js';
 import { measureOf } from '../units.js';
-import { essence, isLabel, namedValue, type Relation } from './equations.js';
+import { essence, isLabel, type Named, namedValue, type Relation } from './equations.js';
 import { distinct, itemsOf, matchUnordered } from './lists.js';
 import { evaluateMatrices, type Matrix, vectorOf } from './matrices.js';
 import { realSetOf, sameRealSet } from './real-set.js';
@@ -18,6 +18,10 @@ export interface Tolerance {
 
 /** Evaluated nodes in one comparison: some milliseconds. */
 const STEPS = 60_000;
+/** A decimal this long is a number printed in full, no rounding on purpose. */
+const PRINTED_DIGITS = 10;
+/** And one this long is a claim about digits nobody computed. */
+const MAX_PRINTED_DIGITS = 40;
 /** Pairs of parts that are compared in one comparison. */
 const PAIRS = 4_000;
 
@@ -77,12 +81,15 @@ export class Comparison {
     const named = namedValue(relation);
     if (named !== null) return this.same(named.value, value);
     const [first, second] = relation.items as [Node, Node];
+    // `9 \\pmod{11}` where the modulus is in the question.
+    if (relation.ops.length === 0) return this.same(first, value);
     if (relation.ops.length === 1 && relation.ops[0] === 'in' && isLabel(first)) return this.same(second, value);
     // Several values of one name: the collection rules read `x = 1, 2`.
     return value.kind === 'list' || value.kind === 'set' ? null : 'different';
   }
 
   private bothRelations(a: Relation, b: Relation): Verdict {
+    if (a.modulus !== null && b.modulus !== null && a.ops.length + b.ops.length === 0) return this.residues(a, b);
     const left = namedValue(a);
     const right = namedValue(b);
     if (left !== null && right !== null && (left.label === right.label || left.label === '' || right.label === '')) {
@@ -126,12 +133,16 @@ export class Comparison {
   }
 
   private congruences(a: Relation, b: Relation): Verdict {
-    const [p, q] = a.items as [Node, Node];
-    const [r, s] = b.items as [Node, Node];
+    const [p, r] = [a.items[0] as Node, b.items[0] as Node];
+    return keyOf(p) === keyOf(r) ? this.residues(a, b) : 'different';
+  }
+
+  /** What is last on both sides, to the same modulus. */
+  private residues(a: Relation, b: Relation): Verdict {
+    const [q, s] = [a.items.at(-1) as Node, b.items.at(-1) as Node];
     const n = a.modulus === null ? null : this.algebra.rational(a.modulus);
     const m = b.modulus === null ? null : this.algebra.rational(b.modulus);
-    if (n === null || m === null || !equalRationals(n, m) || n.numerator === 0n || keyOf(p) !== keyOf(r))
-      return 'different';
+    if (n === null || m === null || !equalRationals(n, m) || n.numerator === 0n) return 'different';
     const distance = this.algebra.rational({ kind: 'div', num: differenceOf(q, s), den: num(n) });
     return distance !== null && distance.numerator % distance.denominator === 0n ? 'equal' : 'different';
   }
@@ -231,7 +242,17 @@ export class Comparison {
     if (a.kind === 'percent' || b.kind === 'percent') return this.percents(a, b);
     if (a.kind === 'based' || b.kind === 'based') return this.bases(a, b);
     const verdict = this.algebra.same(a, b);
-    return verdict === 'equal' || !this.withinTolerance(a, b) ? verdict : 'equal';
+    if (verdict === 'equal') return verdict;
+    return this.isPrinted(a, b) || this.isPrinted(b, a) || this.withinTolerance(a, b) ? 'equal' : verdict;
+  }
+
+  /** 0.0833333333333333 is what a calculator prints for 1/12: many digits, and all of them right. */
+  private isPrinted(decimal: Node, value: Node): boolean {
+    if (decimal.kind !== 'number') return false;
+    const { numerator, denominator } = decimal.value;
+    const written = `${numerator}`.replace('-', '').length;
+    if (denominator < 10n || written < PRINTED_DIGITS || written > MAX_PRINTED_DIGITS) return false;
+    return this.algebra.roundsTo(value, decimal.value, { numerator: 1n, denominator });
   }
 
   private withinTolerance(a: Node, b: Node): boolean {
@@ -296,13 +317,16 @@ const worse = (x: Verdict, y: Verdict): Verdict =>
 
 const statedValue = (node: Node): Node => namedValue(node)?.value ?? node;
 
+/** `x_1` and `x_2` are solutions of one kind, in no order. */
+const family = (name: Named | null | undefined): string | undefined => name?.label.replace(/_\d+$/, '');
+
 /** Whether every item has a name, and not all the same. */
 function differentNames(items: Node[]): boolean {
   const names = items.map(namedValue);
   return (
     names.length > 1 &&
     names.every((name) => name !== null && name.label !== '') &&
-    names.some((name) => name?.label !== names[0]?.label)
+    names.some((name) => family(name) !== family(names[0]))
   );
 }
 

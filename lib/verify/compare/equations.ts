@@ -22,7 +22,10 @@ export function isLabel(node: Node): boolean {
     case 'call':
       return node.fn === 'abs' && node.args[0] !== undefined && isLabel(node.args[0]) && node.args[0].kind === 'mul';
     case 'mul':
-      return node.args.length <= 6 && node.args.every((part) => part.kind === 'symbol' && /^[A-Z]/.test(part.name));
+      return (
+        node.args.length <= 6 &&
+        node.args.every((part) => part.kind === 'symbol' && /^(?:[A-Z]|m$|angle:|triangle:)/.test(part.name))
+      );
     case 'ratio':
     case 'tuple':
       return node.items.length > 1 && node.items.every(isLabel);
@@ -36,7 +39,8 @@ export function essence(node: Node): Node {
   if (node.kind !== 'relation') return node;
   let { ops, items } = node;
   const arrow = ops.lastIndexOf('to');
-  if (arrow >= 0) {
+  // `x + 1 = 6 \\Rightarrow x = 5`; an arrow from a number to a number is no step of a solution.
+  if (arrow >= 0 && items.slice(0, arrow + 1).some((item) => variablesOf(item).length > 0)) {
     items = items.slice(arrow + 1);
     ops = ops.slice(arrow + 1);
   }
@@ -49,7 +53,7 @@ export function essence(node: Node): Node {
       ops = ops.slice(0, rounded);
     }
   }
-  if (ops.length === 0) return items[0] as Node;
+  if (ops.length === 0 && node.modulus === null) return items[0] as Node;
   return { ...node, ops, items };
 }
 

@@ -23,7 +23,8 @@ export function itemsOf(node: Node): Node[] | null {
   return grouped({ ...node, items });
 }
 
-function grouped(list: List): Node[] {
+function grouped(whole: List): Node[] {
+  const list = withoutDomains(whole);
   const names = list.items.map(namedValue);
   if (list.separators.includes(';') && list.separators.includes(',')) return bySeparator(list) ?? list.items;
   if (names.every((name) => name !== null)) {
@@ -41,6 +42,16 @@ function grouped(list: List): Node[] {
     return [first.value, ...list.items.slice(1)];
   }
   return list.items;
+}
+
+/** `\pi k, k \in \mathbb{Z}`: what k is goes without saying. */
+function withoutDomains(list: List): List {
+  const isDomain = (item: Node): boolean =>
+    item.kind === 'relation' && item.ops[0] === 'in' && item.items[1]?.kind === 'named';
+  const items = list.items.filter((item) => !isDomain(item));
+  return items.length === 0 || items.length === list.items.length
+    ? list
+    : { ...list, items, separators: list.separators.slice(0, items.length - 1) };
 }
 
 /** `p = 5, q = 2; p = 7, q = 2` and `1, 2; 3, 4`: strong separators between groups of weak ones. */

@@ -93,9 +93,8 @@ function listSet(node: Node & { kind: 'list' }, algebra: Algebra): RealSet | nul
   const all = sets as RealSet[];
   const either = node.separators.every((separator) => separator === 'or');
   if (!either && node.separators.includes('or')) return null;
-  const intervals = all
-    .map((set) => set.intervals)
-    .reduce((a, b) => (either ? union([...a, ...b]) : intersection(a, b)));
+  const parts = all.map((set) => set.intervals);
+  const intervals = either ? union(parts.flat()) : parts.reduce(intersection);
   return { intervals, variable: all[0]?.variable ?? null };
 }
 

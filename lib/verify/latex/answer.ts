@@ -1,6 +1,9 @@
 /** An answer: items with separators, each a relation, a set, a ratio or a quantity with its unit. */
+
+import { equalRationals } from '../rational.js';
+import { changesNumber, measureOf } from '../units.js';
 import type { Node, RelationOp, Separator, Unit } from './ast.js';
-import { childrenOf, int } from './ast.js';
+import { childrenOf, int, num } from './ast.js';
 import { cleanLatex } from './clean.js';
 import { Cursor, FAILURE, fail } from './cursor.js';
 import { parseArgument, parseExponent, parsePower, parseSum, parseTerm, startsFactor } from './expression.js';
@@ -94,8 +97,13 @@ function parseList(c: Cursor): Node {
     const separator = takeSeparator(c);
     if (separator === null) break;
     if (c.next === undefined || closes(c)) break;
-    items.push(parseItem(c));
-    separators.push(separator);
+    const next = parseItem(c);
+    const measured = separator === 'and' ? together(items.at(-1) as Node, next) : null;
+    if (measured !== null) items[items.length - 1] = measured;
+    else {
+      items.push(next);
+      separators.push(separator);
+    }
   }
   return items.length === 1 ? (items[0] as Node) : { kind: 'list', items, separators };
 }
@@ -244,8 +252,26 @@ function parseQuantity(c: Cursor): Node {
   }
   if (c.next?.kind !== 'word' || isSeparatorWord(c.next)) return value;
   const unit = parseUnit(c);
-  if (value.kind === 'quantity') return value;
-  return unit.parts.length === 0 ? value : { kind: 'quantity', value, unit };
+  if (value.kind === 'quantity' || unit.parts.length === 0) return value;
+  const first: Node = { kind: 'quantity', value, unit };
+  return startsNumber(c) ? (together(first, parseQuantity(c)) ?? fail()) : first;
+}
+
+const startsNumber = (c: Cursor): boolean => c.next?.kind === 'number';
+
+/** `5 feet 6 inches` and `2 hours and 30 minutes` are one measure; null for anything else. */
+function together(a: Node, b: Node): Node | null {
+  if (a.kind !== 'quantity' || b.kind !== 'quantity') return null;
+  const [x, y] = [measureOf(a.unit), measureOf(b.unit)];
+  if (
+    x.dimension === '' ||
+    x.dimension.startsWith('things:') ||
+    x.dimension !== y.dimension ||
+    equalRationals(x.factor, y.factor)
+  )
+    return null;
+  const value: Node = { kind: 'div', num: { kind: 'mul', args: [a.value, num(x.factor)] }, den: num(y.factor) };
+  return { kind: 'quantity', value: { kind: 'add', args: [value, b.value] }, unit: b.unit };
 }
 
 function scaled(value: Node, multiple: bigint): Node {
@@ -265,6 +291,7 @@ function parseUnit(c: Cursor): Unit {
     const token = c.next;
     if (token?.kind === 'word' && !isSeparatorWord(token)) {
       c.at += 1;
+      if (parts.length === 0 && sign === 1 && changesNumber(token.name.toLowerCase())) fail();
       if (token.name.toLowerCase() === 'per') sign = -1;
       else parts.push({ word: token.name.toLowerCase(), power: sign * exponentOf(c) });
     } else if (c.isMark('/') && c.isWord(1)) {

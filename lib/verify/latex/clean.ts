@@ -202,12 +202,22 @@ export function cleanLatex(text: string): string {
   } else if (/[~\t\n\r]/.test(out)) {
     out = out.replace(SPACES, ' ');
   }
+  out = out
+    .replace(/(\d) *[xX] *(?=10 *\^)/g, '$1\\times ')
+    .replace(/^(\d+)(?:st|nd|rd|th)$/, '$1')
+    .replace(
+      TEMPERATURE,
+      (_all, face: string | undefined, letter: string) =>
+        `\\text{ ${(face ?? letter).includes('C') ? 'celsius' : 'fahrenheit'}}`,
+    );
   if (out.includes('{')) out = out.replace(/(\d)\s*\{\s*,\s*\}\s*(?=\d)/g, '$1');
   if (out.includes('$')) out = dollars(out);
   if (out.includes('overline')) out = out.replace(REPEATING, repeatingDecimal);
   return trimPunctuation(out);
 }
 
+const TEMPERATURE =
+  /(?:\^\s*\{?\s*\\circ\s*\}?|\\degree)\s*(?:\\(?:text|mathrm|textrm)\s*\{\s*([CF])\s*\}|([CF])(?![a-zA-Z]))/g;
 const REPEATING = /(\d{0,20})\.(\d{0,40})\\overline\s*\{(\d{1,40})\}/g;
 
 /** `0.1\overline{6}` as a fraction. */
@@ -228,7 +238,9 @@ function dollars(text: string): string {
 }
 
 /** Without spaces around it and the punctuation that ends a sentence. */
-function trimPunctuation(text: string): string {
+function trimPunctuation(whole: string): string {
+  // `0.333...` has more digits than are written.
+  const text = whole.replace(/(\d)\.{3,}\s*$/, '$1\\ldots ');
   let end = text.length;
   while (end > 0 && /[\s.,;:]/.test(text[end - 1] as string)) end -= 1;
   if (text.endsWith('\\newline', end)) end -= '\\newline'.length;

@@ -125,6 +125,8 @@ function denominator(c: Cursor, items: Items): Node {
 }
 
 function product(left: Node, right: Node): Node {
+  // A point with its name: `A(1, 2)`.
+  if (right.kind === 'tuple' && left.kind === 'symbol' && /^[A-Z]/.test(left.name)) return right;
   // Curly brackets around one factor are brackets.
   if (left.kind === 'set' && left.items.length === 1) return product(left.items[0] as Node, right);
   if (right.kind === 'set' && right.items.length === 1) return product(left, right.items[0] as Node);
@@ -387,11 +389,23 @@ function symbol(c: Cursor, letter: string, items: Items): Node {
 function isApplication(c: Cursor, letter: string, name: string): boolean {
   if (!c.isMark('(') || c.next?.space) return false;
   if (FUNCTION_NAMES.has(letter) || name.includes("'")) return true;
+  // A probability or an expectation: `P(X = 2) = 0.3`; but `P(1+r)^t` is a product.
+  if ((letter === 'P' || letter === 'E') && c.at === 1 && equalsAfterBracket(c)) return true;
   const inside = c.peek(1);
   if (!c.isMark(')', 2)) return false;
   const label = c.isMark('=', 3) && c.at === 1;
   if (inside?.kind === 'number') return /^[A-Z]/.test(letter) || inside.digits === '0' || label;
   return inside?.kind === 'symbol' && (/^[A-Z]/.test(letter) || label);
+}
+
+function equalsAfterBracket(c: Cursor): boolean {
+  let depth = 0;
+  for (let offset = 0; offset < 40; offset += 1) {
+    if (c.isMark('(', offset)) depth += 1;
+    if (c.isMark(')', offset)) depth -= 1;
+    if (depth === 0) return c.isMark('=', offset + 1);
+  }
+  return false;
 }
 
 function parseCommand(c: Cursor, name: string, items: Items): Node {

@@ -19,6 +19,9 @@ export interface Items {
 
 const MATRICES = new Set(['matrix', 'pmatrix', 'bmatrix', 'Bmatrix', 'smallmatrix', 'array']);
 
+/** Lines that each say something. */
+const SYSTEMS = new Set(['cases', 'aligned', 'align', 'align*', 'gathered', 'split']);
+
 /** `{...}`: its content; items with commas are a bare list; `{n \choose k}` and `{a \over b}`. */
 export function parseGroup(c: Cursor, items: Items): Node {
   c.expect('{');
@@ -159,6 +162,7 @@ function setOf(c: Cursor, items: Items, close: string): Node {
 export function parseEnvironment(c: Cursor, items: Items): Node {
   c.expect('{');
   const name = c.rawGroup();
+  if (SYSTEMS.has(name)) return c.bracketed(() => system(c, name, items));
   if (!MATRICES.has(name)) return fail();
   if (name === 'array' && c.take('{')) c.rawGroup();
   return c.bracketed(() => {
@@ -180,4 +184,25 @@ export function parseEnvironment(c: Cursor, items: Items): Node {
     if (width === 0 || rows.some((row) => row.length !== width)) fail();
     return { kind: 'matrix', rows };
   });
+}
+
+/** A system of equations: its lines are a list. */
+function system(c: Cursor, name: string, items: Items): Node {
+  const found: Node[] = [];
+  let end = c.at;
+  while (end < c.tokens.length && !c.isCommand('end', end - c.at)) end += 1;
+  // Alignment marks say nothing; a comma at the end of a line separates as the line does.
+  const lines = c.tokens.slice(c.at, end).filter((token) => !(token.kind === 'mark' && token.name === '&'));
+  c.tokens.splice(c.at, end - c.at, ...lines);
+  while (!c.isCommand('end')) {
+    if (c.takeCommand('newline') || c.take(',') || c.take(';')) continue;
+    found.push(items.item(c));
+    if (!c.isCommand('newline') && !c.isCommand('end') && !c.isMark(',') && !c.isMark(';')) fail();
+  }
+  c.at += 1;
+  c.expect('{');
+  if (c.rawGroup() !== name || found.length === 0) fail();
+  return found.length === 1
+    ? (found[0] as Node)
+    : { kind: 'list', items: found, separators: found.slice(1).map(() => ',' as const) };
 }

@@ -340,7 +340,8 @@ class Scanner {
           grouped: digits !== piece,
           space,
         });
-      } else if (piece !== '~' && piece !== '$' && piece !== '.') this.tokens.push({ kind: 'mark', name: piece, space });
+      } else if (piece !== '~' && piece !== '$' && piece !== '.')
+        this.tokens.push({ kind: 'mark', name: piece, space });
       space = false;
     }
   }
