@@ -5,9 +5,10 @@ import { describe, it } from 'node:test';
 import { AbortedError, BusyError, ConfigError, InvalidArgumentError, InvalidFileError } from '../lib/errors.js';
 import { mathSet } from '../lib/eval/math-set.js';
 import { openResponses } from '../lib/eval/response-file.js';
+import { incomparable, readSettings, weightsFingerprint } from '../lib/eval/settings.js';
 import { evaluateBenchmarks, readResult, type SuiteOptions } from '../lib/eval/suite.js';
 import type { EvaluationProgress, EvaluationSet } from '../lib/eval/types.js';
-import { temporaryFolder } from './support/files.js';
+import { temporaryFolder, writeFiles } from './support/files.js';
 import { ScriptedPolicy } from './support/scripted-policy.js';
 
 const boxed = (answer: string): string => `So it is \\boxed{${answer}}.`;
@@ -281,6 +282,43 @@ describe('an evaluation folder', () => {
       return true;
     });
     assert.equal(scripted.calls.length, 0);
+  });
+
+  it('says where the rows of a table were not measured alike', async (t) => {
+    const folder = temporaryFolder(t);
+    const models = [
+      ['a', {}, set()],
+      ['b', { seed: 3, stopTokens: [1, 2] }, set()],
+      ['c', { maxNewTokens: 9 }, { ...set(), problems: set().problems.slice(0, 1) }],
+    ] as const;
+    for (const [name, options, on] of models) {
+      await evaluate(new ScriptedPolicy(scripts), { out: join(folder, name), ...options }, [on]);
+    }
+    const read = (...names: string[]) =>
+      incomparable(names.map((name) => ({ name, settings: readSettings(join(folder, name, 'settings.json')) })));
+    assert.deepEqual(read('a', 'b'), []);
+    assert.deepEqual(read('a', 'b', 'c'), [
+      'maxNewTokens differs: 8 (a, b), 9 (c)',
+      'two: not asked with the same problems, prompts and gold answers: a, b | c',
+    ]);
+    writeFileSync(join(folder, 'settings.json'), '{"weights": 1}');
+    assert.throws(() => readSettings(join(folder, 'settings.json')), InvalidFileError);
+  });
+
+  it('tells models apart by their weights, wherever these differ, and by their chat template', (t) => {
+    const folder = temporaryFolder(t);
+    const weights = Buffer.alloc(10_000_000, 7);
+    writeFiles(folder, { 'config.json': '{}', 'tokenizer.json': '{}', 'model.safetensors': weights });
+    const seen = new Set([weightsFingerprint(folder)]);
+    assert.ok(seen.has(weightsFingerprint(folder)));
+    for (const at of [0, 5_000_000, 9_999_999]) {
+      const changed = Buffer.from(weights);
+      // Training changes numbers everywhere; a change of 200 KB cannot fall between the blocks.
+      changed.fill(8, Math.max(0, at - 100_000), at + 100_000);
+      seen.add(weightsFingerprint(writeFiles(folder, { 'model.safetensors': changed })));
+    }
+    seen.add(weightsFingerprint(writeFiles(folder, { 'chat_template.jinja': 'x' })));
+    assert.equal(seen.size, 5);
   });
 
   it('is used by one process at a time', async (t) => {

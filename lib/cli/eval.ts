@@ -111,7 +111,11 @@ async function evaluate(models: string[], options: EvalOptions): Promise<void> {
     if (error instanceof AbortedError) console.error('note: the same command goes on where this one was stopped');
     throw error;
   });
-  printResults(results, options);
+  printResults(
+    targets.map(({ out }) => out),
+    options,
+    results,
+  );
 }
 
 /** Names and folders of the models, before anything is loaded. */

@@ -1,6 +1,6 @@
 /** What decides every response of an evaluation, so that a stopped one is only continued with the same. */
 import { createHash } from 'node:crypto';
-import { closeSync, fstatSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { ConfigError, InvalidFileError } from '../errors.js';
 import type { EvaluationSet } from './types.js';
@@ -9,7 +9,7 @@ import type { EvaluationSet } from './types.js';
 export interface EvaluationSettings {
   /** Where the model came from; only told, not compared: a model may be moved. */
   model: string | null;
-  /** Identity of the weights. */
+  /** Identity of the weights and of the tokenizer with its chat template. */
   weights: string;
   device: string;
   dtype: string;
@@ -67,6 +67,41 @@ export function mergeSettings(old: EvaluationSettings, now: EvaluationSettings, 
   return { ...now, sets: { ...old.sets, ...now.sets } };
 }
 
+/** What must be the same for two models' numbers to be comparable; stop tokens are each model's own. */
+const COMPARABLE = [
+  'dtype',
+  'temperature',
+  'topP',
+  'maxNewTokens',
+] as const satisfies readonly (typeof COMPARED)[number][];
+
+/**
+ * Where the rows of a table were not measured alike: one line for each setting and each set in which the models differ.
+ */
+export function incomparable(models: readonly { name: string; settings: EvaluationSettings }[]): string[] {
+  const valuesOf = (value: (settings: EvaluationSettings) => string | undefined): Map<string, string[]> => {
+    const groups = new Map<string, string[]>();
+    for (const { name, settings } of models) {
+      const key = value(settings);
+      if (key !== undefined) groups.set(key, [...(groups.get(key) ?? []), name]);
+    }
+    return groups;
+  };
+  const notes: string[] = [];
+  for (const key of COMPARABLE) {
+    const values = valuesOf((settings) => JSON.stringify(settings[key]));
+    const each = [...values].map(([value, names]) => `${value} (${names.join(', ')})`);
+    if (values.size > 1) notes.push(`${key} differs: ${each.join(', ')}`);
+  }
+  for (const set of new Set(models.flatMap(({ settings }) => Object.keys(settings.sets)))) {
+    const values = valuesOf((settings) => settings.sets[set]);
+    if (values.size < 2) continue;
+    const alike = [...values.values()].map((names) => names.join(', '));
+    notes.push(`${set}: not asked with the same problems, prompts and gold answers: ${alike.join(' | ')}`);
+  }
+  return notes;
+}
+
 /** @throws InvalidFileError when the file is not what an evaluation writes */
 export function readSettings(path: string): EvaluationSettings {
   let value: unknown;
@@ -77,7 +112,8 @@ export function readSettings(path: string): EvaluationSettings {
       cause,
     });
   }
-  if (typeof value !== 'object' || value === null || !('weights' in value)) {
+  const { weights, sets } = (value ?? {}) as Partial<EvaluationSettings>;
+  if (typeof weights !== 'string' || typeof sets !== 'object' || sets === null) {
     throw new InvalidFileError(`${path}: not the settings of an evaluation`);
   }
   return value as EvaluationSettings;
@@ -87,12 +123,14 @@ const BLOCKS = 64;
 const BLOCK_BYTES = 1 << 16;
 
 /**
- * Identity of a model folder's weights in a fraction of a second: SHA-256 over config.json and, of every safetensors
- * file, its name, its size and 64 blocks of 64 KiB that are evenly spread over it.
+ * Identity of a model folder in a fraction of a second: SHA-256 over config.json, what makes tokens of a prompt, and of
+ * every safetensors file its name, its size and 64 blocks of 64 KiB that are evenly spread over it.
  */
 export function weightsFingerprint(folder: string): string {
   const hash = createHash('sha256');
-  hash.update(readFileSync(join(folder, 'config.json')));
+  for (const name of ['config.json', 'tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja']) {
+    if (existsSync(join(folder, name))) hash.update(`${name}\n`).update(readFileSync(join(folder, name)));
+  }
   const block = Buffer.alloc(BLOCK_BYTES);
   for (const name of readdirSync(folder).sort()) {
     if (!name.endsWith('.safetensors')) continue;
