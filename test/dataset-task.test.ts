@@ -344,6 +344,20 @@ describe('prompts', () => {
     ]);
   });
 
+  it('that the tokenizer refuses are named, with a way out', async () => {
+    const tokenizer = {
+      encodePrompt: async (prompt: unknown) => {
+        if (JSON.stringify(prompt).includes('x^2 = 50')) throw new InvalidArgumentError('no system messages, please');
+        return [1, 2];
+      },
+    };
+    const options = { files, tokenizer, maxPromptTokens: 10, promptStyle: 'qwen-boxed', levels: [] } as const;
+    await fails(
+      createTask('math', options),
+      /math\.jsonl: the prompt of problem train:3 cannot be tokenized: no system messages, please\. Plain text .*'simplerl'/,
+    );
+  });
+
   it('say what does not go together', async () => {
     await fails(
       first({ system: 'x' }) as Promise<unknown>,

@@ -261,11 +261,29 @@ class SplitLoader {
     const ids = await encodeAll(
       tokenizer,
       problems.map(({ prompt }) => prompt),
-    );
+    ).catch((error) => this.#explain(error, problems, tokenizer));
     const fitting = problems.filter((_, i) => (ids[i] as number[]).length <= maxPromptTokens);
     this.#measured += problems.length;
     this.#long += problems.length - fitting.length;
     return fitting;
+  }
+
+  /** Which of many prompts the tokenizer or its chat template refuses, and what else to do. */
+  async #explain(error: unknown, problems: readonly Problem[], tokenizer: PromptTokenizer): Promise<never> {
+    if (error instanceof AbortedError) throw error;
+    for (const { id, prompt } of problems) {
+      try {
+        await tokenizer.encodePrompt(prompt);
+      } catch (cause) {
+        const hint =
+          typeof prompt === 'string' ? '' : ". Plain text needs no chat template: promptStyle 'simplerl' or 'plain'";
+        throw new InvalidFileError(
+          `${this.#label}: the prompt of problem ${id} cannot be tokenized: ${(cause as Error).message}${hint}`,
+          { cause },
+        );
+      }
+    }
+    throw error;
   }
 
   #why(): string {
