@@ -1,5 +1,6 @@
 /** Writes a policy as a folder that transformers loads. */
 import { copyFile, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { type CheckpointPlan, isWeightFile, planCheckpoint, type TensorShape } from './checkpoint-plan.js';
 import { classOf, type PolicyConfig } from './config-json.js';
@@ -41,7 +42,8 @@ export async function writeCheckpoint(dir: string, checkpoint: Checkpoint, optio
   }
   const plan = planCheckpoint(checkpoint.layout, dtype === 'float32' ? 4 : 2, maxShardBytes);
   await makeFolder(dir);
-  const staged = join(dir, `.saving-${process.pid}-${Math.random().toString(36).slice(2, 8)}`);
+  await removeLeftovers(dir);
+  const staged = join(dir, `.saving-${hostname()}-${process.pid}-${Math.random().toString(36).slice(2, 8)}`);
   try {
     await mkdir(staged);
     await checkpoint.write(
@@ -61,6 +63,24 @@ async function makeFolder(dir: string): Promise<void> {
   await mkdir(dir, { recursive: true }).catch((cause: NodeJS.ErrnoException) => {
     throw new InvalidArgumentError(`dir: ${dir} cannot be made a folder (${cause.code})`, { cause });
   });
+}
+
+/** Staged files of saves whose process was killed: they may be as large as the model. */
+async function removeLeftovers(dir: string): Promise<void> {
+  for (const name of await readdir(dir)) {
+    const [, host, pid] = /^\.saving-(.+)-(\d+)-\w+$/.exec(name) ?? [];
+    // of other machines that share the disk nothing is known
+    if (host === hostname() && !isRunning(Number(pid))) await rm(join(dir, name), { recursive: true, force: true });
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
 }
 
 /** Everything but the weights. */

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
@@ -160,6 +162,19 @@ describe('writeCheckpoint', () => {
       readdirSync(dir).map((name) => [name, readFileSync(join(dir, name), 'utf8')]),
       before,
     );
+  });
+
+  it('removes what a killed save left, and not what a running one writes', async (t) => {
+    const dir = temporaryFolder(t);
+    const ended = spawnSync(process.execPath, ['-e', '']).pid;
+    const [left, running, foreign] = [
+      `.saving-${hostname()}-${ended}-abc123`,
+      `.saving-${hostname()}-${process.pid}-abc123`,
+      '.saving-another-host-1-abc123',
+    ];
+    for (const name of [left, running, foreign]) writeFiles(dir, { [`${name}/model.safetensors`]: 'half' });
+    await writeCheckpoint(dir, checkpoint(null));
+    assert.deepEqual(readdirSync(dir).sort(), [foreign, running, 'config.json', 'model.safetensors'].sort());
   });
 
   it('names a folder that cannot be made and a dtype that is none', async (t) => {

@@ -64,11 +64,22 @@ describe('progress on a stream', () => {
     at(30, 4e9);
     assert.deepEqual(text().split('\n'), [
       'note: waiting',
-      'a/b: 3.0 GB to download, 1.0 GB are here',
+      'a/b: 3.0 GB to download, 1.0 GB done',
       'a/b: 50%, 2.0 GB, 100.0 MB/s, 0:20 left',
       'a/b: 4.0 GB complete, 100.0 MB/s',
       '',
     ]);
+  });
+
+  it('tells of weights that take a while to read', () => {
+    const { listener, text } = played(false);
+    for (const total of [9e8, 4e9]) {
+      for (const done of [total / 4, total / 2, total]) listener({ phase: 'load', model: './m', done, total });
+    }
+    assert.match(
+      text(),
+      /^weights of \.\/m: 3\.0 GB to read, 1\.0 GB done\nweights of \.\/m: 4\.0 GB complete, .*\n$/,
+    );
   });
 
   it('says nothing where all is here', () => {

@@ -13,8 +13,8 @@ import { needsTransformers, runPython } from './support/python.js';
 const load = `
 import json, sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-where, ids = sys.argv[1], json.loads(sys.argv[2])
-model, info = AutoModelForCausalLM.from_pretrained(where, output_loading_info=True)
+where, ids, dtype = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
+model, info = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, output_loading_info=True)
 tokenizer = AutoTokenizer.from_pretrained(where)
 with torch.no_grad(): logits = model(torch.tensor([ids])).logits[0].float()
 print(json.dumps({
@@ -50,8 +50,8 @@ const sizes = {
   eos_token_id: 103,
 };
 
-async function compare(policy: Policy, dir: string, tolerance: number): Promise<Loaded> {
-  const theirs = (await runPython(load, [dir, JSON.stringify(ids)])) as Loaded;
+async function compare(policy: Policy, dir: string, tolerance: number, dtype = 'auto'): Promise<Loaded> {
+  const theirs = (await runPython(load, [dir, JSON.stringify(ids), dtype])) as Loaded;
   using logits = await policy.logits(ids);
   const ours = await logits.data();
   assert.equal(theirs.logits.length, ours.length);
@@ -92,6 +92,7 @@ describe('transformers', needsTransformers, () => {
       using policy = await Policy.create(config, { seed: 3, companions: source });
       const dir = join(temporaryFolder(t), 'saved');
       await policy.save(dir, { maxShardBytes: 9000 });
+      assert.ok(readdirSync(dir).filter((file) => /^model-\d{5}-of-\d{5}\.safetensors$/.test(file)).length > 2);
       const theirs = await compare(policy, dir, 1e-5);
       assert.deepEqual(
         { class: theirs.class, dtype: theirs.dtype, tied: theirs.tied, eos: theirs.eos, template: theirs.template },
@@ -110,6 +111,19 @@ describe('transformers', needsTransformers, () => {
     });
   }
 
+  it('loads what save() wrote in bfloat16: the rounded weights, half the bytes', async (t) => {
+    using policy = await Policy.create({ ...sizes, model_type: 'qwen2' }, { seed: 5, companions: embeddedModel });
+    const dir = join(temporaryFolder(t), 'saved');
+    await policy.save(dir, { dtype: 'bfloat16', maxShardBytes: 5000 });
+    const index = JSON.parse(readFileSync(join(dir, 'model.safetensors.index.json'), 'utf8'));
+    assert.equal(index.metadata.total_size, 2 * policy.numParameters);
+    assert.equal(index.metadata.total_parameters, policy.numParameters);
+    using rounded = await Policy.load(dir);
+    assert.notEqual(await rounded.hash(), await policy.hash());
+    assert.equal((await compare(rounded, dir, 1e-5, 'float32')).dtype, 'torch.float32');
+    assert.equal(((await runPython(load, [dir, JSON.stringify(ids), 'auto'])) as Loaded).dtype, 'torch.bfloat16');
+  });
+
   it('reads the cache that a download filled, by name and without a network', async (t) => {
     const files = Object.fromEntries(
       readdirSync(embeddedModel).map((name) => [name, readFileSync(join(embeddedModel, name))]),
@@ -117,7 +131,7 @@ describe('transformers', needsTransformers, () => {
     const hub = await FakeHub.start(t, { 'owner/name': { files } });
     const home = temporaryFolder(t);
     const folder = await modelFolder('owner/name', { endpoint: hub.endpoint, env: { HF_HOME: home } });
-    const theirs = (await runPython(load, ['owner/name', JSON.stringify(ids)], { HF_HOME: home })) as Loaded;
+    const theirs = (await runPython(load, ['owner/name', JSON.stringify(ids), 'auto'], { HF_HOME: home })) as Loaded;
     using policy = await Policy.load(folder);
     using logits = await policy.logits(ids);
     const ours = await logits.data();

@@ -1,13 +1,27 @@
-/** How far a download is, on the terminal. */
+/** How far a download and the reading of weights are, on the terminal. */
 import cliProgress from 'cli-progress';
 import type { HubProgress } from '../hub/index.js';
 
-/** Less is not worth a line. */
-const shownBytes = 1e6;
+/** Less to download, or to read from the disk, is not worth a line. */
+const shownBytes = { download: 1e6, load: 1e9 };
 /** Between two lines where the output is no terminal. */
 const lineSeconds = 10;
 
-type Download = Extract<HubProgress, { phase: 'download' }>;
+interface Step {
+  /** What it is about. */
+  name: string;
+  /** What is to be done. */
+  verb: string;
+  done: number;
+  total: number;
+}
+
+function stepOf(progress: Exclude<HubProgress, { phase: 'note' }>): Step {
+  const { phase, done, total } = progress;
+  return phase === 'download'
+    ? { name: progress.repo, verb: 'to download', done, total }
+    : { name: `weights of ${progress.model}`, verb: 'to read', done, total };
+}
 
 /**
  * A listener for {@link HubOptions.onProgress}: a bar with bytes, speed and time left on a terminal, elsewhere a line at
@@ -18,56 +32,59 @@ export function hubProgress(
   now: () => number = () => performance.now() / 1000,
 ): (progress: HubProgress) => void {
   const show = stream.isTTY ? bar(stream) : lines(stream, now);
-  let step: { total: number; start: number; from: number; shown: boolean } | null = null;
+  let current: { name: string; total: number; start: number; from: number; shown: boolean } | null = null;
   return (progress) => {
-    if (progress.phase === 'note') stream.write(`note: ${progress.text}\n`);
-    if (progress.phase !== 'download') return;
-    if (step?.total !== progress.total) {
-      const shown = progress.total - progress.done >= shownBytes;
-      step = { total: progress.total, start: now(), from: progress.done, shown };
-      if (shown) show.start(progress);
-    } else if (progress.done <= step.from) {
-      // what an earlier call left is not this one's speed
-      step.from = progress.done;
+    if (progress.phase === 'note') {
+      stream.write(`note: ${progress.text}\n`);
+      return;
     }
-    if (!step.shown) return;
-    const speed = (progress.done - step.from) / Math.max(now() - step.start, 1e-3);
-    show.update(progress, speed);
-    if (progress.done >= progress.total) {
-      show.stop(progress, speed);
-      step = null;
+    const step = stepOf(progress);
+    if (current?.total !== step.total || current.name !== step.name) {
+      const shown = step.total - step.done >= shownBytes[progress.phase];
+      current = { name: step.name, total: step.total, start: now(), from: step.done, shown };
+      if (shown) show.start(step);
+    } else if (step.done <= current.from) {
+      // what an earlier call left is not this one's speed
+      current.from = step.done;
+    }
+    if (!current.shown) return;
+    const speed = (step.done - current.from) / Math.max(now() - current.start, 1e-3);
+    show.update(step, speed);
+    if (step.done >= step.total) {
+      show.stop(step, speed);
+      current = null;
     }
   };
 }
 
 interface Display {
-  start(progress: Download): void;
+  start(step: Step): void;
   /** `speed` in bytes a second. */
-  update(progress: Download, speed: number): void;
-  stop(progress: Download, speed: number): void;
+  update(step: Step, speed: number): void;
+  stop(step: Step, speed: number): void;
 }
 
 function bar(stream: NodeJS.WriteStream): Display {
   let current: cliProgress.SingleBar | null = null;
-  const payload = ({ repo, done, total }: Download, speed: number) => ({
-    repo,
+  const payload = ({ name, done, total }: Step, speed: number) => ({
+    name,
     bytes: `${size(done)} of ${size(total)}`,
     speed: `${size(speed)}/s`,
     left: time((total - done) / speed),
   });
   return {
-    start(progress) {
+    start(step) {
       current?.stop();
       current = new cliProgress.SingleBar({
         stream,
-        format: '{repo} {bar} {percentage}% | {bytes} | {speed} | {left} left',
+        format: '{name} {bar} {percentage}% | {bytes} | {speed} | {left} left',
         barsize: 24,
         hideCursor: true,
       });
-      current.start(progress.total, progress.done, payload(progress, 0));
+      current.start(step.total, step.done, payload(step, 0));
     },
-    update(progress, speed) {
-      current?.update(progress.done, payload(progress, speed));
+    update(step, speed) {
+      current?.update(step.done, payload(step, speed));
     },
     stop() {
       current?.stop();
@@ -79,18 +96,18 @@ function bar(stream: NodeJS.WriteStream): Display {
 function lines(stream: NodeJS.WriteStream, now: () => number): Display {
   let last = 0;
   return {
-    start({ repo, done, total }) {
+    start({ name, verb, done, total }) {
       last = now();
-      stream.write(`${repo}: ${size(total - done)} to download${done > 0 ? `, ${size(done)} are here` : ''}\n`);
+      stream.write(`${name}: ${size(total - done)} ${verb}${done > 0 ? `, ${size(done)} done` : ''}\n`);
     },
-    update({ repo, done, total }, speed) {
+    update({ name, done, total }, speed) {
       if (now() - last < lineSeconds || done >= total) return;
       last = now();
       const percent = Math.floor((100 * done) / total);
-      stream.write(`${repo}: ${percent}%, ${size(done)}, ${size(speed)}/s, ${time((total - done) / speed)} left\n`);
+      stream.write(`${name}: ${percent}%, ${size(done)}, ${size(speed)}/s, ${time((total - done) / speed)} left\n`);
     },
-    stop({ repo, total }, speed) {
-      stream.write(`${repo}: ${size(total)} complete, ${size(speed)}/s\n`);
+    stop({ name, total }, speed) {
+      stream.write(`${name}: ${size(total)} complete, ${size(speed)}/s\n`);
     },
   };
 }
