@@ -57,6 +57,15 @@ export function hubProgress(
   };
 }
 
+/** The bar on the screen, if there is one. */
+let onScreen: cliProgress.SingleBar | null = null;
+
+/** Ends a bar that a failure left, so that what is written next has a line of its own. */
+export function endHubProgress(): void {
+  onScreen?.stop();
+  onScreen = null;
+}
+
 interface Display {
   start(step: Step): void;
   /** `speed` in bytes a second. */
@@ -65,7 +74,6 @@ interface Display {
 }
 
 function bar(stream: NodeJS.WriteStream): Display {
-  let current: cliProgress.SingleBar | null = null;
   const payload = ({ name, done, total }: Step, speed: number) => ({
     name,
     bytes: `${size(done)} of ${size(total)}`,
@@ -74,22 +82,19 @@ function bar(stream: NodeJS.WriteStream): Display {
   });
   return {
     start(step) {
-      current?.stop();
-      current = new cliProgress.SingleBar({
+      endHubProgress();
+      onScreen = new cliProgress.SingleBar({
         stream,
         format: '{name} {bar} {percentage}% | {bytes} | {speed} | {left} left',
         barsize: 24,
         hideCursor: true,
       });
-      current.start(step.total, step.done, payload(step, 0));
+      onScreen.start(step.total, step.done, payload(step, 0));
     },
     update(step, speed) {
-      current?.update(step.done, payload(step, speed));
+      onScreen?.update(step.done, payload(step, speed));
     },
-    stop() {
-      current?.stop();
-      current = null;
-    },
+    stop: endHubProgress,
   };
 }
 

@@ -9,6 +9,7 @@ import * as demo from './demo.js';
 import * as doctor from './doctor.js';
 import * as download from './download.js';
 import * as evaluate from './eval.js';
+import { endHubProgress } from './hub-progress.js';
 import * as libtorch from './libtorch.js';
 import * as sft from './sft.js';
 import * as train from './train.js';
@@ -29,6 +30,7 @@ for (const command of [demo, train, sft, evaluate, verify, bench, config, downlo
 try {
   await program.parseAsync();
 } catch (error) {
+  endHubProgress();
   // What we threw on purpose is for the user; anything else is a bug and shows where.
   if (error instanceof EepoError) console.error(`error: ${error.message} [${error.code}]`);
   else console.error(error);
