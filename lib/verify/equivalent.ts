@@ -11,7 +11,7 @@ import { equalRationals, parseDecimal, type Rational } from './rational.js';
 export type { Tolerance } from './compare/compare.js';
 
 import { isProse, mayBeProse } from './prose.js';
-import { choiceOf, saysNone, textKey, timeOf } from './text.js';
+import { choiceOf, saysNone, textKey, timeOf, wordedMathematics } from './text.js';
 
 /** No answer is longer; of a longer text only what it states as its answer is read. */
 const MAX_ANSWER = 2_000;
@@ -85,7 +85,8 @@ function answerOf(text: string): Answer | null {
     if (stated === null || stated.length > MAX_ANSWER) return null;
     raw = stated;
   }
-  const answer: Answer = { raw, cleaned: cleanLatex(raw), readings: null };
+  const cleaned = cleanLatex(raw);
+  const answer: Answer = { raw, cleaned: wordedMathematics(cleaned) ?? cleaned, readings: null };
   if (text.length <= MAX_ANSWER) {
     if (cache.size >= CACHE_SIZE) cache.delete(cache.keys().next().value as string);
     cache.set(text, answer);

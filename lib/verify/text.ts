@@ -40,6 +40,35 @@ export const saysNone = (cleaned: string): boolean => {
   return EMPTY.has(key) || /^(?:thereare|thereis)no(?:real)?solutions?$/.test(key);
 };
 
+const ONES =
+  'zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen'.split(
+    ' ',
+  );
+const TENS = 'twenty thirty forty fifty sixty seventy eighty ninety'.split(' ');
+const SETS: Record<string, string> = {
+  allrealnumbers: '\\mathbb{R}',
+  allreals: '\\mathbb{R}',
+  realnumbers: '\\mathbb{R}',
+  setofallrealnumbers: '\\mathbb{R}',
+  allintegers: '\\mathbb{Z}',
+  integers: '\\mathbb{Z}',
+  setofallintegers: '\\mathbb{Z}',
+};
+
+/** The mathematics that an answer in words says, `three` and `all real numbers`; null for any other text. */
+export function wordedMathematics(cleaned: string): string | null {
+  if (!/^[a-z\\]/i.test(cleaned) || cleaned.length > 60) return null;
+  const key = textKey(cleaned);
+  if (Object.hasOwn(SETS, key)) return SETS[key] as string;
+  const small = ONES.indexOf(key);
+  if (small >= 0) return String(small);
+  const ten = TENS.findIndex((word) => key.startsWith(word));
+  if (ten < 0) return null;
+  const rest = key.slice((TENS[ten] as string).length).replace(/^-/, '');
+  const one = rest === '' ? 0 : ONES.slice(0, 10).indexOf(rest);
+  return one < 0 || (rest !== '' && one === 0) ? null : String(20 + 10 * ten + one);
+}
+
 /** The letter of a multiple choice: `A`, `(A)`, `A.`, `(A) 5 apples`; null for anything else. */
 export function choiceOf(cleaned: string): { letter: string; alone: boolean } | null {
   const plain = cleaned

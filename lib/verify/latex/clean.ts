@@ -191,6 +191,7 @@ export function cleanLatex(text: string): string {
       .replace(/,\s*\\!\s*(?=\d)/g, '')
       .replace(/\\!/g, '')
       .replace(/\\[()[\]]/g, ' ')
+      .replace(/\\(?:text)?color\s*\{[^{}]*\}|\\underline(?=\s*\{)/g, '')
       .replace(DECORATION, ' ')
       .replace(SPACES, ' ')
       .replace(/\\[dtc]frac(?![a-zA-Z])/g, '\\frac')
@@ -205,6 +206,7 @@ export function cleanLatex(text: string): string {
   out = out
     .replace(/(\d) *[xX] *(?=10 *\^)/g, '$1\\times ')
     .replace(/^(\d+)(?:st|nd|rd|th)$/, '$1')
+    .replace(/^\s*=(?!=)/, '')
     .replace(
       TEMPERATURE,
       (_all, face: string | undefined, letter: string) =>
