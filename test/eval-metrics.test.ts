@@ -74,8 +74,9 @@ describe('maj@k', () => {
       ...wrong('17'),
       { answer: '15', verdict: 'undecided' },
       { answer: '15', verdict: 'undecided' },
+      ...wrong('', ' '),
     ];
-    assert.deepEqual(await answerClasses(votes, modulo10), [1, 1, null, 2, 0, 0, 3, 4, 4]);
+    assert.deepEqual(await answerClasses(votes, modulo10), [1, 1, null, 2, 0, 0, 3, 4, 4, null, null]);
   });
 
   it('compares each spelling once, with the first member of every class', async () => {

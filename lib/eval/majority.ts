@@ -11,6 +11,9 @@ export interface Vote {
 /** Whether the answers of each pair are the same. */
 export type SameAnswers = (pairs: readonly (readonly [string, string])[]) => Promise<readonly boolean[]>;
 
+/** An empty box is no answer either. */
+const isBlank = (answer: string | null): answer is null => answer === null || answer.trim() === '';
+
 /** The class of all correct answers; wrong ones have positive numbers; null: no vote. */
 export const CORRECT_CLASS = 0;
 
@@ -24,12 +27,12 @@ export const CORRECT_CLASS = 0;
 export async function answerClasses(votes: readonly Vote[], sameAnswer: SameAnswers): Promise<(number | null)[]> {
   const classOf = new Map<string, number>();
   for (const { answer, verdict } of votes) {
-    if (answer !== null && verdict === 'correct') classOf.set(answer, CORRECT_CLASS);
+    if (!isBlank(answer) && verdict === 'correct') classOf.set(answer, CORRECT_CLASS);
   }
   const representatives: { answer: string; id: number }[] = [];
   let classes = 1;
   for (const { answer, verdict } of votes) {
-    if (answer === null || classOf.has(answer)) continue;
+    if (isBlank(answer) || classOf.has(answer)) continue;
     const known =
       verdict === 'undecided' || representatives.length === 0
         ? undefined
@@ -40,7 +43,7 @@ export async function answerClasses(votes: readonly Vote[], sameAnswer: SameAnsw
   }
   return votes.map(({ answer, verdict }) => {
     if (verdict === 'correct') return CORRECT_CLASS;
-    return answer === null ? null : (classOf.get(answer) as number);
+    return isBlank(answer) ? null : (classOf.get(answer) as number);
   });
 }
 
