@@ -69,6 +69,7 @@ export class EvalProgress {
   #begin(title: string, { done, total }: EvaluationProgress): void {
     this.#end();
     this.#phase = title;
+    this.#text = '';
     this.#start = this.#clock();
     // What an earlier run has done is not of this one's pace.
     this.#before = done;
