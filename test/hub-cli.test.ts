@@ -41,6 +41,26 @@ describe('eepo download', () => {
   });
 });
 
+describe('eepo train', () => {
+  it('takes a model by its name on the hub', async (t) => {
+    const files = Object.fromEntries(
+      readdirSync(embeddedModel).map((name) => [name, readFileSync(join(embeddedModel, name))]),
+    );
+    const hub = await FakeHub.start(t, { 'owner/name': { files, refs: { 'v1.0': commitOf('v1.0') } } });
+    const env = { ...process.env, HF_HOME: temporaryFolder(t), HF_ENDPOINT: hub.endpoint };
+    const main = join(ROOT, 'dist', 'lib', 'cli', 'main.js');
+    const settings = ['model.path=owner/name', 'model.revision=v1.0', 'model.device=cpu'];
+    const args = [main, 'train', join(ROOT, 'configs', 'eepo.toml'), ...settings.flatMap((text) => ['--set', text])];
+    const { stdout } = await run(process.execPath, [...args, '--dry-run'], { env });
+    assert.match(stdout, /path = "owner\/name"\nrevision = "v1\.0"/);
+    assert.match(stdout, /352,800 parameters/);
+    assert.equal(hub.of('cdn', 'model.safetensors').length, 1);
+    const offline = await run(process.execPath, [...args, '--set', 'model.offline=true', '--dry-run'], { env });
+    assert.match(offline.stdout, /offline = true/);
+    assert.equal(hub.of('info').length, 2);
+  });
+});
+
 describe('progress on a stream', () => {
   const played = (isTTY: boolean) => {
     let text = '';
@@ -76,10 +96,7 @@ describe('progress on a stream', () => {
     for (const total of [9e8, 4e9]) {
       for (const done of [total / 4, total / 2, total]) listener({ phase: 'load', model: './m', done, total });
     }
-    assert.match(
-      text(),
-      /^weights of \.\/m: 3\.0 GB to read, 1\.0 GB done\nweights of \.\/m: 4\.0 GB complete, .*\n$/,
-    );
+    assert.match(text(), /^weights of \.\/m: 3\.0 GB to read, 1\.0 GB done\nweights of \.\/m: 4\.0 GB complete, .*\n$/);
   });
 
   it('says nothing where all is here', () => {

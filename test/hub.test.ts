@@ -465,6 +465,18 @@ describe('what goes wrong', () => {
     );
   });
 
+  it('does not read a configuration of gigabytes', async (t) => {
+    const repo = model();
+    const { options, hub } = await setting(t, { 'owner/name': repo });
+    const entry = { path: 'tokenizer.json', type: 'file', size: 6e8, lfs: { oid: sha256('a'), size: 6e8 } };
+    repo.tree = [...tree(repo).filter((file) => (file as { path: string }).path !== entry.path), entry];
+    await assert.rejects(modelFolder('owner/name', options), {
+      code: 'EEPO_HUB',
+      message: /tokenizer\.json has 0\.6 GB/,
+    });
+    assert.equal(hub.of('resolve').length, 0);
+  });
+
   it('says that the disk is too small before anything is fetched', async (t) => {
     const repo = model();
     const { options, hub } = await setting(t, { 'owner/name': repo });

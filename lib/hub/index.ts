@@ -94,10 +94,7 @@ async function downloadModel(repo: string, settings: HubSettings, weights: boole
       await requireWhole(repo, folder, weights, settings);
       return folder;
     }
-    const small = smallFiles(files);
-    if (!small.some(({ path }) => path === 'config.json')) {
-      throw new HubError(`${repo} has no config.json: it is not a model in Hugging Face layout`);
-    }
+    const small = smallFiles(repo, files);
     const index = weights ? weightIndex(files) : null;
     await snapshot.fetch(index ? [...small, index] : small);
     if (!weights) return folder;

@@ -3,9 +3,25 @@ import { HubError, InvalidFileError } from '../errors.js';
 import { companionFiles, indexFile, noWeights, singleFile } from '../model-folder.js';
 import type { RepoFile } from './cache.js';
 
-/** Configuration, tokenizer and chat templates: everything of a model but its weights. */
-export function smallFiles(files: readonly RepoFile[]): RepoFile[] {
-  const names = new Set([...companionFiles, 'config.json']);
+/** The largest tokenizers have some 50 MB; what is read whole into memory may not have any size. */
+const maxSmallBytes = 500e6;
+
+/**
+ * Configuration, tokenizer and chat templates: everything of a model but its weights.
+ *
+ * @throws HubError for a repository without config.json, or with one of these files far too large.
+ */
+export function smallFiles(repo: string, files: readonly RepoFile[]): RepoFile[] {
+  const names = new Set([...companionFiles, indexFile, 'config.json']);
+  if (!files.some(({ path }) => path === 'config.json')) {
+    throw new HubError(`${repo} has no config.json: it is not a model in Hugging Face layout`);
+  }
+  for (const { path, size } of files) {
+    if (names.has(path) && size > maxSmallBytes) {
+      throw new HubError(`${repo}: ${path} has ${(size / 1e9).toFixed(1)} GB; such a file is not read`);
+    }
+  }
+  names.delete(indexFile);
   return files.filter(({ path }) => names.has(path) || /^additional_chat_templates\/[^/]+\.jinja$/.test(path));
 }
 
