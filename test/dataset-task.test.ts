@@ -193,6 +193,22 @@ describe('files of a split', () => {
     await fails(datasetTask({ files, maxProblems: { train: 3 } }), /x\.jsonl:3: not valid JSON/);
   });
 
+  it('are refused with the line for hostile rows, and take odd ones as they are', async (t) => {
+    const deep = `${'['.repeat(200_000)}${']'.repeat(200_000)}`;
+    const folder = temporaryFolder(t);
+    const load = (row: string) => {
+      writeFiles(folder, { 'x.jsonl': `${row}\n` });
+      return datasetTask({ files: { train: join(folder, 'x.jsonl') } });
+    };
+    await fails(load(`{"prompt": "a", "answer": ${deep}}`), /x\.jsonl:1: "answer" must be .* nested too deeply/);
+    await fails(load(`{"prompt": ${deep}, "answer": "1"}`), /x\.jsonl:1: "prompt" must be .* nested too deeply/);
+    await fails(load('{"prompt": "a", "answer": 1e999}'), /x\.jsonl:1: "answer" must be .* got Infinity/);
+    assert.equal(train(await load(`{"prompt": "a", "answer": "1", "more": ${deep}}`)).length, 1);
+    const [odd] = train(await load('{"prompt": "a", "answer": "1", "__proto__": {"x": 1}, "constructor": 3}'));
+    assert.deepEqual(Object.keys(odd?.meta ?? {}), ['__proto__', 'constructor']);
+    assert.equal(({} as { x?: number }).x, undefined);
+  });
+
   it('are refused with the line where they are not text, or a line never ends', async (t) => {
     const folder = writeFiles(temporaryFolder(t), {
       'latin1.jsonl': Buffer.concat([

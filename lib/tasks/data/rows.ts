@@ -38,6 +38,17 @@ export function topColumn(row: Row, name: string): string {
 
 /** A value in a message: JSON, cut off where it is long. */
 export function shown(value: unknown): string {
-  const text = JSON.stringify(value) ?? String(value);
+  const text = textOf(value);
   return text.length <= 80 ? text : `${text.slice(0, 77)}...`;
+}
+
+function textOf(value: unknown): string {
+  // JSON has no Infinity, though 1e999 is one.
+  if (typeof value === 'number') return String(value);
+  try {
+    return JSON.stringify(value) ?? String(value);
+  } catch {
+    // What JSON.parse takes, JSON.stringify may not: it calls itself for every level.
+    return 'a value that is nested too deeply to be shown';
+  }
 }
