@@ -52,5 +52,5 @@ export const task = section(
       doc: 'Leave out of training what is asked in the evaluation files too. Counted in any case; done by itself for "math" from the hub.',
     }),
   },
-  'What is asked. Not for "countdown": everything but `name` and `maxPromptTokens`.',
+  'What is asked. "countdown" reads `name` and `maxPromptTokens` alone.',
 );
