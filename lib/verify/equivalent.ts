@@ -2,7 +2,7 @@
 import { keyOf } from './canonical.js';
 import { Comparison, type Tolerance } from './compare/compare.js';
 import { mapTree } from './compare/tree.js';
-import { extractAnswer } from './extract.js';
+import { extractAnswer, statedAnswer as statedAnswerOf } from './extract.js';
 import { parseAnswer } from './latex/answer.js';
 import type { Node } from './latex/ast.js';
 import { cleanLatex } from './latex/clean.js';
@@ -86,7 +86,8 @@ function answerOf(text: string): Answer | null {
     raw = stated;
   }
   const cleaned = cleanLatex(raw);
-  const answer: Answer = { raw, cleaned: wordedMathematics(cleaned) ?? cleaned, readings: null };
+  const worded = wordedMathematics(cleaned);
+  const answer: Answer = { raw: worded ?? raw, cleaned: worded ?? cleaned, readings: null };
   if (text.length <= MAX_ANSWER) {
     if (cache.size >= CACHE_SIZE) cache.delete(cache.keys().next().value as string);
     cache.set(text, answer);
@@ -199,6 +200,6 @@ function compareStated(x: Answer, y: Answer, tolerance: Tolerance): AnswerCompar
 
 function statedAnswer(answer: Answer): Answer | null {
   if (readingsOf(answer).length > 0 || !mayBeProse(answer.raw)) return null;
-  const stated = extractAnswer(answer.raw);
+  const stated = statedAnswerOf(answer.raw);
   return stated === null || stated === answer.raw ? null : answerOf(stated);
 }

@@ -13,12 +13,13 @@ export function textKey(cleaned: string): string {
     .replace(/(\d)\s+(?=\d)/g, '$1_')
     .replace(/\s+/g, '')
     .replace(/^[.,;:]+|[.,;:]+$/g, '');
-  return isLanguage(key) ? key.toLowerCase() : key;
+  return isLanguage(key) || key === 'DNE' ? (SYNONYMS.get(key.toLowerCase()) ?? key.toLowerCase()) : key;
 }
 
 /** Words rather than letters: `Yes` is `yes`, but `AB` is not `ab`. */
 function isLanguage(key: string): boolean {
-  return /^(?:no|[a-z][a-z.,-]{2,})$/i.test(key) && /[a-z]/.test(key);
+  if (/^no$/i.test(key)) return true;
+  return /^[a-z][a-z0-9.,:-]{2,}$/i.test(key) && (/[a-z]{3}/.test(key) || /^[A-Z]?[a-z]+$/.test(key));
 }
 
 const EMPTY = new Set([
@@ -69,6 +70,11 @@ export function wordedMathematics(cleaned: string): string | null {
   return one < 0 || (rest !== '' && one === 0) ? null : String(20 + 10 * ten + one);
 }
 
+const SYNONYMS = new Map([
+  ['dne', 'doesnotexist'],
+  ['infinitelymanysolutions', 'infinitelymany'],
+]);
+
 /** The letter of a multiple choice: `A`, `(A)`, `A.`, `(A) 5 apples`; null for anything else. */
 export function choiceOf(cleaned: string): { letter: string; alone: boolean } | null {
   const plain = cleaned
@@ -77,6 +83,8 @@ export function choiceOf(cleaned: string): { letter: string; alone: boolean } | 
     .trim();
   const alone = /^\(?([A-Z])\)?$/.exec(plain);
   if (alone !== null) return { letter: alone[1] as string, alone: true };
+  const named = /^(?:option|choice|answer)\s*\(?([A-Z])\)?$/i.exec(plain);
+  if (named !== null && /[A-Z]/.test(named[1] as string)) return { letter: named[1] as string, alone: true };
   const labelled = /^(?:\(([A-Z])\)|([A-Z])[).:])\s*\S/.exec(plain) ?? /^([B-Z])\s+[A-Za-z][a-z]{2}/.exec(plain);
   return labelled === null ? null : { letter: (labelled[1] ?? labelled[2]) as string, alone: false };
 }

@@ -127,7 +127,9 @@ export class Evaluator<T> {
     const known = this.exactly(exponent, point);
     const value = this.value(base, point);
     if (value === null) return null;
-    if (known !== null) return this.arithmetic.power(value, known);
+    if (known !== null && (known.denominator === 1n || isConstant(exponent) || integerOf(known) !== null)) {
+      return this.arithmetic.power(value, known);
+    }
     const free = this.value(exponent, point);
     return free === null ? null : this.arithmetic.pow(value, free);
   }
@@ -166,6 +168,18 @@ export class Evaluator<T> {
     }
     return result;
   }
+}
+
+const constants = new WeakMap<Node, boolean>();
+
+/** Whether an expression has no variables. -1 to the power n is no real number between the integers, (-8)^{1/3} is -2. */
+function isConstant(node: Node): boolean {
+  let known = constants.get(node);
+  if (known === undefined) {
+    known = node.kind !== 'symbol' && node.kind !== 'big' && childrenOf(node).every(isConstant);
+    constants.set(node, known);
+  }
+  return known;
 }
 
 /** The free variables of an expression, in order of their names. */

@@ -6,6 +6,7 @@ import { type Node, num, type RelationOp } from '../latex/ast.js';
 import { equalRationals, parseDecimal } from '../rational.js';
 import { measureOf } from '../units.js';
 import { essence, isLabel, type Named, namedValue, type Relation } from './equations.js';
+import { withoutDenominators } from './fractions.js';
 import { distinct, itemsOf, matchUnordered } from './lists.js';
 import { evaluateMatrices, type Matrix, vectorOf } from './matrices.js';
 import { realSetOf, sameRealSet } from './real-set.js';
@@ -54,8 +55,8 @@ export class Comparison {
   /** Unions, inequalities and intervals, where both sides are sets of real numbers and one is more than brackets. */
   private sets(a: Node, b: Node): Verdict | null {
     if (!isSetLike(a) || !isSetLike(b) || !(isRegion(a) || isRegion(b))) return null;
-    const left = realSetOf(a, this.algebra);
-    const right = left === null ? null : realSetOf(b, this.algebra);
+    const left = realSetOf(joined(a, b), this.algebra);
+    const right = left === null ? null : realSetOf(joined(b, a), this.algebra);
     if (left !== null && right !== null) return sameRealSet(left, right, this.algebra);
     return a.kind === 'setop' && b.kind === 'setop' ? this.operations(a, b) : null;
   }
@@ -111,10 +112,18 @@ export class Comparison {
     const direct = op === other || op === '=' ? this.sidewise(p, q, r, s) : 'different';
     if (direct === 'equal') return 'equal';
     const f = differenceOf(p, q);
-    if (op === '=' || op === '!=') return worse(direct, this.algebra.proportional(f, differenceOf(r, s), false));
+    if (op === '=' || op === '!=') return worse(direct, this.sameZeros(f, differenceOf(r, s)));
     if (isStrict(op) !== isStrict(other)) return 'different';
     const g = isLess(op) === isLess(other) ? differenceOf(r, s) : differenceOf(s, r);
     return this.algebra.proportional(f, g, true);
+  }
+
+  /** Whether x = 0 and y = 0 are one equation: up to a number as a factor, or up to the variables in denominators. */
+  private sameZeros(x: Node, y: Node): Verdict {
+    const verdict = this.algebra.proportional(x, y, false);
+    if (verdict === 'equal') return verdict;
+    const [p, q] = [withoutDenominators(x, this.algebra), withoutDenominators(y, this.algebra)];
+    return p === null && q === null ? verdict : this.algebra.proportional(p ?? x, q ?? y, false);
   }
 
   /** Sides that no arithmetic evaluates, one by one. */
@@ -370,10 +379,20 @@ function isSetLike(node: Node): boolean {
     case 'relation':
       return node.ops.every((op) => ORDER.has(op)) || node.ops[0] === 'in';
     case 'list':
-      return node.items.every((item) => item.kind === 'relation' && item.ops.every((op) => ORDER.has(op)));
+      return (
+        node.items.every((item) => item.kind === 'relation' && item.ops.every((op) => ORDER.has(op))) ||
+        node.items.every((item) => item.kind === 'tuple' && item.items.length === 2)
+      );
     default:
       return false;
   }
+}
+
+/** Intervals in a list, beside a union, are meant as their union. */
+function joined(node: Node, other: Node): Node {
+  if (other.kind !== 'setop' || node.kind !== 'list' || !node.items.every((item) => item.kind === 'tuple')) return node;
+  const [first, ...rest] = node.items;
+  return rest.reduce<Node>((left, right) => ({ kind: 'setop', op: 'cup', left, right }), first as Node);
 }
 
 /** More than a pair of brackets or a list of numbers. */

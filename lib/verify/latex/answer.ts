@@ -56,6 +56,7 @@ const RELATION_COMMANDS: Record<string, RelationOp> = {
 /** Words before a value that add nothing. */
 const FILLERS = new Set('approximately about approx exactly only roughly around equals the is are'.split(' '));
 const MULTIPLES: Record<string, bigint> = {
+  dozen: 12n,
   hundred: 100n,
   thousand: 1000n,
   million: 10n ** 6n,

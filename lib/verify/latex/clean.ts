@@ -206,6 +206,7 @@ export function cleanLatex(text: string): string {
   out = out
     .replace(/(\d) *[xX] *(?=10 *\^)/g, '$1\\times ')
     .replace(/^(\d+)(?:st|nd|rd|th)$/, '$1')
+    .replace(/\bUS *(?=\\?\$)/g, '')
     .replace(/^\s*=(?!=)/, '')
     .replace(
       TEMPERATURE,

@@ -322,7 +322,7 @@ function parsePrimary(c: Cursor, items: Items): Node {
       if (token.name === '{') return parseGroup(c, items);
       if (token.name === '\\$' || token.name === '$') {
         c.at += 1;
-        return { kind: 'quantity', value: parsePower(c, items), unit: DOLLAR };
+        return { kind: 'quantity', value: c.take('-') ? negate(parsePower(c, items)) : parsePower(c, items), unit: DOLLAR };
       }
       return parseBrackets(c, items);
   }
