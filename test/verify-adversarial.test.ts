@@ -5,6 +5,37 @@ import { compareAnswers, judge } from '../lib/verify/index.js';
 
 /** Look-alikes, a pair a line. A wrong reward is worse than a missing one. */
 const DIFFERENT = String.raw`
+3 ≠ an even function with 3 zeros
+5 ≠ The triangle has exactly 5 acute angles
+2 ≠ both of the roots are less than 2
+10 ≠ if and only if n is at least 10
+4 ≠ rhombus with side 4
+7 ≠ It is divisible by 7
+$n$ ≠ all primes less than $n$
+6 ≠ $p$ is prime and $p \equiv 1 \pmod 6$ or $p=6$
+3 ≠ $n$ not divisible by $3$
+n is even ≠ n is odd
+all positive integers ≠ all integers
+(2,3) and (3,2) ≠ (2,3)
+No, it is not possible ≠ Yes, it is possible
+impossible ≠ possible
+never ≠ always
+5 years old ≠ 5 months old
+3rd quadrant ≠ 4th quadrant
+III ≠ IV
+V ≠ 5
+Alice and Bob ≠ Alice
+2 hours ≠ 2 hours 30 minutes
+1 foot 6 inches ≠ 1 foot
+12 noon ≠ 12 midnight
+-40 C ≠ -40 F
+2 red 3 blue ≠ 3 red 2 blue
+5 \pmod 6 ≠ 5 \pmod 7
+0.333... ≠ 0.333
+2 to 1 ≠ 1 to 2
+5 \to 6 ≠ 6
+twelve ≠ 20
+all reals ≠ all integers
 43 ≠ 0.43
 [0,9) ≠ (0,9)
 4210_7 ≠ 4210_5
@@ -541,7 +572,6 @@ describe('no reward for a look-alike', () => {
           ' \\lor ',
           '$ or $',
           ' / ',
-          ' | ',
           '\n',
         ),
         fc.nat(),

@@ -1,9 +1,8 @@
 /** Finding the final answer in a response. Linear in the length of the text, whatever it holds; nothing here throws. */
 import { InvalidArgumentError } from '../errors.js';
 import { boxedAnswer, findBoxes } from './extract/boxed.js';
-import { lastValue } from './extract/last-value.js';
-import { countWords, lastFinalAnswer, phraseAnswer } from './extract/phrase.js';
-import { valuesOf } from './extract/values.js';
+import { lastValue, statedValue } from './extract/last-value.js';
+import { lastFinalAnswer, phraseAnswer } from './extract/phrase.js';
 
 /**
  * A way to find the answer.
@@ -48,7 +47,7 @@ export function extractAnswer(response: string, options: ExtractOptions = {}): s
   const { strategies, thinking } = checked(options);
   const text = withoutThinking(firstTurn(response), thinking);
   const tagged = strategies.includes('tag') ? taggedText(text) : null;
-  if (tagged !== null) return bareAnswer(tagged);
+  if (tagged !== null) return statedAnswer(tagged) ?? tagged;
   return untagged(text, strategies);
 }
 
@@ -142,24 +141,14 @@ export function lastBoxed(text: string): string | null {
   return boxedAnswer(findBoxes(text));
 }
 
-/** Words beyond which a text is a sentence about an answer. */
-const SENTENCE_WORDS = 3;
-
 /**
- * The answer in a text that may be a bare answer (which comes back as it is) or a sentence around one: a box, "the answer
- * is", and with 'prediction' the last value of a sentence. A gold answer in words may hold a number that is not the
- * answer.
+ * The answer that a sentence states, or null: a box, "the answer is", or a value that it says outright (see
+ * {@link extractAnswer} for a whole response, whose last value counts however it is said). For texts that should be bare
+ * answers and are not: "Therefore we get 3" states 3, "divisible by 3" states nothing.
  */
-export function bareAnswer(text: string, side: 'prediction' | 'gold' = 'prediction'): string {
+export function statedAnswer(text: string): string | null {
   const boxes = findBoxes(text);
-  if (boxes.last.length > 0) return boxedAnswer(boxes) ?? text;
+  if (boxes.last.length > 0) return boxedAnswer(boxes);
   if (boxes.unclosed >= 0) return text.slice(boxes.unclosed).replace(/^\\+(?:boxed|fbox)\s*\{?/, '');
-  const announced = hashAnswer(text) ?? phraseAnswer(text);
-  if (announced !== null) return announced;
-  const math = valuesOf(text.slice(-4_000)).find((value) => value.math);
-  const before = math === undefined ? '' : text.slice(-4_000).slice(0, math.begin);
-  // "Special matrix: $...$"
-  const isIntroduced = countWords(before) >= 2;
-  if (!isIntroduced && countWords(text.slice(0, 4_000)) < SENTENCE_WORDS) return text;
-  return side === 'prediction' || math !== undefined ? (lastValue(text) ?? text) : text;
+  return hashAnswer(text) ?? phraseAnswer(text) ?? statedValue(text);
 }

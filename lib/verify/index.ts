@@ -6,7 +6,7 @@ export {
   equivalent,
   type Tolerance,
 } from './equivalent.js';
-export { bareAnswer, type ExtractOptions, type ExtractStrategy, extractAnswer, lastBoxed } from './extract.js';
+export { type ExtractOptions, type ExtractStrategy, extractAnswer, lastBoxed, statedAnswer } from './extract.js';
 export {
   goldAnswer,
   judge,

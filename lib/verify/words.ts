@@ -34,6 +34,8 @@ export function isWord(run: string, { afterOperand, afterSpace, first }: Place):
   if (isUnitWord(lower)) return run.length > 3 || (afterOperand && afterSpace);
   if (BETWEEN_NUMBERS.has(lower)) return afterOperand && afterSpace;
   if (COMMON.has(lower)) return afterSpace || first;
+  // `2 red 3 blue`; a product of three letters has no space before it.
+  if (/^[b-df-hj-np-tv-z][aeiou][b-df-hj-np-tv-z]$/.test(run) && afterOperand && afterSpace) return true;
   // Long enough for a word, and where a word can stand: `2abcd` and `\frac{abcd}{2}` are products.
   return (
     run.length > 3 && VOWEL.test(run) && /^[A-Z]?[a-z]+$|^[A-Z]+$/.test(run) && (first || (afterOperand && afterSpace))

@@ -1,5 +1,5 @@
 /** The last value of a text: what a response without any sign of a final answer ends with. */
-import { valuesOf } from './values.js';
+import { valuesOf, withoutMath } from './values.js';
 
 /** Only the end of a text is searched, first the shorter one. */
 const TAILS = [4_000, 32_000];
@@ -13,21 +13,49 @@ const AFTER =
   /^\s+(?:hundred|thousand|million|billion|trillion|dozen|gross|score|pairs?|hal(?:f|ves)|thirds?|fourths?|quarters?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|hundredths?|thousandths?|percent|squared|cubed|factorial|below\s+zero)\b/i;
 
 /**
- * The last value of a text that is not denied, or null. A variable by itself
- * (`$x$`) is a value only where there is no other; of a calculation (`35 + 70 = 105`) what it comes to is the value.
+ * The last value of a text that is not denied, or null. A variable by itself (`$x$`) is a value only where there is no
+ * other; of a calculation (`35 + 70 = 105`) what it comes to is the value.
  */
 export function lastValue(text: string): string | null {
+  const last = findLast(text);
+  return last === null ? null : result(last);
+}
+
+/**
+ * The last value of a sentence that says outright that this is it: after "is", "we get", a colon or an equals sign, with
+ * no condition, alternative or comparison anywhere. Null for "an even function with 3 zeros". In a language whose words
+ * are not known the last value counts.
+ */
+export function statedValue(sentence: string): string | null {
+  const last = findLast(sentence);
+  if (last === null) return null;
+  const words = withoutMath(last.before);
+  const isStated = OTHER_LANGUAGE.test(words) || (STATES.test(last.before) && !HEDGES.test(words));
+  return isStated ? result(last) : null;
+}
+
+const STATES =
+  /(?:\b(?:is|are|equals?|equal\s+to|was|be|being|becomes?|that|get|gets|got|gives?|obtain|obtained|have|has|est|es|ist)|[:=：])[\s*_($[]*$/i;
+const HEDGES =
+  /\b(?:if|unless|when|whenever|not|no|or|either|neither|nor|all|any|every|some|only|less|greater|more|fewer|least|most|than|between|divisible|multiple|except)\b/i;
+/** Two letters of another script, or of a word with an accent. */
+const OTHER_LANGUAGE = /(?:(?!\p{ASCII})\p{L}){2}/u;
+
+/** The last value and what comes before it. */
+function findLast(text: string): (Candidate & { before: string }) | null {
   for (const length of TAILS) {
     const tail = fromWhole(text, length);
     const values = valuesOf(tail)
       .map(({ begin, end, math }) => withWords(tail, begin, end, math))
       .filter(({ begin }) => !NEGATED.test(tail.slice(Math.max(0, begin - 24), begin)));
     const last = values.findLast((value) => !value.math || !isVariable(value.text)) ?? values.at(-1);
-    if (last !== undefined) return last.math ? resultOf(last.text) : last.text;
+    if (last !== undefined) return { ...last, before: tail.slice(0, last.begin) };
     if (text.length <= length) break;
   }
   return null;
 }
+
+const result = ({ math, text }: Candidate): string => (math ? resultOf(text) : text);
 
 interface Candidate {
   begin: number;

@@ -1,6 +1,6 @@
 /** The answer after words that announce it: "the answer is", "Final Answer:", "A:". Linear in the length of the text. */
 import { lastValue } from './last-value.js';
-import { mathEnd, valuesOf } from './values.js';
+import { mathEnd, valuesOf, withoutMath } from './values.js';
 
 /** Every repetition is bounded: a text of nothing but line ends or "answer" takes linear time. */
 const MARKERS =
@@ -107,23 +107,6 @@ const COPULA = /\s(?:is|are|equals|be)\s/;
 function indexOutsideMath(text: string, pattern: RegExp): number {
   const visible = withoutMath(text);
   return visible.search(pattern);
-}
-
-/** The text with mathematics blanked out, every position kept. */
-function withoutMath(text: string): string {
-  let visible = '';
-  let i = 0;
-  while (i < text.length) {
-    const math = mathEnd(text, i);
-    if (math > i) {
-      visible += '#'.repeat(math - i);
-      i = math;
-    } else {
-      visible += text[i];
-      i += 1;
-    }
-  }
-  return visible;
 }
 
 /** How many words are outside mathematics and macros; of other scripts every letter counts. */

@@ -163,3 +163,20 @@ function withSign(text: string, begin: number): number {
   if (sign !== '-' && sign !== '−' && sign !== '–') return begin;
   return /[A-Za-z0-9)\]}]/.test(text[begin - 2] ?? '') ? begin : begin - 1;
 }
+
+/** The text with mathematics blanked out, every position kept. */
+export function withoutMath(text: string): string {
+  let visible = '';
+  let i = 0;
+  while (i < text.length) {
+    const math = mathEnd(text, i);
+    if (math > i) {
+      visible += '#'.repeat(math - i);
+      i = math;
+    } else {
+      visible += text[i];
+      i += 1;
+    }
+  }
+  return visible;
+}
