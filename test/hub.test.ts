@@ -203,6 +203,10 @@ describe('download', () => {
         join(cache, 'models--owner--name', 'snapshots', old),
       );
     assert.equal(readFileSync(join(cache, 'models--owner--name', 'refs', 'refs', 'pr', '3'), 'utf8'), old);
+    await assert.rejects(
+      modelFolder('owner/name', { ...options, revision: commitOf('none') }),
+      /has no revision "[0-9a-f]{40}"/,
+    );
     await assert.rejects(modelFolder('owner/name', { ...options, revision: 'v2' }), {
       code: 'EEPO_HUB',
       status: 404,

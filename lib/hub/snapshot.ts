@@ -90,8 +90,9 @@ async function online(client: HubClient, cache: RepoCache): Promise<Snapshot> {
   return { commit, folder: cache.snapshot(commit), files, fetch: (wanted) => download(client, cache, commit, wanted) };
 }
 
-/** The commit of a branch or tag. */
+/** The commit of a branch or tag. A commit is one already; whether it exists is told by its list of files. */
 async function commitOf({ repo, settings, api }: HubClient): Promise<string> {
+  if (isCommit(settings.revision)) return settings.revision;
   const { modelInfo, datasetInfo } = await import('@huggingface/hub');
   const request = { name: repo.name, revision: settings.revision, hubUrl: settings.endpoint, fetch: api };
   const { sha } =

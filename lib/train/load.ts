@@ -1,6 +1,6 @@
 /** From a configuration to what it names: tokenizer, task, policy. Cheap and likely to fail first. */
 import { existsSync, readdirSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { InvalidFileError } from '../errors.js';
 import { type HubOptions, modelFolder } from '../hub/index.js';
 import { indexFile, noWeights, singleFile } from '../model-folder.js';
@@ -50,6 +50,11 @@ export function hubOptions(
   };
 }
 
+/** Weights of the commit that the small files came from, even if the branch has moved since. */
+export function sameCommit(path: string, folder: string): { revision?: string } {
+  return folder === path ? {} : { revision: basename(folder) };
+}
+
 /** Everything a run needs, the cheap and fragile parts first: the weights are downloaded when the task is known good. */
 export async function loadRun(
   config: TrainConfig,
@@ -62,6 +67,6 @@ export async function loadRun(
   checkModelFolder(small, small === path);
   const tokenizer = await Tokenizer.load(small);
   const task = await loadTask(config, tokenizer, { ...hub, revision: undefined });
-  const policy = await Policy.load(path, { ...hub, device, dtype });
+  const policy = await Policy.load(path, { ...hub, ...sameCommit(path, small), device, dtype });
   return { policy, tokenizer, task };
 }

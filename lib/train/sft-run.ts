@@ -8,7 +8,7 @@ import type { Demonstration } from '../tasks/types.js';
 import { Tokenizer } from '../tokenizer.js';
 import { configToToml } from './config-file.js';
 import { cycle, readDemonstrations } from './demonstrations.js';
-import { checkModelFolder, hubOptions } from './load.js';
+import { checkModelFolder, hubOptions, sameCommit } from './load.js';
 import type { Metrics } from './metrics.js';
 import { RunDirectory } from './run.js';
 import { type SftStep, SftTrainer } from './sft.js';
@@ -46,7 +46,7 @@ export async function loadSft(
           device,
           seed: config.run.seed,
         })
-      : await Policy.load(path, { ...hub, device });
+      : await Policy.load(path, { ...hub, ...sameCommit(path, folder), device });
   tokenizer.checkVocabulary(policy.config.vocabSize, folder);
   return { policy, tokenizer, demonstrations };
 }

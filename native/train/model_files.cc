@@ -92,6 +92,7 @@ Model::Place Model::place(const Parameter& p) {
 
 void Model::load(const std::vector<std::string>& paths, const CancelToken& cancel, const LoadProgress& progress) {
   std::vector<std::unique_ptr<SafetensorsFile>> files;
+  files.reserve(paths.size());
   for (const std::string& path : paths) files.push_back(std::make_unique<SafetensorsFile>(path));
   const Found found = find_tensors(files, layout(), config().tied, cancel);
   allocate();
