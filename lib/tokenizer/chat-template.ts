@@ -1,7 +1,8 @@
 /** Chats to text, as transformers renders them. */
 import { EepoError, InvalidArgumentError, InvalidFileError, UnsupportedError } from '../errors.js';
 import { readTemplateFile, type TemplateSource } from './folder.js';
-import { JinjaTemplate, TemplateLimit, TemplateRefusal } from './jinja.js';
+import { JinjaTemplate, TemplateRefusal } from './jinja.js';
+import { TemplateLimit } from './jinja-budget.js';
 
 /** A message of a chat. Templates may read more than its role and content: `tool_calls`, `reasoning_content`, ... */
 export interface TemplateMessage {

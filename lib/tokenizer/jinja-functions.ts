@@ -1,4 +1,5 @@
 /** Methods of texts and filters as Python and jinja2 have them, where the interpreter's own differ or are missing. */
+import { binary } from './jinja-operators.js';
 import {
   asEntries,
   asItems,
@@ -172,6 +173,10 @@ export const FILTERS: ReadonlyMap<string, Filter> = new Map<string, Filter>([
   ['first', (operand) => iterate(operand)[0] ?? undefinedValue()],
   ['last', (operand) => iterate(operand).at(-1) ?? undefinedValue()],
   ['join', join],
+  ['int', toInteger],
+  ['sum', sum],
+  ['min', (operand) => extreme(operand, -1)],
+  ['max', (operand) => extreme(operand, 1)],
   ['default', otherwise],
   ['d', otherwise],
 ]);
@@ -188,6 +193,23 @@ function join(operand: Value, args: Arguments): Value {
     attribute === null ? item : (asEntries(item)?.get(attribute) ?? undefinedValue()),
   );
   return text(items.map(printed).join(separator === undefined ? '' : printed(separator)));
+}
+
+/** Towards zero; of a text the number it begins to be, or the default. */
+function toInteger(operand: Value, args: Arguments): Value {
+  const given =
+    asNumber(operand) ?? Number.parseFloat(/^\s*[+-]?[\d.]+(e[+-]?\d+)?\s*$/i.exec(printed(operand))?.[0] ?? '');
+  return Number.isFinite(given) ? integer(Math.trunc(given)) : (argument(args, 0, 'default') ?? integer(0));
+}
+
+function sum(operand: Value, args: Arguments): Value {
+  return iterate(operand).reduce((total, item) => binary('+', total, item), argument(args, 1, 'start') ?? integer(0));
+}
+
+function extreme(operand: Value, sign: 1 | -1): Value {
+  const [first, ...rest] = iterate(operand);
+  if (first === undefined) return undefinedValue();
+  return rest.reduce((best, item) => (binary(sign > 0 ? '>' : '<', item, best).value ? item : best), first);
 }
 
 function otherwise(operand: Value, args: Arguments): Value {

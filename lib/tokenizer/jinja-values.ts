@@ -1,4 +1,5 @@
 /** Values of the template interpreter, with Python's idea of text, equality and JSON. */
+import { charge } from './jinja-budget.js';
 import { Environment, type Value } from './jinja-library.js';
 import { compareTexts, floatRepr, type JsonStyle, jsonText, textRepr } from './python.js';
 
@@ -88,6 +89,8 @@ export function printed(value: Value): string {
 }
 
 function repr(value: Value): string {
+  // What is nested may be much larger than what was made: [a, a] of [b, b] of ...
+  charge(1);
   const string = asText(value);
   if (string !== null) return textRepr(string);
   if (value.type === 'NullValue') return 'None';
@@ -108,6 +111,7 @@ function repr(value: Value): string {
 
 /** Python's `==`: by value, numbers and booleans alike, never a text and a number. */
 export function isEqual(a: Value, b: Value): boolean {
+  charge(1);
   const numbers = [asNumber(a), asNumber(b)];
   if (numbers[0] !== null && numbers[1] !== null) return numbers[0] === numbers[1];
   if (a.type !== b.type) return false;
@@ -140,6 +144,7 @@ export function contains(container: Value, member: Value): boolean {
 
 /** `json.dumps`. Numbers that JSON wrote as `1.0` are integers here: JavaScript cannot tell them apart. */
 export function toJson(value: Value, style: JsonStyle, depth = 0): string {
+  charge(1);
   const string = asText(value);
   if (string !== null) return jsonText(string, style.ensureAscii);
   if (value.type === 'NullValue') return 'null';

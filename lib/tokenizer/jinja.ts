@@ -2,6 +2,7 @@
  * Chat templates by `@huggingface/jinja`, with what jinja2 does otherwise put right: printed values, equality, arithmetic,
  * methods of texts, filters, JSON, scopes of loops. Templates are hostile: what they may compute is bounded.
  */
+import { charge, chargeValue, MAX_ITEMS, TemplateLimit, withBudget } from './jinja-budget.js';
 import { type Arguments, FILTERS, TEXT_METHODS } from './jinja-functions.js';
 import { Environment, Interpreter, type Node, parse, type Scope, tokenize } from './jinja-library.js';
 import { binary } from './jinja-operators.js';
@@ -26,17 +27,6 @@ import { strftime } from './python.js';
 /** What the template itself objected to, with `raise_exception`. */
 export class TemplateRefusal extends Error {}
 
-/** A template went beyond what it may compute. */
-export class TemplateLimit extends Error {}
-
-/**
- * Steps: one per node that is evaluated, and one per 256 characters or items of its value. A chat of a thousand messages
- * takes about 1e5 of them; all of them take a few seconds.
- */
-const MAX_STEPS = 4_000_000;
-/** Characters of a text or items of a list. */
-const MAX_SIZE = 16 * 1024 * 1024;
-const MAX_RANGE = 100_000;
 const MAX_TEMPLATE = 256 * 1024;
 /** The library's parser looks at every white space of a run for every one of them. */
 const MAX_SPACE_RUN = 1024;
@@ -61,7 +51,7 @@ export class JinjaTemplate {
     const environment = new Environment();
     for (const [name, value] of Object.entries({ ...globals(now), ...variables })) environment.set(name, value);
     const interpreter = new BoundedInterpreter(environment);
-    return printed(interpreter.evaluate(this.#program, environment));
+    return withBudget(() => printed(interpreter.evaluate(this.#program, environment)));
   }
 }
 
@@ -85,7 +75,8 @@ function range(first: number, last?: number, step = 1): number[] {
   const [start, stop] = last === undefined ? [0, first] : [first, last];
   if (![start, stop, step].every(Number.isInteger) || step === 0) throw new Error('range() takes whole numbers');
   const count = Math.max(0, Math.ceil((stop - start) / step));
-  if (count > MAX_RANGE) throw new TemplateLimit(`range() of ${count} numbers; at most ${MAX_RANGE}`);
+  charge(count / 4);
+  if (count > MAX_ITEMS) throw new TemplateLimit(`range() of ${count} numbers; at most ${MAX_ITEMS}`);
   return Array.from({ length: count }, (_, i) => start + i * step);
 }
 
@@ -130,21 +121,11 @@ class LoopControl extends Error {
 }
 
 class BoundedInterpreter extends Interpreter {
-  #steps = 0;
-
   override evaluate(node: Node | undefined, environment: Scope): Value {
     if (node === undefined) return undefinedValue();
     const value = this.#evaluate(node, environment);
-    this.#count(value);
+    chargeValue(value.value);
     return value;
-  }
-
-  #count(value: Value): void {
-    const content = value.value as { length?: unknown; size?: unknown } | null | undefined;
-    const size = Number(content?.length ?? content?.size ?? 0);
-    if (size > MAX_SIZE) throw new TemplateLimit(`it makes a value of ${size} characters or items`);
-    this.#steps += 1 + (Number.isFinite(size) ? size / 256 : 0);
-    if (this.#steps > MAX_STEPS) throw new TemplateLimit(`it takes more than ${MAX_STEPS} steps`);
   }
 
   #evaluate(node: Node, environment: Scope): Value {
@@ -201,6 +182,8 @@ class BoundedInterpreter extends Interpreter {
   #loop(node: Node, environment: Scope): string {
     const select = (node.iterable as Node).type === 'SelectExpression' ? (node.iterable as Node) : null;
     const all = iterate(this.#child(select === null ? node.iterable : select.lhs, environment));
+    // A scope for each round, and the round itself.
+    charge(4 * all.length);
     const rounds = all
       .map((item) => ({ item, scope: this.#bind(node.loopvar as Node, item, new Environment(environment)) }))
       .filter(({ scope }) => select === null || this.#child(select.test, scope).__bool__().value);
