@@ -225,6 +225,32 @@ describe('the process around a pool', () => {
     assert.ok(!alive(Number(pid)), 'the worker has ended with its parent');
   });
 
+  test('a worker whose parent was killed ends, even in the middle of a loop', async () => {
+    const { out } = await run(`
+      import { execFileSync } from 'node:child_process';
+      const { VerifierPool } = await import(${library});
+      const pool = new VerifierPool({ workers: 1, timeoutMs: 300, judgeModule: ${JSON.stringify(hostile)} });
+      await pool.verify([{ prediction: '1', gold: '1' }]);
+      process.stdout.write(execFileSync('pgrep', ['-P', String(process.pid), 'node']).toString().trim(), () => {
+        pool.verify([{ prediction: 'hang', gold: '1' }]);
+        setTimeout(() => process.kill(process.pid, 'SIGKILL'), 50);
+      });`);
+    const pid = Number(out);
+    assert.ok(pid > 1);
+    assert.ok(alive(pid), 'it still hangs');
+    await new Promise((resolve) => setTimeout(resolve, 6_000));
+    assert.ok(!alive(pid));
+  });
+
+  test('judging loads no native code', async () => {
+    const { out } = await run(`
+      import { readFileSync } from 'node:fs';
+      const { judge } = await import(${library});
+      console.log(judge({ prediction: 'x+1', gold: '1+x' }).outcome);
+      console.log(/torch|eepo\\.node|cuda/.test(readFileSync('/proc/self/maps', 'utf8')));`);
+    assert.equal(out, 'equal\nfalse\n');
+  });
+
   test('a warning tells of the first problem where nobody listens', async () => {
     const { out } = await run(`
       const { VerifierPool } = await import(${library});

@@ -70,6 +70,8 @@ interface Batch {
 const BATCH_ITEMS = 32;
 const BATCH_CHARACTERS = 2 ** 20;
 const MAX_STARTING_MS = 60_000;
+/** Beside twice what its items may take, so long a worker goes on that nobody ends. */
+const ORPHAN_MS = 2_000;
 const MAX_FAILED_STARTS = 3;
 const COUNTERS = {
   equal: 'equal',
@@ -282,7 +284,7 @@ export class VerifierPool implements AsyncDisposable {
     if (jobs.length === 0) return;
     this.#batches += 1;
     this.#workers.set(worker, { id: this.#batches, jobs, suspect: null, silentMs: 0 });
-    const limitMs = 10_000 + 2 * jobs.length * this.#options.timeoutMs;
+    const limitMs = ORPHAN_MS + 2 * jobs.length * this.#options.timeoutMs;
     worker.send(
       this.#batches,
       jobs.map(({ item }) => item),
