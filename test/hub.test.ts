@@ -457,7 +457,7 @@ describe('what goes wrong', () => {
         message: /would leave the cache/,
       });
     }
-    for (const oid of ['../../../evil', 'abc', undefined]) {
+    for (const oid of ['../../../evil', 'abc', undefined, 7, [gitHash('a')], {}]) {
       repo.tree = [{ type: 'file', path: 'config.json', size: 4, oid }];
       await assert.rejects(modelFolder('owner/name', options), { code: 'EEPO_HUB', message: /no usable hash/ });
     }
@@ -467,6 +467,24 @@ describe('what goes wrong', () => {
       listing(cache).filter((path) => !path.includes('/refs/')),
       [],
     );
+  });
+
+  it('takes a page of something else for what it is', async (t) => {
+    const { options, hub } = await setting(t, { 'owner/name': model() });
+    for (const [kind, text] of [
+      ['info', '<html>Sign in</html>'],
+      ['info', '{}'],
+      ['info', 'null'],
+      ['tree', '<html>'],
+      ['tree', '{"error": 1}'],
+      ['tree', '[null]'],
+    ]) {
+      hub.fault = (request) => (request.kind === kind ? { content: Buffer.from(text as string) } : undefined);
+      await assert.rejects(modelFolder('owner/name', options), {
+        code: 'EEPO_HUB',
+        message: /as a Hugging Face hub does|is it a Hugging Face hub/,
+      });
+    }
   });
 
   it('does not read a configuration of gigabytes', async (t) => {

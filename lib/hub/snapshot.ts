@@ -84,6 +84,14 @@ async function online(client: HubClient, cache: RepoCache): Promise<Snapshot> {
     files = await list(client, commit);
   } catch (error) {
     if (error instanceof Unreachable) return cached(repo, cache, error);
+    // a page of a proxy, or lists in another shape: not an error of ours, whatever it broke in the client
+    if (error instanceof SyntaxError || error instanceof TypeError) {
+      throw new HubError(
+        `${settings.endpoint} does not answer as a Hugging Face hub does (${error.message}); check HF_ENDPOINT, and ` +
+          'whether a proxy or a sign-in page answers in its place',
+        { cause: error },
+      );
+    }
     throw error;
   }
   await cache.remember(settings.revision, commit);
@@ -116,9 +124,14 @@ async function list({ repo, settings, api }: HubClient, commit: string): Promise
     if (entry.type !== 'file') continue;
     if (files.length >= maxFiles) throw new HubError(`${repo.name} lists more than ${maxFiles} files`);
     const path = checkRepoPath(entry.path, repo.name);
-    const hash = entry.lfs?.oid ?? entry.oid ?? '';
+    const hash: unknown = entry.lfs?.oid ?? entry.oid;
     const size = entry.lfs?.size ?? entry.size;
-    if (!/^([0-9a-f]{40}|[0-9a-f]{64})$/.test(hash) || !Number.isSafeInteger(size) || size < 0) {
+    if (
+      typeof hash !== 'string' ||
+      !/^([0-9a-f]{40}|[0-9a-f]{64})$/.test(hash) ||
+      !Number.isSafeInteger(size) ||
+      size < 0
+    ) {
       throw new HubError(`${repo.name}: the hub gives no usable hash and size of ${path}; it cannot be checked`);
     }
     files.push({ path, size, hash });
