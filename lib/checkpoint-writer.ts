@@ -8,7 +8,7 @@ import { EepoError, InvalidArgumentError, InvalidFileError } from './errors.js';
 import { companionFiles, indexFile } from './model-folder.js';
 
 export interface SaveOptions {
-  /** Type of the weights in the files: 'float32' (default) is the master copy, 'bfloat16' is rounded from it. */
+  /** Type of the weights in the files: 'float32' (default) is the master copy, 'bfloat16' is rounded from it, norms too. */
   dtype?: 'float32' | 'bfloat16';
   /** Files of the weights are at most so large; default 5e9, as in transformers. */
   maxShardBytes?: number;

@@ -51,7 +51,7 @@ compile() { # object, source, flags...
   compile kernels_bench native/test/kernels_bench.cc $plain
   $cxx -fopenmp $sanitize $objects -o "$out/kernels_bench"
   objects=$kernel_objects
-  for test in kernels token_stats token_grad linear_head complementary_loss ascend sample; do
+  for test in kernels gemm token_stats token_grad linear_head complementary_loss ascend sample; do
     compile "${test}_test" "native/test/${test}_test.cc" $plain
   done
   $cxx -fopenmp $sanitize $objects -o "$out/kernels_test"

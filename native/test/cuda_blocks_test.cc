@@ -231,8 +231,15 @@ void test_rows(const TestDevice& device, int64_t dim) {
   const DeviceArray<float> d_d_out(d_out);
   const DeviceArray<int32_t> d_ids(ids);
   const std::string name = text(" of %lld", static_cast<long long>(dim));
-  cuda::embed(device.context(), d_table.data(), d_ids.data(), count, dim, d_gathered.data());
+  cuda::embed(device.context(), d_table.data(), DType::Float32, d_ids.data(), count, dim, d_gathered.data());
   check_true("embed" + name, same_bits(d_gathered.host(), gathered));
+  std::vector<uint16_t> narrow(table.size());
+  for (size_t i = 0; i < table.size(); ++i) narrow[i] = float_to_bf16(table[i]);
+  Floats widened(gathered.size());
+  for (size_t i = 0; i < widened.size(); ++i) widened[i] = bf16_to_float(float_to_bf16(gathered[i]));
+  const DeviceArray<uint16_t> d_narrow(narrow);
+  cuda::embed(device.context(), d_narrow.data(), DType::BFloat16, d_ids.data(), count, dim, d_gathered.data());
+  check_true("embed of bfloat16" + name, same_bits(d_gathered.host(), widened));
   cuda::embed_backward(device.context(), d_d_out.data(), ids.data(), count, dim, d_grad.data());
   check_true("embed_backward" + name + ": the bits of a sum in token order", same_bits(d_grad.host(), summed));
 
@@ -283,6 +290,33 @@ void test_add(const TestDevice& device, int64_t n, int64_t skew) {
   check_true(text("add %lld", static_cast<long long>(n)), same_bits(d_y.host(), want));
 }
 
+void test_cast(const TestDevice& device, int64_t n) {
+  Floats x = random_floats(n, 23, 1);
+  x[0] = kInf;
+  x[n / 2] = kNan;
+  x[n - 1] = 0x1.01p0f;  // halfway: to even, which is below
+  std::vector<uint16_t> narrow(n);
+  Floats wide(n);
+  for (int64_t i = 0; i < n; ++i) {
+    narrow[i] = float_to_bf16(x[i]);
+    wide[i] = bf16_to_float(narrow[i]);
+  }
+  const DeviceArray<float> d_x(x);
+  DeviceArray<uint16_t> d_narrow(n);
+  DeviceArray<float> d_wide(n);
+  cuda::cast(device.context(), d_x.data(), DType::Float32, d_narrow.data(), DType::BFloat16, n);
+  cuda::cast(device.context(), d_narrow.data(), DType::BFloat16, d_wide.data(), DType::Float32, n);
+  bool same = true;
+  const std::vector<uint16_t> got = d_narrow.host();
+  for (int64_t i = 0; i < n; ++i)
+    same = same && (std::isnan(x[i]) ? bf16_to_float(got[i]) != x[i] : got[i] == narrow[i]);
+  const std::string name = text(" of %lld", static_cast<long long>(n));
+  check_true("cast to bfloat16" + name, same);
+  const Floats back = d_wide.host();
+  for (int64_t i = 0; i < n; ++i) same = same && difference(back[i], wide[i]) == 0;
+  check_true("cast back to float32" + name, same);
+}
+
 // The CPU's kernels on the same inputs.
 void test_against_cpu(const TestDevice& device) {
   const int64_t tokens = 40, dim = 96;
@@ -331,6 +365,7 @@ void test_cuda_blocks() {
   test_bias(device, 65, 33);
   test_bias(device, 1000, 100);
   for (const int64_t n : {1, 4, 1023, 4096}) test_add(device, n, n == 4096 ? 1 : 0);
+  for (const int64_t n : {3, 1023, 4096}) test_cast(device, n);
   test_against_cpu(device);
 }
 

@@ -10,6 +10,7 @@
 
 int main() {
   std::printf("instruction set: %s, threads: %d\n", eepo::isa_name(eepo::isa()), omp_get_max_threads());
+  eepo::test::test_gemm();
   eepo::test::test_token_stats();
   eepo::test::test_token_grad();
   eepo::test::test_linear_head();

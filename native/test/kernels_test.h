@@ -3,6 +3,7 @@
 
 namespace eepo::test {
 
+void test_gemm();
 void test_token_stats();
 void test_token_grad();
 void test_linear_head();
