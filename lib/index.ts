@@ -182,7 +182,21 @@ export {
   type TensorSource,
   tensorMemory,
 } from './tensor.js';
-export { Tokenizer } from './tokenizer.js';
+export type { PromptEncoder } from './tokenizer/prompts.js';
+export type { StoppingTokenizer } from './tokenizer/stop-tokens.js';
+export {
+  type ChatTemplateOptions,
+  type DecodeOptions,
+  type DecodeStream,
+  type EncodeOptions,
+  type EncodePromptOptions,
+  type Prompt,
+  type RenderedChat,
+  type StopToken,
+  type TemplateMessage,
+  Tokenizer,
+  type TokenizerOptions,
+} from './tokenizer.js';
 export { defineConfig, loadTrainConfig, type TrainConfig, type TrainConfigInput } from './train/config.js';
 export type { Metrics } from './train/metrics.js';
 export { type RunSummary, type TrainRunOptions, trainRun } from './train/run.js';

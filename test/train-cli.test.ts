@@ -281,6 +281,9 @@ describe('eepo train, bad input: one clear error before anything is made', () =>
 });
 
 describe('run folder', () => {
+  /** A tokenizer without files. */
+  const noFiles = { save: async () => {} };
+
   it('shows a whole file or the old one, and never a temporary', async () => {
     const run = RunDirectory.create(fresh());
     run.write('a.json', 'one');
@@ -289,7 +292,7 @@ describe('run folder', () => {
     run.appendLines('m.jsonl', [{ a: 1 }]);
     run.appendLines('m.jsonl', [{ a: 2 }, { a: 3 }]);
     assert.deepEqual(jsonLines(run.file('m.jsonl')), [{ a: 1 }, { a: 2 }, { a: 3 }]);
-    await run.saveModel('model', new FakePolicy(), []);
+    await run.saveModel('model', new FakePolicy(), noFiles);
     assert.deepEqual(readdirSync(run.path).sort(), ['a.json', 'm.jsonl', 'model']);
   });
 
@@ -301,7 +304,7 @@ describe('run folder', () => {
       }
     }
     const run = RunDirectory.create(fresh());
-    await assert.rejects(run.saveModel('model', new Unwritable(), []), /disk full/);
+    await assert.rejects(run.saveModel('model', new Unwritable(), noFiles), /disk full/);
     assert.equal(existsSync(run.file('model')), false);
   });
 });

@@ -61,11 +61,11 @@ export async function loadRun(
   signal?: AbortSignal,
   onProgress?: HubOptions['onProgress'],
 ): Promise<LoadedRun> {
-  const { path, device, dtype } = config.model;
+  const { path, chatTemplate, device, dtype } = config.model;
   const hub = hubOptions(config.model, { signal, onProgress });
   const small = await modelFolder(path, { ...hub, weights: false });
   checkModelFolder(small, small === path);
-  const tokenizer = await Tokenizer.load(small);
+  const tokenizer = await Tokenizer.load(small, chatTemplate === '' ? {} : { chatTemplate });
   const task = await loadTask(config, tokenizer, { ...hub, revision: undefined });
   const policy = await Policy.load(path, { ...hub, ...sameCommit(path, small), device, dtype });
   return { policy, tokenizer, task };

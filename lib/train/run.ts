@@ -1,14 +1,5 @@
 /** A training run on disk: what it reads, the folder it writes, and the loop between the two. */
-import {
-  appendFileSync,
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { ConfigError } from '../errors.js';
 import type { PolicyLike } from '../policy.js';
@@ -65,11 +56,11 @@ export class RunDirectory {
   }
 
   /** Writes weights, config and tokenizer to `name`, which appears only when it is complete. */
-  async saveModel(name: string, policy: Pick<PolicyLike, 'save'>, tokenizerFiles: readonly string[]): Promise<string> {
+  async saveModel(name: string, policy: Pick<PolicyLike, 'save'>, tokenizer: Pick<Tokenizer, 'save'>): Promise<string> {
     const temporary = this.file(`.${name}.${process.pid}.tmp`);
     rmSync(temporary, { recursive: true, force: true });
     await policy.save(temporary);
-    for (const source of tokenizerFiles) copyFileSync(source, join(temporary, basename(source)));
+    await tokenizer.save(temporary);
     const target = this.file(name);
     rmSync(target, { recursive: true, force: true });
     renameSync(temporary, target);
@@ -90,7 +81,7 @@ export function defaultRunPath(configFile: string): string {
 /** What a run needs, loaded. */
 export interface LoadedRun {
   policy: PolicyLike;
-  tokenizer: Pick<Tokenizer, 'encodePrompt' | 'decode' | 'eosTokenIds' | 'files'>;
+  tokenizer: Tokenizer;
   task: Task;
 }
 
@@ -168,7 +159,7 @@ export async function trainRun(options: TrainRunOptions): Promise<RunSummary> {
     history.push({ iteration: iteration.iteration, metrics });
     options.onIteration?.(iteration);
   }
-  await run.saveModel('model', policy, tokenizer.files());
+  await run.saveModel('model', policy, tokenizer);
   const summary: RunSummary = {
     path: run.path,
     iterations: trainer.iteration,

@@ -78,7 +78,7 @@ export async function sftRun(options: SftRunOptions): Promise<{ path: string; se
     run.appendLines('metrics.jsonl', [{ step: step.step, ...step.metrics }]);
     options.onStep?.(step);
   }
-  await run.saveModel('model', policy, tokenizer.files());
+  await run.saveModel('model', policy, tokenizer);
   const seconds = (performance.now() - start) / 1000;
   const summary = { steps: config.run.steps, seconds, last, weights: await policy.hash(), node: process.version };
   run.write('summary.json', `${JSON.stringify(summary, null, 2)}\n`);

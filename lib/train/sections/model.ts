@@ -12,6 +12,9 @@ export const model = section(
       doc: 'Where downloads are kept; "" is as HF_HOME and HF_HUB_CACHE say, shared with Python.',
     }),
     offline: flag(false, { doc: 'Use only what was downloaded before. HF_HUB_OFFLINE=1 does the same.' }),
+    chatTemplate: optionalPath('', {
+      doc: "A file with a chat template (Jinja), instead of the model's own; it is saved with the model.",
+    }),
     device: choice(['auto', 'cpu', 'cuda'], 'auto', {
       doc: 'Where to compute; "auto" takes a GPU this build can use.',
     }),
