@@ -4,10 +4,13 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { InvalidArgumentError, InvalidFileError } from '../lib/errors.js';
 import { defaultStopTokens, resolveStopTokens } from '../lib/tokenizer/stop-tokens.js';
-import { Tokenizer } from '../lib/tokenizer.js';
+import { type StopToken, Tokenizer } from '../lib/tokenizer.js';
+import { Trainer, type TrainerTokenizer } from '../lib/train/trainer.js';
 import { embeddedModel } from './support/data.js';
+import { FakePolicy } from './support/fake-policy.js';
 import { temporaryFolder, writeFiles } from './support/files.js';
 import { familyTokenizer, tokenizerFolder } from './support/tokenizers.js';
+import { toyTask, toyTokenizer } from './support/toy-task.js';
 
 const CHAT = [{ role: 'user', content: 'x' }];
 const END_OF_TEXT = 151643;
@@ -154,5 +157,54 @@ describe('a tokenizer and its model', () => {
     assert.equal(tokenizer.decode(lists[2] as number[]), '\ufffdx');
     assert.ok(performance.now() - start < 60_000);
     await assert.rejects(tokenizer.encode(5 as never), /text 0 is not a text/);
+  });
+});
+
+describe('what the trainer makes of a tokenizer', () => {
+  /** The stop tokens that responses are sampled with. */
+  async function stopsOf(tokenizer: Partial<TrainerTokenizer>, stopTokens: StopToken[], chat: boolean) {
+    class Listening extends FakePolicy {
+      stops: readonly number[] | undefined;
+      override generate(...args: Parameters<FakePolicy['generate']>): ReturnType<FakePolicy['generate']> {
+        this.stops = args[1].stopTokens;
+        return super.generate(...args);
+      }
+    }
+    const policy = new Listening();
+    const task = toyTask({ prompts: ['1', '2'] });
+    const train = (task.splits.train ?? []).map((problem) => (chat ? { ...problem, prompt: [] } : problem));
+    const trainer = new Trainer({
+      policy,
+      task: { ...task, splits: { train } },
+      tokenizer: { ...toyTokenizer, encodePrompt: async () => [1], ...tokenizer },
+      config: {
+        run: { iterations: 1 },
+        rollout: { promptsPerIteration: 2, groupSize: 2, maxNewTokens: 4, stopTokens },
+        optimizer: { miniBatchPrompts: 2 },
+      },
+    });
+    for await (const _ of trainer);
+    return policy.stops;
+  }
+
+  it('end-of-sequence ids, the end of turn for chats, and the configuration over both', async () => {
+    const tokenizer = {
+      eosTokenIds: [5],
+      endOfTurnTokenId: 6,
+      stopTokenIds: (list: readonly StopToken[]) => list.map(Number),
+    };
+    assert.deepEqual(await stopsOf(tokenizer, [], false), [5]);
+    assert.deepEqual(await stopsOf(tokenizer, [], true), [5, 6]);
+    assert.deepEqual(await stopsOf(tokenizer, ['7'], true), [7]);
+    assert.equal(await stopsOf({}, [], false), undefined);
+  });
+
+  it('a vocabulary that the model lacks stops it before anything runs', async () => {
+    const embedded = await Tokenizer.load(embeddedModel);
+    const trainer = new Trainer({ policy: new FakePolicy(), task: toyTask(), tokenizer: embedded });
+    await assert.rejects(
+      trainer.prepare(),
+      /tokenizer\.json has ids up to \d+, but the vocabulary of the model has only 11/,
+    );
   });
 });

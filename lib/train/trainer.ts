@@ -6,6 +6,7 @@ import { EntropyGate } from '../algorithm/gate.js';
 import { grpo } from '../algorithm/grpo.js';
 import type { Objective } from '../algorithm/types.js';
 import { AbortedError, ConfigError, NonFiniteError } from '../errors.js';
+import { checkOptions, type OptionKeys, SIGNAL } from '../options.js';
 import type { PolicyLike, StepReport } from '../policy.js';
 import { type Rollout, type RolloutPhase, type RolloutPrompt, twoStageRollout } from '../rollout.js';
 import {
@@ -88,6 +89,21 @@ export interface TrainerOptions {
   onEvent?: (event: TrainerEvent) => void;
 }
 
+const KEYS: OptionKeys<TrainerOptions> = {
+  ...SIGNAL,
+  policy: true,
+  tokenizer: true,
+  task: true,
+  reward: true,
+  rewards: true,
+  reference: true,
+  config: true,
+  objective: true,
+  evaluate: true,
+  stopTokens: true,
+  onEvent: true,
+};
+
 /** A response as the trainer saw it. */
 export interface TrainSample extends ScoredSample {
   problem: Problem;
@@ -151,6 +167,7 @@ export class Trainer implements AsyncIterable<Iteration> {
 
   /** @throws ConfigError for a wrong configuration, and where neither the task nor `reward` rewards */
   constructor(options: TrainerOptions) {
+    checkOptions(options, KEYS, 'new Trainer');
     const config = defineConfig(options.config);
     for (const name of ['policy', 'task'] as const) {
       if (!options[name]) throw new ConfigError(`new Trainer({ ${name}, ... }): ${name} is missing`);
@@ -231,7 +248,8 @@ export class Trainer implements AsyncIterable<Iteration> {
     if (folder == null) {
       throw new ConfigError('this policy comes from no folder; give its tokenizer: new Trainer({ tokenizer, ... })');
     }
-    return Tokenizer.load(folder);
+    const { chatTemplate } = this.config.model;
+    return Tokenizer.load(folder, chatTemplate === '' ? {} : { chatTemplate });
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Iteration> {
