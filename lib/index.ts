@@ -216,10 +216,14 @@ export {
   type TrainSample,
 } from './train/trainer.js';
 export {
+  type AnswerComparison,
+  compareAnswers,
+  type EquivalentOptions,
   type ExtractOptions,
   type ExtractStrategy,
   equivalent,
   extractAnswer,
+  type Tolerance,
   type Verdict,
   VerifierPool,
   type VerifierPoolOptions,

@@ -1,4 +1,5 @@
 /** Whether two answers are the same: the public face of the comparison. */
+import { checkOptions, type OptionKeys } from '../options.js';
 import { keyOf } from './canonical.js';
 import { Comparison, type Tolerance } from './compare/compare.js';
 import { mapTree } from './compare/tree.js';
@@ -29,6 +30,18 @@ export interface EquivalentOptions {
   tolerance?: number | Tolerance;
 }
 
+export const COMPARE_KEYS: OptionKeys<EquivalentOptions> = { tolerance: true };
+const TOLERANCE_KEYS: OptionKeys<Tolerance> = { relative: true, absolute: true };
+
+/** @throws InvalidArgumentError for an unknown option, or one that is no option at all */
+export function checkComparison(options: EquivalentOptions, where: string): void {
+  checkOptions(options, COMPARE_KEYS, where);
+  const { tolerance } = options;
+  if (tolerance !== undefined && typeof tolerance !== 'number') {
+    checkOptions(tolerance, TOLERANCE_KEYS, `${where}: tolerance`);
+  }
+}
+
 /** The outcome of a comparison with its reason. */
 export interface AnswerComparison {
   equal: boolean;
@@ -41,9 +54,10 @@ export interface AnswerComparison {
 /**
  * Whether `prediction` is the answer `gold`, by the rules of docs/verifier.md: equal numbers, expressions equal wherever both
  * are defined, the same interval, set, tuple, matrix, equation up to a factor, unit or word. Symmetric, total (it throws
- * nothing, whatever the text holds) and bounded in time and memory; what cannot be decided within the bounds is not equal.
+ * nothing, whatever the texts hold) and bounded in time and memory; what cannot be decided within the bounds is not equal.
  */
 export function equivalent(prediction: string, gold: string, options: EquivalentOptions = {}): boolean {
+  checkComparison(options, 'equivalent');
   return compareAnswers(prediction, gold, options).equal;
 }
 

@@ -117,12 +117,25 @@ export interface Measure {
   factor: Rational;
 }
 
+/** The dimension of units without a name. */
+const UNNAMED = 'units';
+
+/** Whether two units can measure the same thing: one says nothing, or they have one dimension. */
+export function commensurable(x: Measure, y: Measure): boolean {
+  const plain = ({ dimension }: Measure): string => dimension.replace(UNNAMED, 'length');
+  return x.dimension === '' || y.dimension === '' || plain(x) === plain(y);
+}
+
+/** Whether a unit names what it measures: not just `units` or nothing. */
+export const isNamed = ({ dimension }: Measure): boolean => dimension !== '' && !dimension.startsWith(UNNAMED);
+
 /** What a unit measures, and how much of the dimension's base unit it is. */
 export function measureOf(unit: Unit): Measure {
   const powers = new Map<string, number>();
   let factor: Rational = ONE;
   let pending = 0;
   let noun = '';
+  let unnamed = 1;
   // Degrees Celsius measure no angle.
   const temperature = unit.parts.some(({ word }) => word === 'celsius' || word === 'fahrenheit');
   for (const { word, power } of unit.parts) {
@@ -134,6 +147,7 @@ export function measureOf(unit: Unit): Measure {
       else pending = exponent;
       continue;
     }
+    if (word === 'unit' || word === 'units') unnamed = power * (pending || 1);
     if (EMPTY.has(word)) continue;
     const info = TABLE.get(word);
     if (info === undefined) {
@@ -155,7 +169,10 @@ export function measureOf(unit: Unit): Measure {
     .map(([dimension, power]) => `${dimension}^${power}`)
     .sort()
     .join(' ');
-  return known === '' ? { dimension: noun === '' ? '' : `things:${noun}`, factor: ONE } : { dimension: known, factor };
+  if (known !== '') return { dimension: known, factor };
+  if (noun !== '') return { dimension: `things:${noun}`, factor: ONE };
+  // Square units of whatever length.
+  return { dimension: unnamed === 1 ? '' : `${UNNAMED}^${unnamed}`, factor: ONE };
 }
 
 function raiseLast(powers: Map<string, number>, exponent: number): void {

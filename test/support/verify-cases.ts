@@ -797,6 +797,7 @@ export const RULES: Rule[] = [
     rule: 'more units and spellings',
     same: [
       ['5 feet 6 inches', '66 inches'],
+      ['20 square units', '20\\text{ cm}^2'],
       ['2 hours and 30 minutes', '150 minutes'],
       ['25^\\circ\\text{C}', '25'],
       ['25°C', '25 degrees Celsius'],
@@ -811,6 +812,9 @@ export const RULES: Rule[] = [
       ['-7 \\bmod 5', '3'],
     ],
     different: [
+      ['20\\text{ days}', '20 \\text{ sq units}'],
+      ['20 units^2', '20 units^3'],
+      ['0,1', '(0,1]'],
       ['25°C', '25°F'],
       ['25°C', '25 cm'],
       ['5 feet 6 inches', '56'],

@@ -4,7 +4,7 @@ import { Budget } from '../algebra/arithmetic.js';
 import { keyOf } from '../canonical.js';
 import { type Node, num, type RelationOp } from '../latex/ast.js';
 import { equalRationals, parseDecimal } from '../rational.js';
-import { measureOf } from '../units.js';
+import { commensurable, isNamed, measureOf } from '../units.js';
 import { essence, isLabel, type Named, namedValue, type Relation } from './equations.js';
 import { withoutDenominators } from './fractions.js';
 import { distinct, itemsOf, matchUnordered } from './lists.js';
@@ -188,6 +188,7 @@ export class Comparison {
     if (items.length === 1) return this.same(tuple, items[0] as Node);
     if (hasSigns(tuple)) return this.many(tuple, list);
     if (list.kind !== 'list' || list.separators.includes('or')) return 'different';
+    if (tuple.open !== '(' || tuple.close !== ')') return 'different';
     return this.ordered(tuple.items, items.map(statedValue));
   }
 
@@ -282,9 +283,8 @@ export class Comparison {
     }
     const x = measureOf(a.unit);
     const y = measureOf(b.unit);
-    if (x.dimension === '' || y.dimension === '') return this.same(a.value, b.value);
-    if (x.dimension !== y.dimension) return 'different';
-    if (equalRationals(x.factor, y.factor)) return this.same(a.value, b.value);
+    if (!commensurable(x, y)) return 'different';
+    if (!isNamed(x) || !isNamed(y) || equalRationals(x.factor, y.factor)) return this.same(a.value, b.value);
     return this.scalars(
       { kind: 'mul', args: [a.value, num(x.factor)] },
       { kind: 'mul', args: [b.value, num(y.factor)] },
