@@ -68,7 +68,14 @@ export {
   type SuiteOptions,
 } from './eval/suite.js';
 export type { ProblemSummary, ResponseStatistics, SetSummary } from './eval/summary.js';
-export { formatDetails, formatResultTable, type ResultRow, type ResultTable, resultTable } from './eval/table.js';
+export {
+  formatDetails,
+  formatResultTable,
+  type ResultRow,
+  type ResultTable,
+  resultTable,
+  type TableOptions,
+} from './eval/table.js';
 export type {
   EvaluationProgress,
   EvaluationSet,
@@ -108,9 +115,11 @@ export {
   tokenStats,
 } from './kernels.js';
 export {
+  type CreateOptions,
   type Device,
   type ForgetOptions,
   type ForgetReport,
+  type ForwardOptions,
   type GenerateOptions,
   type Generation,
   type LoadOptions,

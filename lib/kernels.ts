@@ -1,7 +1,8 @@
 /** The fused kernels on a user's own tensors. Plain references of all of them: `reference`. */
 import { InvalidArgumentError } from './errors.js';
 import { callNative, loadNative, type NativeAddon } from './native.js';
-import { type DType, describe, type NativeTensor, nativeOf, Tensor, wrapTensor } from './tensor.js';
+import { checkOptions, describe, type OptionKeys, SIGNAL } from './options.js';
+import { type DType, type NativeTensor, nativeOf, Tensor, wrapTensor } from './tensor.js';
 
 /** Logits [rows, vocab], or what they are the product of: hidden states [rows, dim] and a head [vocab, dim]. */
 export type TokenInput = Tensor | { hidden: Tensor; head: Tensor };
@@ -152,6 +153,34 @@ export interface Samples {
   entropy: Tensor;
 }
 
+const STATS_KEYS: OptionKeys<TokenStatsOptions> = { temperature: true, ...SIGNAL };
+const GRAD_KEYS: OptionKeys<TokenGradOptions> = { a: true, b: true, ...STATS_KEYS };
+const LOSS_KEYS: OptionKeys<ComplementaryLossInput> = {
+  logprob: true,
+  entropy: true,
+  oneMinusP: true,
+  offsets: true,
+  weight: true,
+  carry: true,
+  alpha: true,
+  window: true,
+  epsLow: true,
+  epsHigh: true,
+  clampGrad: true,
+  ...SIGNAL,
+};
+const { logprob: _logprob, oneMinusP: _oneMinusP, ...LOSS_GRAD_KEYS } = LOSS_KEYS;
+const COMPLEMENTARY_GRAD_KEYS: OptionKeys<ComplementaryGradOptions> = { ...LOSS_GRAD_KEYS, temperature: true };
+const ASCEND_KEYS: OptionKeys<AscendOptions> = { eta: true, into: true, rounding: true, seed: true, ...SIGNAL };
+const SAMPLE_KEYS: OptionKeys<SampleOptions> = {
+  ...STATS_KEYS,
+  topK: true,
+  topP: true,
+  seed: true,
+  counters: true,
+};
+const HEAD_KEYS: OptionKeys<Exclude<TokenInput, Tensor>> = { hidden: true, head: true };
+
 type Optional<T> = T | undefined;
 
 declare module './native.js' {
@@ -224,6 +253,7 @@ export async function tokenStats(
   targets: TokenTargets,
   options: TokenStatsOptions = {},
 ): Promise<TokenStats> {
+  checkOptions(options, STATS_KEYS, 'tokenStats');
   const { temperature = 1, signal } = options;
   const [logprob, entropy, oneMinusP] = await withTemporaries((temporary) => {
     const [logits, hidden, head] = inputHandles(input);
@@ -257,7 +287,8 @@ export async function tokenGrad(
   targets: TokenTargets,
   options: TokenGradOptions,
 ): Promise<Tensor | { hidden: Tensor; head: Tensor }> {
-  const { a, b, temperature = 1, signal } = requireOptions(options, 'tokenGrad', '{ a }');
+  checkOptions(options, GRAD_KEYS, 'tokenGrad');
+  const { a, b, temperature = 1, signal } = options;
   const [dHidden, dHead] = await withTemporaries((temporary) => {
     const [logits, hidden, head] = inputHandles(input);
     const ids = integers(targets, 'targets', temporary);
@@ -282,7 +313,8 @@ export async function tokenGrad(
  *   the number of tokens, and options out of range.
  */
 export async function complementaryLoss(input: ComplementaryLossInput): Promise<ComplementaryLossReport> {
-  const { signal, carry, ...rest } = requireOptions(input, 'complementaryLoss', '{ logprob, entropy, offsets }');
+  checkOptions(input, LOSS_KEYS, 'complementaryLoss');
+  const { signal, carry, ...rest } = input;
   const { alpha = 0.3, window = 3, epsLow = 1e-6, epsHigh = 1e-5, clampGrad = 'zero' } = rest;
   const temporaries = new Temporaries();
   try {
@@ -336,7 +368,8 @@ export async function complementaryGrad(
   targets: TokenTargets,
   options: ComplementaryGradOptions,
 ): Promise<ComplementaryGradReport & { hidden?: Tensor; head?: Tensor }> {
-  const { signal, carry, ...rest } = requireOptions(options, 'complementaryGrad', '{ entropy, offsets }');
+  checkOptions(options, COMPLEMENTARY_GRAD_KEYS, 'complementaryGrad');
+  const { signal, carry, ...rest } = options;
   const { alpha = 0.3, window = 3, epsLow = 1e-6, epsHigh = 1e-5, clampGrad = 'zero', temperature = 1 } = rest;
   const temporaries = new Temporaries();
   let report: Awaited<ReturnType<NativeAddon['complementaryGrad']>>;
@@ -382,7 +415,8 @@ export async function ascend(
   grads: readonly (Tensor | null)[],
   options: AscendOptions,
 ): Promise<AscendReport> {
-  const { eta, into, rounding = 'nearest', seed = 0, signal } = requireOptions(options, 'ascend', '{ eta, into }');
+  checkOptions(options, ASCEND_KEYS, 'ascend');
+  const { eta, into, rounding = 'nearest', seed = 0, signal } = options;
   if (into == null) {
     throw new InvalidArgumentError(
       'into must be given: the tensors that receive the result (`into: params` is in place)',
@@ -402,6 +436,7 @@ export async function ascend(
  *   range.
  */
 export async function sample(logits: Tensor, options: SampleOptions = {}): Promise<Samples> {
+  checkOptions(options, SAMPLE_KEYS, 'sample');
   const { temperature = 1, topK = 0, topP = 1, seed = 0, counters, signal } = options;
   const words = counters == null ? undefined : counterWords(counters);
   const handle = nativeOf(logits, 'logits');
@@ -498,6 +533,7 @@ function inputHandles(input: TokenInput): [Optional<NativeTensor>, Optional<Nati
     !(input instanceof Tensor) &&
     ('hidden' in input || 'head' in input)
   ) {
+    checkOptions(input, HEAD_KEYS, 'input');
     return [undefined, nativeOf(input.hidden, 'hidden'), nativeOf(input.head, 'head')];
   }
   return [nativeOf(input, 'input (logits, or { hidden, head })'), undefined, undefined];
@@ -510,11 +546,6 @@ function tensorList(value: readonly Tensor[], name: string): NativeTensor[] {
 function requireArray<T>(value: readonly T[], name: string): readonly T[] {
   if (Array.isArray(value)) return value;
   throw new InvalidArgumentError(`${name} must be an array of Tensors, got ${describe(value)}`);
-}
-
-function requireOptions<T>(options: T, name: string, needed: string): T {
-  if (typeof options === 'object' && options !== null) return options;
-  throw new InvalidArgumentError(`${name} needs options ${needed}, got ${describe(options)}`);
 }
 
 function counterWords(counters: readonly (readonly number[])[]): Uint32Array {

@@ -1,8 +1,9 @@
 /** What callers hand to a policy, checked and flattened for the native side. */
 import type { PolicyConfig } from './config-json.js';
 import { InvalidArgumentError } from './errors.js';
+import { checkOptions, describe } from './options.js';
+import { BATCH } from './policy-options.js';
 import type { SequenceBatch } from './policy-types.js';
-import { describe } from './tensor.js';
 
 /** Flattens sequences after checking that each is non-empty, in the vocabulary and, with `extra`, in the context. */
 export function packSequences(
@@ -48,7 +49,13 @@ export function packBatch(
   config: Pick<PolicyConfig, 'vocabSize' | 'maxPositionEmbeddings'>,
   batch: SequenceBatch,
 ): { ids: Int32Array; lengths: Int32Array; promptLengths: Int32Array } {
+  checkOptions(batch, BATCH, 'batch');
   const { prompts, responses } = batch;
+  for (const [name, rows] of Object.entries({ prompts, responses })) {
+    if (!Array.isArray(rows)) {
+      throw new InvalidArgumentError(`batch.${name} must be arrays of token ids, got ${describe(rows)}`);
+    }
+  }
   if (prompts.length === 0) throw new InvalidArgumentError('prompts is empty: pass at least one sequence');
   if (prompts.length !== responses.length) {
     throw new InvalidArgumentError(`prompts has ${prompts.length} rows and responses ${responses.length}`);

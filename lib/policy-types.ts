@@ -9,7 +9,6 @@ import type { Tensor } from './tensor.js';
 
 export type Device = 'cpu' | 'cuda' | 'auto';
 
-/** Where the model comes from: {@link HubOptions}. */
 /**
  * What matrices are kept in. 'bfloat16' halves the memory and its traffic of everything that computes; norms, biases,
  * activations, sums, gradients, moments and the optimizer's master copy stay float32.
@@ -23,6 +22,21 @@ export interface LoadOptions extends HubOptions {
   dtype?: WeightDType;
   /** Default true. false: a reference or a model to evaluate; it holds neither master weights nor gradients. */
   trainable?: boolean;
+}
+
+export interface CreateOptions extends Pick<LoadOptions, 'device' | 'dtype' | 'trainable'> {
+  /** Of the weights. Default 0. */
+  seed?: number;
+  /** A folder whose tokenizer files `save` copies. */
+  companions?: string;
+}
+
+export interface ForwardOptions {
+  /** Default 1. */
+  temperature?: number;
+  /** For one `backward`. Default true. */
+  keepActivations?: boolean;
+  signal?: AbortSignal;
 }
 
 export interface GenerateOptions {
@@ -174,10 +188,7 @@ export interface PolicyLike {
   ): Promise<{ logprob: Float32Array; entropy: Float32Array }[]>;
   generate(prompts: readonly (readonly number[])[], options: GenerateOptions): Promise<Generation[]>;
   /** Keeps the activations for `backward` unless keepActivations is false. */
-  forward(
-    batch: SequenceBatch,
-    options?: { temperature?: number; keepActivations?: boolean; signal?: AbortSignal },
-  ): Promise<TokenStatistics>;
+  forward(batch: SequenceBatch, options?: ForwardOptions): Promise<TokenStatistics>;
   /** Accumulates gradients of sum_t (a_t l_t + b_t H_t) for the last forward. b null = zeros. */
   backward(a: Float32Array, b: Float32Array | null): Promise<void>;
   /** AdamW on the accumulated gradients, then clears them. */

@@ -7,11 +7,14 @@ import { modelFolder } from './hub/index.js';
 import { weightFiles } from './model-folder.js';
 import { callNative, loadNative } from './native.js';
 import type { NativeModel, NativeModelOptions } from './native-model.js';
+import { checkOptions, describe, SIGNAL } from './options.js';
 import { packBatch, packSequences, temperatureOf, wholeNumber } from './policy-arguments.js';
+import { CREATE, FORGET, FORWARD, GENERATE, LOAD, SAVE, STEP } from './policy-options.js';
 import type {
-  Device,
+  CreateOptions,
   ForgetOptions,
   ForgetReport,
+  ForwardOptions,
   GenerateOptions,
   Generation,
   LoadOptions,
@@ -23,7 +26,7 @@ import type {
   TokenStatistics,
   WeightDType,
 } from './policy-types.js';
-import { describe, type NativeTensor, requireDevice, type Tensor, type TensorDevice, wrapTensor } from './tensor.js';
+import { type NativeTensor, requireDevice, type Tensor, type TensorDevice, wrapTensor } from './tensor.js';
 
 /** Tokens (prompt + response) that one `score` pass holds at a time. */
 const scoreMicroBatchTokens = 2048;
@@ -81,9 +84,11 @@ export class Policy implements PolicyLike {
    *   architecture, option, device or dtype this build does not have; HubError where a download fails.
    */
   static async load(model: string, options: LoadOptions = {}): Promise<Policy> {
-    const kind = modelOptions(options);
-    const device = requireDevice(options.device);
-    const dir = await modelFolder(model, options);
+    checkOptions(options, LOAD, 'Policy.load');
+    const { device: where, dtype, trainable, ...hub } = options;
+    const kind = modelOptions({ dtype, trainable });
+    const device = requireDevice(where);
+    const dir = await modelFolder(model, hub);
     const { config, raw } = await readConfig(dir);
     const paths = await weightFiles(dir);
     const { signal, onProgress } = options;
@@ -98,10 +103,8 @@ export class Policy implements PolicyLike {
    * @param configJson the content of a config.json (the same checks as for a file).
    * @param options.seed of the weights; default 0. `companions`: a folder whose tokenizer files save() copies.
    */
-  static async create(
-    configJson: Record<string, unknown>,
-    options: { seed?: number; companions?: string; device?: Device; dtype?: WeightDType; trainable?: boolean } = {},
-  ): Promise<Policy> {
+  static async create(configJson: Record<string, unknown>, options: CreateOptions = {}): Promise<Policy> {
+    checkOptions(options, CREATE, 'Policy.create');
     const kind = modelOptions(options);
     const device = requireDevice(options.device);
     const config = normalizeConfig(configJson, 'configJson');
@@ -131,6 +134,7 @@ export class Policy implements PolicyLike {
     options: { signal?: AbortSignal } = {},
   ): Promise<{ logprob: Float32Array; entropy: Float32Array }[]> {
     const native = this.#native;
+    checkOptions(options, SIGNAL, 'policy.score');
     if (sequences.length === 0) return [];
     const { ids, lengths } = packSequences(this.config, sequences, 'sequences');
     const flat = await callNative(() => native.score(ids, lengths, scoreMicroBatchTokens, options.signal));
@@ -149,6 +153,7 @@ export class Policy implements PolicyLike {
    */
   async logits(ids: readonly number[], options: { signal?: AbortSignal } = {}): Promise<Tensor<'float32'>> {
     const native = this.#native;
+    checkOptions(options, SIGNAL, 'policy.logits');
     const packed = packSequences(this.config, [ids], 'ids');
     return wrapTensor<'float32'>(await callNative(() => native.logits(packed.ids, options.signal)));
   }
@@ -165,9 +170,7 @@ export class Policy implements PolicyLike {
     const native = this.#native;
     if (!Array.isArray(prompts))
       throw new InvalidArgumentError(`prompts must be arrays of token ids, got ${describe(prompts)}`);
-    if (typeof options !== 'object' || options === null) {
-      throw new InvalidArgumentError('generate needs options: { maxNewTokens, ... }');
-    }
+    checkOptions(options, GENERATE, 'policy.generate');
     if (prompts.length === 0) throw new InvalidArgumentError('prompts is empty: pass at least one prompt');
     const samplesPerPrompt = wholeNumber(options.samplesPerPrompt ?? 1, 'samplesPerPrompt', 1);
     const maxNewTokens = wholeNumber(options.maxNewTokens, 'maxNewTokens', 1);
@@ -224,11 +227,9 @@ export class Policy implements PolicyLike {
    * Log-probability and entropy of every response token, at `temperature` (default 1). Keeps the activations for one
    * `backward` unless `keepActivations` is false.
    */
-  async forward(
-    batch: SequenceBatch,
-    options: { temperature?: number; keepActivations?: boolean; signal?: AbortSignal } = {},
-  ): Promise<TokenStatistics> {
+  async forward(batch: SequenceBatch, options: ForwardOptions = {}): Promise<TokenStatistics> {
     const native = this.#native;
+    checkOptions(options, FORWARD, 'policy.forward');
     const { ids, lengths, promptLengths } = packBatch(this.config, batch);
     const temperature = temperatureOf(options.temperature, false);
     return callNative(() =>
@@ -258,6 +259,7 @@ export class Policy implements PolicyLike {
    */
   async step(options: StepOptions): Promise<StepReport> {
     const native = this.#native;
+    checkOptions(options, STEP, 'policy.step');
     const [beta1, beta2] = options.betas ?? [0.9, 0.999];
     const values = {
       lr: options.lr,
@@ -295,6 +297,7 @@ export class Policy implements PolicyLike {
    */
   async forget(batch: SequenceBatch, options: ForgetOptions): Promise<ForgetReport> {
     const native = this.#native;
+    checkOptions(options, FORGET, 'policy.forget');
     const { ids, lengths, promptLengths } = packBatch(this.config, batch);
     if (!Number.isFinite(options.eta)) throw new InvalidArgumentError(`eta must be finite, got ${options.eta}`);
     return callNative(() =>
@@ -371,6 +374,7 @@ export class Policy implements PolicyLike {
    */
   async save(dir: string, options: SaveOptions = {}): Promise<void> {
     const native = this.#native;
+    checkOptions(options, SAVE, 'policy.save');
     await writeCheckpoint(
       dir,
       {
@@ -406,7 +410,7 @@ export class Policy implements PolicyLike {
   }
 }
 
-function modelOptions({ dtype = 'float32', trainable = true }: { dtype?: WeightDType; trainable?: boolean }) {
+function modelOptions({ dtype = 'float32', trainable = true }: Pick<CreateOptions, 'dtype' | 'trainable'>) {
   if (dtype !== 'float32' && dtype !== 'bfloat16') {
     throw new UnsupportedError(`dtype ${JSON.stringify(dtype)} is not supported; use "float32" or "bfloat16"`);
   }

@@ -3,6 +3,7 @@
  * need no addon. `export * as reference from './reference.js'`.
  */
 import { InvalidArgumentError, NonFiniteError } from './errors.js';
+import { checkOptions, type OptionKeys } from './options.js';
 
 export {
   type ComplementaryLossOptions,
@@ -143,6 +144,14 @@ export interface SampleReferenceOptions {
   counters?: readonly (readonly number[])[];
 }
 
+const SAMPLE_KEYS: OptionKeys<SampleReferenceOptions> = {
+  temperature: true,
+  topK: true,
+  topP: true,
+  seed: true,
+  counters: true,
+};
+
 /** What {@link sampleReference} gives, per row. */
 export interface SampleReference {
   tokens: number[];
@@ -154,6 +163,7 @@ export interface SampleReference {
  * Softmax, top-k, top-p and the sequential inverse CDF of one Philox uniform per row.
  */
 export function sampleReference(logits: Rows, options: SampleReferenceOptions = {}): SampleReference {
+  checkOptions(options, SAMPLE_KEYS, 'sampleReference');
   const { temperature = 1, topK = 0, topP = 1, seed = 0, counters } = options;
   const tokens = logits.map((row, r) => {
     if (!Array.from(row).every((z) => z < Infinity) || !Array.from(row).some((z) => z > -Infinity)) {

@@ -1,6 +1,7 @@
 /** The two-stage rollout: sample, gate, forget, sample (Algorithm 1, lines 3-9). */
 import type { EntropyGate, GateDecision } from './algorithm/gate.js';
 import { InvalidArgumentError } from './errors.js';
+import { checkOptions, type OptionKeys, SIGNAL } from './options.js';
 import type { ForgetReport, PolicyLike } from './policy.js';
 
 /** What a rollout needs of a policy. */
@@ -61,6 +62,32 @@ export interface RolloutOptions {
   onProgress?: (progress: { tokens: number; running: number }) => void;
 }
 
+const UNLEARN_KEYS: OptionKeys<UnlearnOptions> = {
+  eta: true,
+  gate: true,
+  epsLow: true,
+  epsHigh: true,
+  clampGrad: true,
+  normalize: true,
+  probeTokens: true,
+  rolloutDtype: true,
+  microBatchTokens: true,
+};
+const KEYS: OptionKeys<RolloutOptions> = {
+  groupSize: true,
+  maxNewTokens: true,
+  temperature: true,
+  seed: true,
+  iteration: true,
+  unlearn: true,
+  maxRows: true,
+  cacheTokens: true,
+  stopTokens: true,
+  onPhase: true,
+  onProgress: true,
+  ...SIGNAL,
+};
+
 /** One response with what was recorded while it was drawn. */
 export interface RolloutSample {
   /** Index in `prompts`. */
@@ -88,8 +115,10 @@ export interface Rollout {
   timings: Record<RolloutPhase, number>;
 }
 
-function checkOptions(policy: RolloutPolicy, prompts: readonly RolloutPrompt[], options: RolloutOptions): void {
+function checkRollout(policy: RolloutPolicy, prompts: readonly RolloutPrompt[], options: RolloutOptions): void {
+  checkOptions(options, KEYS, 'twoStageRollout');
   const { groupSize, maxNewTokens, temperature = 1, unlearn } = options;
+  if (unlearn !== null) checkOptions(unlearn, UNLEARN_KEYS, 'twoStageRollout: unlearn');
   if (prompts.length === 0) throw new InvalidArgumentError('prompts is empty; a rollout needs at least one prompt');
   if (!Number.isInteger(groupSize) || groupSize < 2) {
     throw new InvalidArgumentError(
@@ -167,7 +196,7 @@ export async function twoStageRollout(
   prompts: readonly RolloutPrompt[],
   options: RolloutOptions,
 ): Promise<Rollout> {
-  checkOptions(policy, prompts, options);
+  checkRollout(policy, prompts, options);
   const { groupSize, unlearn, signal, temperature = 1 } = options;
   const timings = { stage1: 0, unlearn: 0, stage2: 0 };
   const timed = async <T>(phase: RolloutPhase, work: () => Promise<T>): Promise<T> => {

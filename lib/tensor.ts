@@ -2,6 +2,7 @@ import { inspect } from 'node:util';
 import { resolveDevice } from './cuda.js';
 import { InvalidArgumentError } from './errors.js';
 import { callNative, loadNative } from './native.js';
+import { checkOptions, describe, type OptionKeys, SIGNAL } from './options.js';
 import { track, untrack } from './scope.js';
 
 /** Element types. `bfloat16` and `float16` take two bytes and are read as float32. */
@@ -69,6 +70,10 @@ declare module './native.js' {
   }
 }
 
+const FROM: OptionKeys<TensorOptions> = { shape: true, dtype: true, device: true };
+const ZEROS: OptionKeys<Omit<TensorOptions, 'shape'>> = { dtype: true, device: true };
+const TO: OptionKeys<Omit<TensorOptions, 'shape'> & { signal?: AbortSignal }> = { ...ZEROS, ...SIGNAL };
+
 /** What `private` means at run time: only this file can construct a Tensor. */
 const secret = Symbol('eepo.Tensor');
 
@@ -115,6 +120,7 @@ export class Tensor<D extends DType = FloatDType> {
   static from<D extends DType>(data: TensorSource, options: TensorOptions<D> & { dtype: D }): Tensor<D>;
   static from(data: Exclude<TensorSource, Uint16Array>, options?: TensorOptions<FloatDType>): Tensor;
   static from(data: TensorSource, options: TensorOptions = {}): Tensor<DType> {
+    checkOptions(options, FROM, 'Tensor.from');
     const device = requireDevice(options.device);
     const source = normalise(data, options.dtype);
     const shape = options.shape ?? source.shape;
@@ -132,6 +138,7 @@ export class Tensor<D extends DType = FloatDType> {
     shape: readonly number[],
     options: { dtype?: D; device?: TensorDevice | 'auto' } = {},
   ): Tensor<D> {
+    checkOptions(options, ZEROS, 'Tensor.zeros');
     const device = requireDevice(options.device);
     return wrapTensor(callNative(() => loadNative().tensorZeros(shape, options.dtype ?? 'float32', device)));
   }
@@ -167,6 +174,7 @@ export class Tensor<D extends DType = FloatDType> {
 
   /** A copy of the elements, row-major: BigInt64Array for int64, Float32Array for every other dtype. */
   async data(options: { signal?: AbortSignal } = {}): Promise<DataOf<D>> {
+    checkOptions(options, SIGNAL, 'tensor.data');
     return (await callNative(() => this.#native.data(options.signal))) as DataOf<D>;
   }
 
@@ -176,11 +184,13 @@ export class Tensor<D extends DType = FloatDType> {
    * @throws InvalidArgumentError for other dtypes.
    */
   async bits(options: { signal?: AbortSignal } = {}): Promise<Uint16Array<ArrayBuffer>> {
+    checkOptions(options, SIGNAL, 'tensor.bits');
     return callNative(() => this.#native.bits(options.signal));
   }
 
   /** The only element of a tensor of size 1: a bigint for int64, else a number. */
   async item(options: { signal?: AbortSignal } = {}): Promise<D extends 'int64' ? bigint : number> {
+    checkOptions(options, SIGNAL, 'tensor.item');
     const size = this.size;
     if (size !== 1) throw new InvalidArgumentError(`item() needs a tensor of one element, this one has ${size}`);
     return (await this.data(options))[0] as D extends 'int64' ? bigint : number;
@@ -192,12 +202,14 @@ export class Tensor<D extends DType = FloatDType> {
     device?: TensorDevice | 'auto';
     signal?: AbortSignal;
   }): Promise<Tensor<E>> {
+    checkOptions(options, TO, 'tensor.to');
     const device = requireDevice(options.device, this.device);
     return wrapTensor(await callNative(() => this.#native.to(options.dtype, device, options.signal)));
   }
 
   /** A copy with its own storage. */
   async clone(options: { signal?: AbortSignal } = {}): Promise<Tensor<D>> {
+    checkOptions(options, SIGNAL, 'tensor.clone');
     return wrapTensor(await callNative(() => this.#native.clone(options.signal)));
   }
 
@@ -248,14 +260,6 @@ export function requireDevice(device: unknown, otherwise: TensorDevice = 'cpu'):
     throw new InvalidArgumentError(`device must be 'cpu', 'cuda' or 'auto', got ${describe(device)}`);
   }
   return resolveDevice(device);
-}
-
-/** A value in a few words, for error messages. @internal */
-export function describe(value: unknown): string {
-  if (value === null || value === undefined) return String(value);
-  if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value);
-  if (typeof value === 'object') return value.constructor?.name ? `a ${value.constructor.name}` : 'an object';
-  return typeof value === 'function' ? 'a function' : String(value);
 }
 
 interface Source {

@@ -3,6 +3,8 @@ import { copyFile, mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { InvalidArgumentError } from './errors.js';
 import { type HubOptions, modelFolder } from './hub/index.js';
+import { HUB_KEYS } from './hub/settings.js';
+import { checkOptions, type OptionKeys } from './options.js';
 import { byteLevelText } from './tokenizer/byte-level.js';
 import {
   type ChatTemplateOptions,
@@ -47,6 +49,24 @@ export interface EncodeOptions {
 }
 
 export interface EncodePromptOptions extends ChatTemplateOptions, Pick<EncodeOptions, 'parseSpecialTokens'> {}
+
+const LOAD: OptionKeys<TokenizerOptions> = {
+  ...HUB_KEYS,
+  chatTemplate: true,
+  templateVariables: true,
+  eosTokens: true,
+};
+const ENCODE: OptionKeys<EncodeOptions> = { addSpecialTokens: true, addBos: true, parseSpecialTokens: true };
+const PROMPT: OptionKeys<EncodePromptOptions> = {
+  addGenerationPrompt: true,
+  tools: true,
+  documents: true,
+  enableThinking: true,
+  variables: true,
+  templateName: true,
+  parseSpecialTokens: true,
+};
+const DECODE: OptionKeys<DecodeOptions> = { skipSpecialTokens: true, cleanUpTokenizationSpaces: true };
 
 /** A rendered chat. */
 export interface RenderedChat {
@@ -116,7 +136,9 @@ export class Tokenizer {
    * @throws InvalidFileError naming the file that is missing or broken; HubError where a download fails.
    */
   static async load(model: string, options: TokenizerOptions = {}): Promise<Tokenizer> {
-    const dir = await modelFolder(model, { ...options, weights: false });
+    checkOptions(options, LOAD, 'Tokenizer.load');
+    const { chatTemplate: _template, templateVariables: _variables, eosTokens: _eos, ...hub } = options;
+    const dir = await modelFolder(model, { ...hub, weights: false });
     const folder = await readTokenizerFolder(dir);
     const native = buildTokenizer(folder.text, folder.path);
     return new Tokenizer(native, dir, folder, await chosenTemplates(folder.templates, options.chatTemplate), options);
@@ -130,6 +152,7 @@ export class Tokenizer {
 
   /** Ids of many texts, on all cores: much faster than one by one. */
   async encodeBatch(texts: readonly string[], options: EncodeOptions = {}): Promise<number[][]> {
+    checkOptions(options, ENCODE, 'tokenizer.encode');
     const { addSpecialTokens = false, addBos = false, parseSpecialTokens = true } = options;
     const bos = this.bosTokenId;
     if (addBos && bos === null) throw new InvalidArgumentError('addBos: this tokenizer has no bos_token');
@@ -155,6 +178,7 @@ export class Tokenizer {
 
   /** `encodePrompt` of many. A prompt that was asked for before is not tokenized again. */
   async encodePrompts(prompts: readonly Prompt[], options: EncodePromptOptions = {}): Promise<number[][]> {
+    checkOptions(options, PROMPT, 'tokenizer.encodePrompt');
     const keys = prompts.map((prompt) => JSON.stringify([prompt, options]));
     const missing = [...new Set(keys.keys())].filter((i) => !this.#cache.has(keys[i] as string));
     const fresh = new Map<string, number[]>();
@@ -191,6 +215,7 @@ export class Tokenizer {
     messages: readonly TemplateMessage[],
     options: EncodePromptOptions = {},
   ): Promise<RenderedChat> {
+    checkOptions(options, PROMPT, 'tokenizer.applyChatTemplate');
     const [chat] = await this.#chats([messages], options);
     return chat as RenderedChat;
   }
@@ -202,11 +227,13 @@ export class Tokenizer {
 
   /** The text of ids. Ids without a token (a model's vocabulary may be padded) have no text. */
   decode(ids: readonly number[], options: DecodeOptions = {}): string {
+    checkOptions(options, DECODE, 'tokenizer.decode');
     return this.#detokenizer.decode(ids, options);
   }
 
   /** Text of ids as they come: pieces that are final and never end within a character. */
   stream(options: DecodeOptions = {}): DecodeStream {
+    checkOptions(options, DECODE, 'tokenizer.stream');
     return this.#detokenizer.stream(options);
   }
 

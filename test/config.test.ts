@@ -5,8 +5,9 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { ConfigError } from '../lib/errors.js';
+import { nearest } from '../lib/options.js';
 import { checkContext, defineConfig, loadTrainConfig, trainSchema } from '../lib/train/config.js';
-import { configMarkdown, configToToml, fieldDocs, nearest, parseAssignment } from '../lib/train/config-file.js';
+import { configMarkdown, configToToml, fieldDocs, parseAssignment } from '../lib/train/config-file.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'eepo-config-'));
 let files = 0;

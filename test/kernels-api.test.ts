@@ -564,7 +564,11 @@ describe('misuse of tokenStats and tokenGrad', () => {
       () => tokenStats(logits(), [0, 0], { temperature: 0 }),
       /temperature must be finite and greater than 0/,
     ],
-    ['no options', () => tokenGrad(logits(), [0, 0], undefined as never), /tokenGrad needs options \{ a \}/],
+    [
+      'no options',
+      () => tokenGrad(logits(), [0, 0], undefined as never),
+      /tokenGrad needs options \{ a, b, temperature, signal \}, got undefined/,
+    ],
     ['no a', () => tokenGrad(logits(), [0, 0], {} as never), /a must be a float32 Tensor.* got undefined/],
     ['a short', () => tokenGrad(logits(), [0, 0], { a: [1] }), /a must have shape \[2\], one per row, got \[1\]/],
     [

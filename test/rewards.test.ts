@@ -119,7 +119,8 @@ describe('the sum of rewards', () => {
         `${message}`,
       );
     wrong([], /must be a list of/);
-    wrong([null], /rewards\[0\]\.name must be letters.*got undefined/);
+    wrong([null], /rewards\[0\] needs options \{ name, fn, .* \}, got null/);
+    wrong([{ ...length, wieght: 2 }], /rewards\[0\]: there is no option "wieght"; did you mean weight\?/);
     wrong([{ ...length, name: 'a/b' }], /got "a\/b"/);
     wrong([length, length], /two rewards have the name "length"/);
     wrong([{ name: 'x', fn: 3 }], /reward "x": fn must be a function, got 3/);

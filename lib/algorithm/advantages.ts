@@ -1,5 +1,6 @@
 /** Advantages relative to the group of responses to one prompt. */
 import { InvalidArgumentError } from '../errors.js';
+import { checkOptions, type OptionKeys } from '../options.js';
 
 export interface AdvantageOptions {
   /** Divide by the group's standard deviation (ddof = 1). false is Dr. GRPO's choice. Default true. */
@@ -7,6 +8,8 @@ export interface AdvantageOptions {
   /** Added to the standard deviation. Default 1e-6. */
   epsilon?: number;
 }
+
+const KEYS: OptionKeys<AdvantageOptions> = { normalizeByStd: true, epsilon: true };
 
 export interface GroupAdvantages {
   /** One per reward; 0 for every reward that is null. */
@@ -29,8 +32,10 @@ export interface GroupAdvantages {
 export function groupAdvantages(
   rewards: ArrayLike<number | null>,
   groupSize: number,
-  { normalizeByStd = true, epsilon = 1e-6 }: AdvantageOptions = {},
+  options: AdvantageOptions = {},
 ): GroupAdvantages {
+  checkOptions(options, KEYS, 'groupAdvantages');
+  const { normalizeByStd = true, epsilon = 1e-6 } = options;
   checkSizes(rewards.length, groupSize, epsilon);
   const advantages = new Float32Array(rewards.length);
   const groups = rewards.length / groupSize;

@@ -1,5 +1,6 @@
 /** The entropy gate (Eq. 4-5) in all its readings. */
 import { InvalidArgumentError } from '../errors.js';
+import { checkOptions, type OptionKeys } from '../options.js';
 import { checkOffsets } from './batch.js';
 import type { GateMode } from './types.js';
 
@@ -32,8 +33,10 @@ export function movingMeanEntropy(
 export function tokenGate(
   entropy: ArrayLike<number>,
   offsets: ArrayLike<number>,
-  { alpha = 0.3, window = 3 }: { alpha?: number; window?: number } = {},
+  options: Omit<GateOptions, 'gate'> = {},
 ): Uint8Array {
+  checkOptions(options, TOKEN_KEYS, 'tokenGate');
+  const { alpha = 0.3, window = 3 } = options;
   checkAlpha(alpha);
   return Uint8Array.from(movingMeanEntropy(entropy, offsets, window), (mean) => (mean < alpha ? 1 : 0));
 }
@@ -46,6 +49,9 @@ export interface GateOptions {
   /** m: token positions for the token reading, iterations for the step reading. Default 3. */
   window?: number;
 }
+
+const TOKEN_KEYS: OptionKeys<Omit<GateOptions, 'gate'>> = { alpha: true, window: true };
+const KEYS: OptionKeys<GateOptions> = { ...TOKEN_KEYS, gate: true };
 
 export interface GateDecision {
   /** true: no unlearning in this iteration, theta' stays theta. */
@@ -75,7 +81,9 @@ export class EntropyGate {
   readonly window: number;
   #history: number[] = [];
 
-  constructor({ gate = 'token', alpha = 0.3, window = 3 }: GateOptions = {}) {
+  constructor(options: GateOptions = {}) {
+    checkOptions(options, KEYS, 'new EntropyGate');
+    const { gate = 'token', alpha = 0.3, window = 3 } = options;
     if (!['token', 'step', 'token+step', 'always', 'never'].includes(gate)) {
       throw new InvalidArgumentError(
         `gate must be 'token', 'step', 'token+step', 'always' or 'never', got ${JSON.stringify(gate)}`,

@@ -1,5 +1,6 @@
 /** GRPO (Eq. 2-3) on the (a, b) interface. */
 import { InvalidArgumentError } from '../errors.js';
+import { checkOptions, type OptionKeys } from '../options.js';
 import { MetricAccumulator } from './accumulator.js';
 import { advantageOf, checkBatch, checkTokens, tokenWeight } from './batch.js';
 import { k3 } from './kl.js';
@@ -26,6 +27,16 @@ export interface GrpoOptions {
   /** `cap` of 'decoupled'. Default 2. */
   decoupledCap?: number;
 }
+
+const KEYS: OptionKeys<GrpoOptions> = {
+  clipLow: true,
+  clipHigh: true,
+  klCoef: true,
+  entropyCoef: true,
+  aggregation: true,
+  ratio: true,
+  decoupledCap: true,
+};
 
 /** Log-ratios are clamped to +-20 before exp, so that no float overflows; there the gradient is 0. */
 const MAX_LOG_RATIO = 20;
@@ -138,6 +149,7 @@ function referenceLogprob(batch: TokenBatch, klCoef: number): Float32Array | nul
 }
 
 function withDefaults(options: GrpoOptions): Required<GrpoOptions> {
+  checkOptions(options, KEYS, 'grpo');
   const full = {
     clipLow: options.clipLow ?? 0.2,
     clipHigh: options.clipHigh ?? 0.2,

@@ -1,4 +1,5 @@
 /** Supervised negative log-likelihood on the (a, b) interface. */
+import { checkOptions, type OptionKeys } from '../options.js';
 import { MetricAccumulator } from './accumulator.js';
 import { advantageOf, checkBatch, tokenWeight } from './batch.js';
 import type { Aggregation, Normalizer, Objective, ObjectiveResult, TokenBatch } from './types.js';
@@ -8,15 +9,15 @@ export interface NllOptions {
   aggregation?: Aggregation;
 }
 
+const KEYS: OptionKeys<NllOptions> = { aggregation: true };
+
 /**
  * L = -sum_t w_t A_t l_t with `advantage` as the weight A of a token or sequence (all ones for plain SFT):
  * a_t = -w_t A_t, b = 0. Metrics: `sft/loss` (over the mini-batch) and `sft/entropy` (token mean).
  */
-export function nllLoss(
-  batch: TokenBatch,
-  normalizer: Normalizer,
-  { aggregation = 'token-mean' }: NllOptions = {},
-): ObjectiveResult {
+export function nllLoss(batch: TokenBatch, normalizer: Normalizer, options: NllOptions = {}): ObjectiveResult {
+  checkOptions(options, KEYS, 'nll');
+  const { aggregation = 'token-mean' } = options;
   checkBatch(batch, normalizer);
   const { logprob, entropy, offsets } = batch;
   const tokens = logprob.length;
@@ -44,5 +45,6 @@ export function nllLoss(
 
 /** `nllLoss` with its options bound. */
 export function nll(options: NllOptions = {}): Objective {
+  checkOptions(options, KEYS, 'nll');
   return (batch, normalizer) => nllLoss(batch, normalizer, options);
 }

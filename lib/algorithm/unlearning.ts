@@ -1,5 +1,6 @@
 /** The complementary unlearning loss (Eq. 8-10) in double precision: the reference of the native kernel. */
 import { InvalidArgumentError } from '../errors.js';
+import { checkOptions, type OptionKeys } from '../options.js';
 import { tokenGate } from './gate.js';
 
 export interface ComplementaryLossOptions {
@@ -18,6 +19,16 @@ export interface ComplementaryLossOptions {
   /** 1 - p where it is known better than -expm1(l): [tokens]. */
   oneMinusP?: ArrayLike<number>;
 }
+
+const KEYS: OptionKeys<ComplementaryLossOptions> = {
+  alpha: true,
+  window: true,
+  epsLow: true,
+  epsHigh: true,
+  clampGrad: true,
+  weight: true,
+  oneMinusP: true,
+};
 
 export interface ComplementaryLossResult {
   /** L(O1) of Eq. 10. It is ASCENDED (Eq. 11). */
@@ -53,6 +64,7 @@ export function complementaryLossReference(
   offsets: ArrayLike<number>,
   options: ComplementaryLossOptions = {},
 ): ComplementaryLossResult {
+  checkOptions(options, KEYS, 'complementaryLossReference');
   const { alpha = 0.3, window = 3, epsLow = 1e-6, epsHigh = 1e-5, clampGrad = 'zero', weight, oneMinusP } = options;
   const tokens = logprob.length;
   const sequences = offsets.length - 1;

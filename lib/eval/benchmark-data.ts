@@ -3,8 +3,9 @@ import { existsSync, readdirSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { EepoError, InvalidArgumentError, InvalidFileError } from '../errors.js';
 import { download, type HubOptions } from '../hub/index.js';
+import { checkOptions, type OptionKeys, SIGNAL } from '../options.js';
 import { type Answer, isAnswer, isBlank } from '../tasks/answers.js';
-import { isChat, type PromptMaker, type PromptOptions, promptMaker } from '../tasks/data/prompts.js';
+import { isChat, PROMPT_KEYS, type PromptMaker, type PromptOptions, promptMaker } from '../tasks/data/prompts.js';
 import { readParquet } from '../tasks/data/read-parquet.js';
 import { readJsonDocument, readJsonLines } from '../tasks/data/read-text.js';
 import { columnValue, type PlacedRow, type Row, shown } from '../tasks/data/rows.js';
@@ -30,6 +31,14 @@ export interface BenchmarkOptions extends PromptOptions {
   signal?: AbortSignal;
 }
 
+const KEYS: OptionKeys<BenchmarkOptions> = {
+  ...PROMPT_KEYS,
+  data: true,
+  tolerance: true,
+  hub: true,
+  ...SIGNAL,
+};
+
 /** A set, and what is worth telling about how it was loaded. */
 export interface LoadedSet extends EvaluationSet {
   readonly notes: readonly string[];
@@ -45,6 +54,7 @@ export const DEFAULT_PROMPT_STYLE = 'qwen-boxed';
  *   to put it
  */
 export async function loadBenchmarks(names: readonly string[], options: BenchmarkOptions = {}): Promise<LoadedSet[]> {
+  checkOptions(options, KEYS, 'loadBenchmarks');
   const benchmarks = names.map(benchmarkOf);
   const makePrompt = promptMaker({ promptStyle: DEFAULT_PROMPT_STYLE, ...options });
   const local = await localRows(options);
@@ -72,6 +82,7 @@ export async function loadBenchmarks(names: readonly string[], options: Benchmar
  * @throws InvalidFileError naming file and line
  */
 export async function loadDataSet(file: string, options: BenchmarkOptions = {}): Promise<LoadedSet> {
+  checkOptions(options, KEYS, 'loadDataSet');
   const makePrompt = promptMaker({ promptStyle: DEFAULT_PROMPT_STYLE, ...options });
   const { name, path } = assignment(file);
   const title =

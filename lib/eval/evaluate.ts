@@ -1,11 +1,12 @@
 /** How good a policy is on a split of a task: greedy accuracy, avg@k, pass@k, distinct correct solutions. */
 import { InvalidArgumentError } from '../errors.js';
+import { checkOptions } from '../options.js';
 import type { PolicyLike } from '../policy.js';
 import { callReward } from '../tasks/call-reward.js';
 import type { Task } from '../tasks/types.js';
 import { verifierReward } from '../tasks/verifiers.js';
 import { mathSet } from './math-set.js';
-import { type MeasureOptions, measure, measurePlan, memoryStore } from './measure.js';
+import { MEASURE_KEYS, type MeasureOptions, measure, measurePlan, memoryStore } from './measure.js';
 import type { Estimate } from './statistics.js';
 import type { ProblemSummary, SetSummary } from './summary.js';
 import type { EvaluationSet, EvaluationTokenizer } from './types.js';
@@ -57,6 +58,7 @@ export async function evaluatePolicy(
   split: string,
   options: EvaluationOptions,
 ): Promise<Evaluation> {
+  checkOptions(options, MEASURE_KEYS, 'evaluatePolicy');
   const set = taskSet(task, split);
   const { signal, onProgress } = options;
   const summary = await measure({

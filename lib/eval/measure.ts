@@ -1,5 +1,6 @@
 /** Evaluating one set: greedily, by samples, or both. */
 import { InvalidArgumentError } from '../errors.js';
+import { type OptionKeys, SIGNAL } from '../options.js';
 import type { PolicyLike } from '../policy.js';
 import { encodeAll } from '../tokenizer/prompts.js';
 import { defaultStopTokens } from '../tokenizer/stop-tokens.js';
@@ -37,6 +38,24 @@ export interface MeasureOptions {
   signal?: AbortSignal;
   onProgress?: (progress: EvaluationProgress) => void;
 }
+
+export const MEASURE_KEYS: OptionKeys<MeasureOptions> = {
+  greedy: true,
+  samples: true,
+  ks: true,
+  maxProblems: true,
+  sampleProblems: true,
+  temperature: true,
+  topP: true,
+  seed: true,
+  maxNewTokens: true,
+  batchSize: true,
+  maxRows: true,
+  cacheTokens: true,
+  stopTokens: true,
+  onProgress: true,
+  ...SIGNAL,
+};
 
 /** Options with their defaults, checked. */
 export interface MeasurePlan extends SummaryPlan {

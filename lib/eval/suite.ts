@@ -3,9 +3,10 @@ import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from '
 import { join } from 'node:path';
 import lockfile from 'proper-lockfile';
 import { AbortedError, BusyError, InvalidArgumentError, InvalidFileError } from '../errors.js';
+import { checkOptions, type OptionKeys } from '../options.js';
 import type { PolicyLike } from '../policy.js';
 import { defaultStopTokens } from '../tokenizer/stop-tokens.js';
-import { type MeasureOptions, type MeasurePlan, measure, measurePlan, memoryStore } from './measure.js';
+import { MEASURE_KEYS, type MeasureOptions, type MeasurePlan, measure, measurePlan, memoryStore } from './measure.js';
 import { openResponses } from './response-file.js';
 import { type EvaluationSettings, mergeSettings, readSettings, setFingerprint } from './settings.js';
 import type { SetSummary } from './summary.js';
@@ -28,6 +29,16 @@ export interface SuiteOptions extends MeasureOptions {
   /** Called when a set is done. */
   onSet?: (set: EvaluationSet, summary: SetSummary) => void;
 }
+
+const KEYS: OptionKeys<SuiteOptions> = {
+  ...MEASURE_KEYS,
+  name: true,
+  model: true,
+  out: true,
+  weights: true,
+  dtype: true,
+  onSet: true,
+};
 
 /** What is kept of a set in results.json. */
 export interface SetResult extends Omit<SetSummary, 'rows'> {
@@ -62,6 +73,7 @@ export async function evaluateBenchmarks(
   sets: readonly EvaluationSet[],
   options: SuiteOptions,
 ): Promise<ModelResult> {
+  checkOptions(options, KEYS, 'evaluateBenchmarks');
   checkNames(sets);
   const plans = sets.map((set) => measurePlan(set.problems.length, options));
   const result: ModelResult = { name: options.name ?? 'model', model: options.model ?? null, sets: {} };

@@ -1,5 +1,6 @@
 /** Tables of results: models as rows and benchmarks as columns, as the paper's Tables 1-3, and one with every metric. */
 import { InvalidArgumentError } from '../errors.js';
+import { checkOptions, type OptionKeys } from '../options.js';
 import type { Estimate } from './statistics.js';
 import type { ModelResult, SetResult } from './suite.js';
 
@@ -26,15 +27,23 @@ export interface ResultRow {
   printedGain: number | null;
 }
 
+export interface TableOptions {
+  /** Default 'greedy'. */
+  metric?: TableMetric;
+  /** Name of the row whose average the others' gain is over. Default null: none. */
+  baseline?: string | null;
+}
+
+const KEYS: OptionKeys<TableOptions> = { metric: true, baseline: true };
+
 /**
  * Lays the results out as the paper's tables. Columns come in the order of the first model that has them.
  *
  * @throws InvalidArgumentError when two models have one name, or none has the baseline's
  */
-export function resultTable(
-  results: readonly ModelResult[],
-  { metric = 'greedy', baseline = null }: { metric?: TableMetric; baseline?: string | null } = {},
-): ResultTable {
+export function resultTable(results: readonly ModelResult[], options: TableOptions = {}): ResultTable {
+  checkOptions(options, KEYS, 'resultTable');
+  const { metric = 'greedy', baseline = null } = options;
   checkRows(results, baseline);
   const titles = new Map<string, string>();
   for (const { sets } of results) {

@@ -9,9 +9,10 @@ import { join } from 'node:path';
 import { readConfig } from '../config-json.js';
 import { type EepoError, HubError, InvalidArgumentError, InvalidFileError } from '../errors.js';
 import { readWeightIndex, weightFiles } from '../model-folder.js';
+import { checkOptions, type OptionKeys } from '../options.js';
 import { checkRepoPath } from './cache.js';
 import { matching, smallFiles, weightIndex, weightsOf } from './select.js';
-import { type HubOptions, type HubSettings, hubSettings } from './settings.js';
+import { HUB_KEYS, type HubOptions, type HubSettings, hubSettings } from './settings.js';
 import { type Snapshot, withSnapshot } from './snapshot.js';
 
 export { type HubOptions, type HubProgress, hubSettings } from './settings.js';
@@ -25,6 +26,10 @@ export interface DownloadOptions extends HubOptions {
    */
   include?: readonly string[];
 }
+
+const FILE_KEYS: OptionKeys<Omit<DownloadOptions, 'include'>> = { ...HUB_KEYS, type: true };
+const DOWNLOAD_KEYS: OptionKeys<DownloadOptions> = { ...FILE_KEYS, include: true };
+const FOLDER_KEYS: OptionKeys<HubOptions & { weights?: boolean }> = { ...HUB_KEYS, weights: true };
 
 /** Whether `name` has the form of a repository, `owner/name`, by the hub's own rules. */
 export function isRepoName(name: string): boolean {
@@ -41,6 +46,7 @@ export function isRepoName(name: string): boolean {
  *   its weights are downloaded.
  */
 export async function download(repo: string, options: DownloadOptions = {}): Promise<string> {
+  checkOptions(options, DOWNLOAD_KEYS, 'download');
   const { type = 'model', include } = options;
   checkRepo(repo);
   const settings = hubSettings(options);
@@ -64,6 +70,7 @@ async function requireFolder({ folder }: Snapshot, repo: string, { cacheDir }: H
  * @throws InvalidFileError for a path that is not there; as {@link download} for the hub.
  */
 export async function modelFolder(name: string, options: HubOptions & { weights?: boolean } = {}): Promise<string> {
+  checkOptions(options, FOLDER_KEYS, 'modelFolder');
   if (typeof name !== 'string' || name === '') {
     throw new InvalidArgumentError('a model is the path of a folder, or "owner/name" on the Hugging Face hub');
   }
@@ -135,6 +142,7 @@ export async function downloadFile(
   path: string,
   options: Omit<DownloadOptions, 'include'> = {},
 ): Promise<string> {
+  checkOptions(options, FILE_KEYS, 'downloadFile');
   const { type = 'model' } = options;
   checkRepo(repo);
   const settings = hubSettings(options);

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
+import { type OptionKeys, SIGNAL } from '../options.js';
 
 /** Where a download or a load is. */
 export type HubProgress =
@@ -42,6 +43,20 @@ export interface HubOptions {
   /** Environment to read; default process.env. */
   env?: NodeJS.ProcessEnv;
 }
+
+export const HUB_KEYS: OptionKeys<HubOptions> = {
+  revision: true,
+  token: true,
+  cacheDir: true,
+  offline: true,
+  endpoint: true,
+  timeout: true,
+  retries: true,
+  retryDelay: true,
+  onProgress: true,
+  env: true,
+  ...SIGNAL,
+};
 
 /** {@link HubOptions} with everything decided. */
 export interface HubSettings {

@@ -8,6 +8,7 @@
  * distinct solutions and pass@k mean something.
  */
 import { InvalidArgumentError } from '../errors.js';
+import { checkOptions, type OptionKeys } from '../options.js';
 import {
   algebraicIdentity,
   countSolutions,
@@ -47,6 +48,8 @@ export interface CountdownOptions {
   seed?: number;
 }
 
+const KEYS: OptionKeys<CountdownOptions> = { seed: true };
+
 interface SplitRule {
   name: string;
   numbers: number;
@@ -70,7 +73,9 @@ const tasks = new Map<number, Task>();
  * `off` (150 of 4 numbers whose solutions all start with another number than the largest, against the habit of the
  * demonstrations). Numbers 1..9, targets 10..99; no two problems share numbers and target. Cached per seed.
  */
-export function countdown({ seed = 0 }: CountdownOptions = {}): Task {
+export function countdown(options: CountdownOptions = {}): Task {
+  checkOptions(options, KEYS, 'countdown');
+  const { seed = 0 } = options;
   let task = tasks.get(seed);
   if (task === undefined) {
     task = build(seed);

@@ -1,9 +1,10 @@
 /** A task from files of prompts and answers: JSON lines, JSON or Parquet, of this machine or of the hub. */
 import { AbortedError, InvalidArgumentError, InvalidFileError } from '../errors.js';
 import type { HubOptions } from '../hub/index.js';
+import { checkOptions, type OptionKeys, SIGNAL } from '../options.js';
 import { encodeAll, type PromptEncoder } from '../tokenizer/prompts.js';
 import { isAnswer, isBlank } from './answers.js';
-import { isChat, type PromptMaker, type PromptOptions, promptMaker } from './data/prompts.js';
+import { isChat, PROMPT_KEYS, type PromptMaker, type PromptOptions, promptMaker } from './data/prompts.js';
 import { readParquet } from './data/read-parquet.js';
 import { readJsonDocument, readJsonLines } from './data/read-text.js';
 import { columnValue, type PlacedRow, type Row, shown, topColumn } from './data/rows.js';
@@ -54,6 +55,25 @@ export interface DatasetOptions extends PromptOptions {
   signal?: AbortSignal;
 }
 
+export const DATASET_KEYS: OptionKeys<DatasetOptions> = {
+  ...PROMPT_KEYS,
+  files: true,
+  format: true,
+  name: true,
+  promptColumn: true,
+  answerColumn: true,
+  metaColumns: true,
+  filter: true,
+  maxPromptTokens: true,
+  tokenizer: true,
+  reward: true,
+  shuffleSeed: true,
+  maxProblems: true,
+  dropEvalPrompts: true,
+  hub: true,
+  ...SIGNAL,
+};
+
 /** What a preset adds to the options. */
 export interface DatasetRules {
   promptColumns: readonly string[];
@@ -72,7 +92,8 @@ const USUAL: DatasetRules = { promptColumns: ['prompt', 'problem', 'question'], 
  * @throws InvalidFileError naming file and line (of Parquet: row); InvalidArgumentError naming the option
  */
 export async function datasetTask(options: DatasetOptions, rules: DatasetRules = USUAL): Promise<Task> {
-  checkOptions(options);
+  checkOptions(options, DATASET_KEYS, 'datasetTask');
+  checkDataset(options);
   const { name = 'jsonl', reward = 'math' } = options;
   const makePrompt = promptMaker(options);
   const notes: string[] = [];
@@ -321,7 +342,7 @@ function findColumn(row: Row, wanted: string | undefined, usual: readonly string
   );
 }
 
-function checkOptions(options: DatasetOptions): void {
+function checkDataset(options: DatasetOptions): void {
   const { files, maxPromptTokens, tokenizer, maxProblems, reward } = options;
   const lists = Object.values(files ?? {});
   if (lists.length === 0 || lists.some((list) => list.length === 0)) {

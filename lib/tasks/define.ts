@@ -1,5 +1,6 @@
 /** Tasks of one's own. */
 import { InvalidArgumentError } from '../errors.js';
+import { checkOptions, type OptionKeys } from '../options.js';
 import { isChat } from './data/prompts.js';
 import { checkRewards, combinedReward } from './rewards.js';
 import type { Problem, Task } from './types.js';
@@ -9,6 +10,17 @@ export type TaskDefinition = Omit<Task, 'splits' | 'reward'> &
   Partial<Pick<Task, 'reward'>> & {
     splits: Readonly<Record<string, readonly (Omit<Problem, 'id'> & { id?: string })[]>>;
   };
+
+const KEYS: OptionKeys<TaskDefinition> = {
+  name: true,
+  splits: true,
+  reward: true,
+  rewards: true,
+  distinctKey: true,
+  algebraicKey: true,
+  demonstrations: true,
+  notes: true,
+};
 
 /**
  * A task of one's own, checked: every prompt is text or a chat, ids are unique (those left out become `train:1`, ...),
@@ -22,7 +34,9 @@ export type TaskDefinition = Omit<Task, 'splits' | 'reward'> &
  *
  * @throws InvalidArgumentError naming what is wrong
  */
-export function defineTask({ splits, ...definition }: TaskDefinition): Task {
+export function defineTask(given: TaskDefinition): Task {
+  checkOptions(given, KEYS, 'defineTask');
+  const { splits, ...definition } = given;
   const { name, rewards } = definition;
   if (typeof name !== 'string' || name === '') throw new InvalidArgumentError('defineTask: name must be a text');
   if (rewards !== undefined) checkRewards(rewards);

@@ -1,8 +1,9 @@
 /** Tasks by name. */
 import { distance } from 'fastest-levenshtein';
 import { InvalidArgumentError } from '../errors.js';
+import { checkOptions } from '../options.js';
 import { type CountdownOptions, countdown } from './countdown.js';
-import { type DatasetOptions, datasetTask } from './dataset.js';
+import { DATASET_KEYS, type DatasetOptions, datasetTask } from './dataset.js';
 import { gsm8kTask, type MathOptions, mathTask, type PresetOptions, verlTask } from './presets.js';
 import type { Task } from './types.js';
 
@@ -31,11 +32,16 @@ export type {
 export { type VerifierName, verifierReward } from './verifiers.js';
 
 /** A task from JSON lines: {@link datasetTask} as `createTask('jsonl', ...)` calls it. */
-export const jsonlTask = (options: DatasetOptions): Promise<Task> => datasetTask({ name: 'jsonl', ...options });
+export async function jsonlTask(options: DatasetOptions): Promise<Task> {
+  checkOptions(options, DATASET_KEYS, 'jsonlTask');
+  return datasetTask({ name: 'jsonl', ...options });
+}
 
 /** A task from Parquet files: {@link datasetTask} as `createTask('parquet', ...)` calls it. */
-export const parquetTask = (options: DatasetOptions): Promise<Task> =>
-  datasetTask({ name: 'parquet', format: 'parquet', ...options });
+export async function parquetTask(options: DatasetOptions): Promise<Task> {
+  checkOptions(options, DATASET_KEYS, 'parquetTask');
+  return datasetTask({ name: 'parquet', format: 'parquet', ...options });
+}
 
 /** Options of every built-in task. */
 export interface TaskOptions {
@@ -73,9 +79,9 @@ export const TASK_NAMES = [
  */
 export async function createTask<Name extends keyof TaskOptions>(
   name: Name,
-  options?: TaskOptions[Name],
+  options: TaskOptions[Name] = {} as TaskOptions[Name],
 ): Promise<Task> {
-  if (Object.hasOwn(LOADERS, name)) return LOADERS[name]((options ?? {}) as TaskOptions[Name]);
+  if (Object.hasOwn(LOADERS, name)) return LOADERS[name](options);
   const known = [...TASK_NAMES].sort((x, y) => distance(x, String(name)) - distance(y, String(name)));
   throw new InvalidArgumentError(
     `there is no task '${String(name)}'; did you mean '${known[0]}'? Known: ${TASK_NAMES.join(', ')}`,

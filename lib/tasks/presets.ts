@@ -1,10 +1,11 @@
 /** Data sets whose columns, prompts and answers are known. */
 import { InvalidFileError } from '../errors.js';
+import { checkOptions, type OptionKeys } from '../options.js';
 import { lastBoxed } from '../verify/index.js';
 import { afterHashes } from './answers.js';
 import type { PromptStyle } from './data/prompts.js';
 import { columnValue, type Row, shown } from './data/rows.js';
-import { type DatasetOptions, type DatasetRules, datasetTask } from './dataset.js';
+import { DATASET_KEYS, type DatasetOptions, type DatasetRules, datasetTask } from './dataset.js';
 import type { Task } from './types.js';
 
 /** Options of a preset: those of a data set, all with defaults of its own. */
@@ -14,6 +15,8 @@ export interface MathOptions extends PresetOptions {
   /** Levels of difficulty that are trained on, of 1 to 5; [] = all. Default [3, 4, 5], as in the paper. */
   levels?: readonly number[];
 }
+
+const MATH_KEYS: OptionKeys<MathOptions> = { ...DATASET_KEYS, levels: true };
 
 const SUBJECTS = [
   'algebra',
@@ -81,7 +84,9 @@ export const PRESET_STYLES = { math: 'qwen-boxed', gsm8k: 'qwen-boxed', verl: 'p
  * "Level 3") and `answer`, or `solution` whose last box is the answer. Without files: MATH without MATH-500 to train on
  * and MATH-500 as the split `test`, from the hub.
  */
-export function mathTask({ levels = [3, 4, 5], files, ...options }: MathOptions = {}): Promise<Task> {
+export async function mathTask(given: MathOptions = {}): Promise<Task> {
+  checkOptions(given, MATH_KEYS, 'mathTask');
+  const { levels = [3, 4, 5], files, ...options } = given;
   const { filter } = options;
   const byLevel = (row: Readonly<Row>, split: string, where: string): boolean =>
     split !== 'train' || levels.length === 0 || levels.includes(levelOf(row, where));
@@ -109,7 +114,9 @@ function levelOf(row: Readonly<Row>, where: string): number {
 }
 
 /** GSM8K (Cobbe et al. 2021): rows are `question` and `answer`, a solution that ends in `#### x`. Default: from the hub. */
-export function gsm8kTask({ files = HUB_FILES.gsm8k, ...options }: PresetOptions = {}): Promise<Task> {
+export async function gsm8kTask(given: PresetOptions = {}): Promise<Task> {
+  checkOptions(given, DATASET_KEYS, 'gsm8kTask');
+  const { files = HUB_FILES.gsm8k, ...options } = given;
   return datasetTask({ name: 'gsm8k', promptStyle: PRESET_STYLES.gsm8k, ...options, files }, GSM8K_RULES);
 }
 
@@ -117,6 +124,7 @@ export function gsm8kTask({ files = HUB_FILES.gsm8k, ...options }: PresetOptions
  * The layout of verl's data: `prompt` is a chat, `reward_model.ground_truth` the answer; `data_source`, `ability` and
  * `extra_info` are kept in `problem.meta`. Usually Parquet.
  */
-export function verlTask(options: DatasetOptions): Promise<Task> {
+export async function verlTask(options: DatasetOptions): Promise<Task> {
+  checkOptions(options, DATASET_KEYS, 'verlTask');
   return datasetTask({ name: 'verl', format: 'parquet', promptStyle: PRESET_STYLES.verl, ...options }, VERL_RULES);
 }

@@ -43,8 +43,8 @@ function outlineOf(exported: unknown): ModuleOutline {
   if (typeof exported === 'function') return { kind: 'function' };
   if (!Array.isArray(exported)) return { kind: 'other' };
   const rewards = exported.map((entry): RewardOutline => {
-    const { name, fn, weight, timeoutMs, onTimeout, required } = (entry ?? {}) as NamedReward;
-    const fields = { name, weight, timeoutMs, onTimeout, required };
+    // Keys that a reward does not have too: who reads the outline refuses them by name.
+    const { fn, ...fields } = (entry ?? {}) as NamedReward;
     const given = Object.entries(fields).filter(([, value]) => value !== undefined);
     return {
       ...(Object.fromEntries(given.map(([key, value]) => [key, standIn(value)])) as Omit<NamedReward, 'fn'>),

@@ -1,5 +1,6 @@
 /** Several rewards for one response: their weighted sum, and what each of them says. */
 import { InvalidArgumentError } from '../errors.js';
+import { checkOptions, type OptionKeys } from '../options.js';
 import { callRewardFully } from './call-reward.js';
 import type { NamedReward, PerSampleRewardFunction, Reward, RewardFunction, RewardInput } from './types.js';
 import { verifierName } from './verifiers.js';
@@ -124,6 +125,15 @@ function metricsOf({ name, timeoutMs }: AnyReward, { rewards, timeouts, counts }
   };
 }
 
+const REWARD_KEYS: OptionKeys<NamedReward> = {
+  name: true,
+  fn: true,
+  weight: true,
+  timeoutMs: true,
+  onTimeout: true,
+  required: true,
+};
+
 /** @throws InvalidArgumentError naming what is wrong with a list of rewards */
 export function checkRewards(list: readonly NamedReward[]): void {
   if (!Array.isArray(list) || list.length === 0) {
@@ -131,7 +141,8 @@ export function checkRewards(list: readonly NamedReward[]): void {
   }
   const names = new Set<string>();
   for (const [i, reward] of list.entries()) {
-    const { name, fn, weight = 1, timeoutMs, onTimeout = 'null' } = (reward ?? {}) as NamedReward;
+    checkOptions(reward, REWARD_KEYS, `rewards[${i}]`);
+    const { name, fn, weight = 1, timeoutMs, onTimeout = 'null' } = reward;
     if (typeof name !== 'string' || !/^[\w.-]+$/.test(name)) {
       throw new InvalidArgumentError(
         `rewards[${i}].name must be letters, digits, "_", "-" and ".", got ${JSON.stringify(name)}`,

@@ -4,10 +4,10 @@
  * A schema is a zod object of sections, each a strict zod object of fields made by the functions below. What the
  * documentation and the messages say comes from the same place as what is checked: the field's own metadata.
  */
-import { distance } from 'fastest-levenshtein';
 import { parse as parseToml, stringify as stringifyToml, TomlError } from 'smol-toml';
 import { z } from 'zod';
 import { ConfigError } from '../errors.js';
+import { describe, nearest } from '../options.js';
 
 /** What every field carries besides its check. */
 export interface FieldMeta {
@@ -192,17 +192,6 @@ export function parseTomlText(source: string, name: string): Record<string, unkn
   }
 }
 
-/** The nearest of `candidates`, or null where nothing is near enough to be meant. */
-export function nearest(word: string, candidates: readonly string[]): string | null {
-  let best: string | null = null;
-  let bestDistance = Number.POSITIVE_INFINITY;
-  for (const candidate of candidates) {
-    const d = distance(word.toLowerCase(), candidate.toLowerCase());
-    if (d < bestDistance) [best, bestDistance] = [candidate, d];
-  }
-  return best !== null && bestDistance <= Math.max(2, Math.floor(word.length / 3)) ? best : null;
-}
-
 /** `a.b=value` with a TOML value; a bare word is taken as a string. */
 export function parseAssignment(assignment: string): { section: string; key: string; value: unknown } {
   const at = assignment.indexOf('=');
@@ -285,6 +274,20 @@ export interface ConfigSource<T> {
   crossChecks?: (config: T) => string[];
   /** Called with every path field of the file or, with `fromCommandLine`, of an override. */
   resolvePath?: (path: string, fromCommandLine: boolean, isModel: boolean) => string;
+}
+
+/** @throws ConfigError for a configuration, written in a script, that is no object of sections */
+export function checkSections(input: unknown, schema: ConfigSchema, source: string): void {
+  const isObject = (value: unknown): boolean => typeof value === 'object' && value !== null && !Array.isArray(value);
+  if (!isObject(input)) {
+    const sections = Object.keys(schema.shape).join(', ');
+    throw new ConfigError(`${source} must be an object of the sections ${sections}; got ${describe(input)}`);
+  }
+  for (const [name, value] of Object.entries(input as object)) {
+    if (value !== undefined && !isObject(value) && Object.hasOwn(schema.shape, name)) {
+      throw new ConfigError(`${source}: [${name}] must be an object of options; got ${describe(value)}`);
+    }
+  }
 }
 
 /** Merges overrides into parsed TOML, checks the whole and fills in the defaults. */

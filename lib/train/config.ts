@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { ConfigError } from '../errors.js';
 import { isRepoName } from '../hub/index.js';
 import { isHubUri } from '../tasks/data/source.js';
-import { checkConfig, configError, parseTomlText } from './config-file.js';
+import { checkConfig, checkSections, configError, parseTomlText } from './config-file.js';
 import { evaluation } from './sections/evaluation.js';
 import { model } from './sections/model.js';
 import { objective } from './sections/objective.js';
@@ -116,6 +116,7 @@ export function loadTrainConfig(file: string, overrides: readonly string[] = [])
  *     const config = defineConfig({ rollout: { groupSize: 16 }, optimizer: { lr: 1e-6 } });
  */
 export function defineConfig(input: Partial<TrainConfigInput> = {}): TrainConfig {
+  checkSections(input, trainSchema, 'config');
   const raw = { ...input, model: { path: '.', ...input.model } };
   return checkConfig<TrainConfig>(raw as Record<string, unknown>, [], {
     schema: trainSchema,

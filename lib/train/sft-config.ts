@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { pathResolver, readConfigText } from './config.js';
 import {
   checkConfig,
+  checkSections,
   choice,
   flag,
   integer,
@@ -114,6 +115,7 @@ export function loadSftConfig(file: string, overrides: readonly string[] = []): 
 
 /** Checks a configuration written in a script and fills in the defaults. */
 export function defineSftConfig(input: Partial<z.input<typeof sftSchema>> = {}): SftConfig {
+  checkSections(input, sftSchema, 'config');
   return checkConfig<SftConfig>(
     { ...input, model: { path: '.', ...input.model }, data: { name: 'countdown', ...input.data } },
     [],

@@ -3,6 +3,7 @@ import { MetricAccumulator } from '../algorithm/accumulator.js';
 import { normalizerOf } from '../algorithm/batch.js';
 import { nll } from '../algorithm/nll.js';
 import { AbortedError, ConfigError, NonFiniteError } from '../errors.js';
+import { checkOptions, type OptionKeys, SIGNAL } from '../options.js';
 import type { PolicyLike } from '../policy.js';
 import type { Demonstration } from '../tasks/types.js';
 import { microBatches, sequenceBatch, tokenOffsets } from './batching.js';
@@ -36,6 +37,14 @@ export interface SftTrainerOptions {
   signal?: AbortSignal;
 }
 
+const KEYS: OptionKeys<SftTrainerOptions> = {
+  policy: true,
+  tokenizer: true,
+  demonstrations: true,
+  config: true,
+  ...SIGNAL,
+};
+
 /**
  * Trains on demonstrations: `for await (const { step, metrics } of new SftTrainer({ ... }))`. The loss is the mean over
  * all response tokens of a step, whatever the micro-batch size.
@@ -45,6 +54,7 @@ export class SftTrainer implements AsyncIterable<SftStep> {
   readonly #objective = nll();
 
   constructor(options: SftTrainerOptions) {
+    checkOptions(options, KEYS, 'new SftTrainer');
     this.#options = options;
   }
 

@@ -90,7 +90,6 @@ export interface TrainerOptions {
 }
 
 const KEYS: OptionKeys<TrainerOptions> = {
-  ...SIGNAL,
   policy: true,
   tokenizer: true,
   task: true,
@@ -102,6 +101,7 @@ const KEYS: OptionKeys<TrainerOptions> = {
   evaluate: true,
   stopTokens: true,
   onEvent: true,
+  ...SIGNAL,
 };
 
 /** A response as the trainer saw it. */

@@ -63,6 +63,7 @@ export function equivalent(prediction: string, gold: string, options: Equivalent
 
 /** {@link equivalent} with the reason, and whether anything was decided at all. */
 export function compareAnswers(prediction: string, gold: string, options: EquivalentOptions = {}): AnswerComparison {
+  checkComparison(options, 'compareAnswers');
   const tolerance = typeof options.tolerance === 'number' ? { relative: options.tolerance } : (options.tolerance ?? {});
   const x = answerOf(prediction);
   const y = answerOf(gold);
@@ -138,7 +139,8 @@ function plainNumber(text: string): Rational | null {
 function compareWords(x: string, y: string): AnswerComparison | null {
   const key = textKey(x);
   // Where braces and spaces mean something, the parser compares.
-  if (key !== '' && !/[\\^_/]/.test(key) && key === textKey(y)) return outcome('equal', 'same text');
+  const grouped = key.includes(',') && !/[a-z]{3}/i.test(key);
+  if (key !== '' && !grouped && !/[\\^_/]/.test(key) && key === textKey(y)) return outcome('equal', 'same text');
   if (saysNone(x) && saysNone(y)) return outcome('equal', 'both say there is none');
   const [s, t] = [timeOf(x), timeOf(y)];
   if (s !== null && t !== null) {

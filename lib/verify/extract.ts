@@ -1,5 +1,6 @@
 /** Finding the final answer in a response. Linear in the length of the text, whatever it holds; nothing here throws. */
 import { InvalidArgumentError } from '../errors.js';
+import { checkOptions, type OptionKeys } from '../options.js';
 import { boxedAnswer, findBoxes } from './extract/boxed.js';
 import { lastValue, statedValue } from './extract/last-value.js';
 import { lastFinalAnswer, phraseAnswer } from './extract/phrase.js';
@@ -26,6 +27,7 @@ export interface ExtractOptions {
   thinking?: 'fallback' | 'never' | 'always';
 }
 
+export const EXTRACT_KEYS: OptionKeys<ExtractOptions> = { strategies: true, strict: true, thinking: true };
 const STRATEGIES: readonly ExtractStrategy[] = ['tag', 'boxed', 'hash', 'phrase', 'number'];
 const THINKING = ['fallback', 'never', 'always'];
 
@@ -51,10 +53,9 @@ export function extractAnswer(response: string, options: ExtractOptions = {}): s
   return untagged(text, strategies);
 }
 
-function checked({ strategies = STRATEGIES, strict, thinking = 'fallback' }: ExtractOptions): {
-  strategies: readonly ExtractStrategy[];
-  thinking: string;
-} {
+function checked(options: ExtractOptions): { strategies: readonly ExtractStrategy[]; thinking: string } {
+  checkOptions(options, EXTRACT_KEYS, 'extractAnswer');
+  const { strategies = STRATEGIES, strict, thinking = 'fallback' } = options;
   const unknown = strategies.find((strategy) => !STRATEGIES.includes(strategy));
   if (unknown !== undefined || strategies.length === 0) {
     throw new InvalidArgumentError(

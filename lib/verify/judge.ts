@@ -1,6 +1,7 @@
 /** One answer judged: find it in the response, then compare it with the gold answers. */
-import { compareAnswers, type EquivalentOptions } from './equivalent.js';
-import { type ExtractOptions, extractAnswer, lastBoxed } from './extract.js';
+import { checkOptions, type OptionKeys } from '../options.js';
+import { checkComparison, compareAnswers, type EquivalentOptions } from './equivalent.js';
+import { EXTRACT_KEYS, type ExtractOptions, extractAnswer, lastBoxed } from './extract.js';
 
 /** What a comparison came to. Everything but 'equal' is wrong as a reward. */
 export type VerifyOutcome = 'equal' | 'different' | 'no-answer' | 'undecided' | 'timeout' | 'memory' | 'crashed';
@@ -22,6 +23,19 @@ export interface VerifyOptions {
   extract?: ExtractOptions;
   /** How answers are compared. */
   compare?: EquivalentOptions;
+}
+
+const ITEM_KEYS: OptionKeys<VerifyItem> = { prediction: true, response: true, gold: true, options: true };
+const OPTION_KEYS: OptionKeys<VerifyOptions> = { extract: true, compare: true };
+
+/** @throws InvalidArgumentError for a key that nobody would read, of the item or of its options */
+export function checkKeys(item: VerifyItem, where: string): void {
+  checkOptions(item, ITEM_KEYS, where);
+  const { options } = item;
+  if (options === undefined) return;
+  checkOptions(options, OPTION_KEYS, `${where}.options`);
+  if (options.extract !== undefined) checkOptions(options.extract, EXTRACT_KEYS, `${where}.options.extract`);
+  if (options.compare !== undefined) checkComparison(options.compare, `${where}.options.compare`);
 }
 
 /** The judgement of a {@link VerifyItem}. */

@@ -1,6 +1,14 @@
 /** Mathematical answers as a reward. */
+import { checkOptions, type OptionKeys, SIGNAL } from '../options.js';
 import type { Verdict, VerifyItem } from './judge.js';
 import { type VerifierPool, verifierPool } from './pool.js';
+
+interface BatchOptions {
+  pool?: VerifierPool;
+  signal?: AbortSignal;
+}
+
+const KEYS: OptionKeys<BatchOptions> = { pool: true, ...SIGNAL };
 
 /**
  * Judges a batch of answers in the worker processes of `pool` (default {@link verifierPool}); verdict i belongs to item i
@@ -13,9 +21,8 @@ import { type VerifierPool, verifierPool } from './pool.js';
  *
  * @throws as {@link VerifierPool.verify}
  */
-export async function verifyMath(
-  items: readonly VerifyItem[],
-  { pool = verifierPool(), signal }: { pool?: VerifierPool; signal?: AbortSignal } = {},
-): Promise<Verdict[]> {
+export async function verifyMath(items: readonly VerifyItem[], options: BatchOptions = {}): Promise<Verdict[]> {
+  checkOptions(options, KEYS, 'verifyMath');
+  const { pool = verifierPool(), signal } = options;
   return await pool.verify(items, { signal });
 }

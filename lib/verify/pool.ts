@@ -1,7 +1,8 @@
 /** Judging answers in processes that can be killed: model output is hostile. */
 import { availableParallelism } from 'node:os';
 import { AbortedError, DisposedError, InvalidArgumentError, VerifierError } from '../errors.js';
-import type { Verdict, VerifyItem, VerifyOutcome } from './judge.js';
+import { checkOptions, type OptionKeys, SIGNAL } from '../options.js';
+import { checkKeys, type Verdict, type VerifyItem, type VerifyOutcome } from './judge.js';
 import { type Ending, WorkerProcess } from './worker-process.js';
 
 export interface VerifierPoolOptions {
@@ -24,6 +25,15 @@ export interface VerifierPoolOptions {
   /** Path of another module that exports `judge`. @internal */
   judgeModule?: string;
 }
+
+const KEYS: OptionKeys<VerifierPoolOptions> = {
+  workers: true,
+  timeoutMs: true,
+  maxMemoryMb: true,
+  maxLength: true,
+  onProblem: true,
+  judgeModule: true,
+};
 
 /** The first item that came to an outcome that is no decision. */
 export interface VerifierProblem {
@@ -120,6 +130,7 @@ export class VerifierPool implements AsyncDisposable {
 
   /** Starts nothing yet. @throws InvalidArgumentError naming the option */
   constructor(options: VerifierPoolOptions = {}) {
+    checkOptions(options, KEYS, 'new VerifierPool');
     const { workers = Math.min(4, availableParallelism()), timeoutMs = 5_000 } = options;
     const { maxMemoryMb = 256, maxLength = 1_000_000, judgeModule, onProblem } = options;
     this.#options = {
@@ -143,8 +154,10 @@ export class VerifierPool implements AsyncDisposable {
    * @throws InvalidArgumentError for an item without prediction and response, or without gold answer; AbortedError when
    *   `signal` fires; DisposedError after {@link close}; VerifierError when no worker can be started
    */
-  verify(items: readonly VerifyItem[], { signal }: { signal?: AbortSignal } = {}): Promise<Verdict[]> {
+  verify(items: readonly VerifyItem[], options: { signal?: AbortSignal } = {}): Promise<Verdict[]> {
     return new Promise((resolve, reject) => {
+      checkOptions(options, SIGNAL, 'pool.verify');
+      const { signal } = options;
       if (this.#closed) throw new DisposedError('this VerifierPool is closed');
       items.forEach(checkItem);
       if (signal?.aborted) throw aborted(signal);
@@ -397,7 +410,9 @@ const sizeOf = ({ prediction = '', response = '', gold }: VerifyItem): number =>
 
 const isText = (value: unknown): boolean => typeof value === 'string';
 
-function checkItem({ prediction, response, gold }: VerifyItem, i: number): void {
+function checkItem(item: VerifyItem, i: number): void {
+  checkKeys(item, `items[${i}]`);
+  const { prediction, response, gold } = item;
   if (!isText(prediction) && !(prediction === undefined && isText(response))) {
     throw new InvalidArgumentError(`items[${i}] must have a prediction or a response, a string`);
   }

@@ -1,5 +1,6 @@
 /** What the policy is given: a row's text in a template, as plain text or as a chat. */
 import { InvalidArgumentError } from '../../errors.js';
+import type { OptionKeys } from '../../options.js';
 import type { ChatMessage } from '../types.js';
 
 /**
@@ -40,6 +41,8 @@ export interface PromptOptions {
   /** System message of a chat; '' = none. Default: the style's. */
   system?: string;
 }
+
+export const PROMPT_KEYS: OptionKeys<PromptOptions> = { promptStyle: true, template: true, system: true };
 
 /** A row's text as a prompt. */
 export type PromptMaker = (text: string) => string | ChatMessage[];
