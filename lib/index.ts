@@ -125,11 +125,13 @@ export {
   type LoadOptions,
   Policy,
   type PolicyConfig,
+  type PolicyMemory,
   type SaveOptions,
   type SequenceBatch,
   type StepOptions,
   type StepReport,
   type TokenStatistics,
+  type WeightDType,
 } from './policy.js';
 /** Plain references of all kernels, in double precision and TypeScript. */
 export * as reference from './reference.js';
