@@ -45,8 +45,11 @@ function build(node: Node): string {
       return `${node.open}${all(node.items).join(' ')}${node.close}`;
     case 'set':
       return `{${[...new Set(all(node.items))].sort().join(' ')}}`;
-    case 'list':
-      return `<${all(node.items).sort().join(' ')}>`;
+    case 'list': {
+      // Inequalities joined by `or` are not those joined by `and`.
+      const joined = node.items.some(({ kind }) => kind === 'relation') ? node.separators.join('') : '';
+      return `<${all(node.items).sort().join(' ')}>${joined}`;
+    }
     case 'matrix':
       return `[${node.rows.map((row) => all(row).join(' ')).join(';')}]`;
     case 'setop':

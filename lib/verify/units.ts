@@ -79,7 +79,7 @@ define('length^2', 40468564224, 10 ** 7, 'acre acres');
 
 /** Words that say nothing about what is measured. */
 const EMPTY = new Set(
-  'unit units u of the a an total about approximately approx exactly only each in all altogether long wide high tall old more less left away'.split(
+  'unit units u of the a an total about approximately approx exactly only each all altogether long wide high tall old more less left away'.split(
     ' ',
   ),
 );

@@ -5,7 +5,7 @@ import { keyOf } from '../canonical.js';
 import { type Node, num, type RelationOp } from '../latex/ast.js';
 import { equalRationals, parseDecimal } from '../rational.js';
 import { commensurable, isNamed, measureOf } from '../units.js';
-import { essence, isLabel, type Named, namedValue, type Relation } from './equations.js';
+import { essence, isLabel, type Named, namedValue, type Relation, spread } from './equations.js';
 import { withoutDenominators } from './fractions.js';
 import { distinct, itemsOf, matchUnordered } from './lists.js';
 import { evaluateMatrices, type Matrix, vectorOf } from './matrices.js';
@@ -47,8 +47,8 @@ export class Comparison {
     if (keyOf(x) === keyOf(y)) return 'equal';
     this.pairs -= 1;
     if (this.pairs < 0) return 'undecided';
-    const a = evaluateMatrices(essence(x));
-    const b = evaluateMatrices(essence(y));
+    const a = spread(evaluateMatrices(essence(x)));
+    const b = spread(evaluateMatrices(essence(y)));
     return this.sets(a, b) ?? this.relations(a, b) ?? this.collections(a, b) ?? this.scalars(a, b);
   }
 

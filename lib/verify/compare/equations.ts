@@ -5,6 +5,16 @@ import type { Node } from '../latex/ast.js';
 
 export type Relation = Node & { kind: 'relation' };
 
+/** `x \ne 2, 3` says `x \ne 2, x \ne 3`. */
+export function spread(node: Node): Node {
+  if (node.kind !== 'list') return node;
+  const [first, ...rest] = node.items as [Node, ...Node[]];
+  if (first.kind !== 'relation' || first.ops.length !== 1 || first.ops[0] !== '!=') return node;
+  if (rest.some(({ kind }) => kind === 'relation')) return node;
+  const label = first.items[0] as Node;
+  return { ...node, items: [first, ...rest.map((value): Node => ({ ...first, items: [label, value] }))] };
+}
+
 /** What an equation says of something with a name. */
 export interface Named {
   /** Key of the name. */
@@ -26,6 +36,8 @@ export function isLabel(node: Node): boolean {
         node.args.length <= 6 &&
         node.args.every((part) => part.kind === 'symbol' && /^(?:[A-Z]|m$|angle:|triangle:)/.test(part.name))
       );
+    case 'matrix':
+      return node.rows.flat().every(isLabel);
     case 'ratio':
     case 'tuple':
       return node.items.length > 1 && node.items.every(isLabel);

@@ -1,7 +1,7 @@
 /** Rebuilding trees: substitution, both readings of `±`. */
 
 import { contains } from '../algebra/arithmetic.js';
-import type { Node } from '../latex/ast.js';
+import { type Node, negate } from '../latex/ast.js';
 
 /** The tree with every part for which `change` answers replaced, from the top. */
 export function mapTree(node: Node, change: (node: Node) => Node | null): Node {
@@ -81,6 +81,7 @@ function withSigns(node: Node, choice: number): Node {
     index += 1;
     const left = part.left === null ? null : mapTree(part.left, visit);
     const right = mapTree(part.right, visit);
+    if (left === null && minus && right.kind === 'tuple') return { ...right, items: right.items.map(negate) };
     const signed: Node = minus
       ? { kind: 'mul', args: [{ kind: 'number', value: { numerator: -1n, denominator: 1n } }, right] }
       : right;

@@ -1,7 +1,7 @@
 /** An answer: items with separators, each a relation, a set, a ratio or a quantity with its unit. */
 
 import { equalRationals } from '../rational.js';
-import { changesNumber, measureOf } from '../units.js';
+import { changesNumber, isUnitLetter, measureOf } from '../units.js';
 import type { Node, RelationOp, Separator, Unit } from './ast.js';
 import { childrenOf, int, num } from './ast.js';
 import { cleanLatex } from './clean.js';
@@ -217,7 +217,7 @@ function parseRatio(c: Cursor): Node {
 
 /** Unions, intersections and differences, from left to right. */
 function parseSetExpression(c: Cursor): Node {
-  let left = parseQuantity(c);
+  let left = withoutElements(parseQuantity(c));
   for (;;) {
     let op: 'cup' | 'cap' | 'minus';
     if (c.takeCommand('cup') || takeUnionLetter(c, left)) op = 'cup';
@@ -226,6 +226,15 @@ function parseSetExpression(c: Cursor): Node {
     else return left;
     left = { kind: 'setop', op, left, right: parseQuantity(c) };
   }
+}
+
+/** `\mathbb{R} - \{0\}` is no difference of numbers. */
+function withoutElements(node: Node): Node {
+  if (node.kind !== 'add' || node.args.length !== 2) return node;
+  const [left, right] = node.args as [Node, Node];
+  const removed = right.kind === 'mul' ? right.args[1] : undefined;
+  if ((left.kind !== 'named' && left.kind !== 'tuple') || removed?.kind !== 'set') return node;
+  return { kind: 'setop', op: 'minus', left, right: removed };
 }
 
 /** `(1,2) U (3,4)`. */
@@ -295,15 +304,23 @@ function parseUnit(c: Cursor): Unit {
       if (parts.length === 0 && sign === 1 && changesNumber(token.name.toLowerCase())) fail();
       if (token.name.toLowerCase() === 'per') sign = -1;
       else parts.push({ word: token.name.toLowerCase(), power: sign * exponentOf(c) });
-    } else if (c.isMark('/') && c.isWord(1)) {
+    } else if (c.isMark('/') && (c.isWord(1) || isUnitSymbol(c.peek(1)))) {
       c.at += 1;
       sign = -1;
+    } else if (sign === -1 && c.isMark('/', -1) && isUnitSymbol(token)) {
+      c.at += 1;
+      parts.push({ word: token.name.toLowerCase(), power: sign * exponentOf(c) });
     } else if ((c.isMark('-') || c.isCommand('cdot') || c.isMark("'")) && (c.isWord(1) || c.isMark('.'))) {
       c.at += 1;
     } else if (c.isMark('{') && c.isMark('}', 1)) c.at += 2;
     else break;
   }
   return { parts };
+}
+
+/** The hour in `mi/h`. */
+function isUnitSymbol(token: Token | undefined): token is Token & { kind: 'symbol' } {
+  return token?.kind === 'symbol' && isUnitLetter(token.name);
 }
 
 function exponentOf(c: Cursor): number {

@@ -15,7 +15,7 @@ export function withSubscript(c: Cursor, base: Node): Node {
 /** `204_5`: the digits and their base. */
 export function basedNumber(c: Cursor, digits: string): Node {
   c.at += 1;
-  const token = c.take('{') ? c.rawGroup() : takeOne(c);
+  const token = (c.take('{') ? c.rawGroup() : takeOne(c)).replace(/^\((.*)\)$/, '$1');
   const base = NUMBER_WORDS[token.toLowerCase()] ?? (/^\d{1,2}$/.test(token) ? Number(token) : 0);
   if (base < 2 || base > 36 || ![...digits].every((d) => d === '.' || Number.parseInt(d, 36) < base)) return fail();
   return { kind: 'based', digits: digits.replace(/^0+(?=\d)/, ''), base };

@@ -215,6 +215,8 @@ export function cleanLatex(text: string): string {
     );
   if (out.includes('{')) out = out.replace(/(\d)\s*\{\s*,\s*\}\s*(?=\d)/g, '$1');
   if (out.includes('$')) out = dollars(out);
+  if (out.endsWith('...') || out.endsWith('dots')) out = out.replace(CONTINUED, continuedDecimal);
+  if (out.includes('base')) out = out.replace(BASE, (_all, digits: string, base: string) => `${digits}_{${base}}`);
   if (out.includes('overline')) out = out.replace(REPEATING, repeatingDecimal);
   return trimPunctuation(out);
 }
@@ -222,6 +224,15 @@ export function cleanLatex(text: string): string {
 const TEMPERATURE =
   /(?:\^\s*\{?\s*\\circ\s*\}?|\\degree)\s*(?:\\(?:text|mathrm|textrm)\s*\{\s*([CF])\s*\}|([CF])(?![a-zA-Z]))/g;
 const REPEATING = /(\d{0,20})\.(\d{0,40})\\overline\s*\{(\d{1,40})\}/g;
+
+/** Digits that come again and again before the dots. */
+const CONTINUED = /(\d{1,20})\.(\d{0,20}?)(\d{1,10}?)(\3{1,20})(?:\.{3}|\\[lc]?dots)$/;
+const BASE = /(\d{1,200}) *(?:\\text *\{ *)?(?:\( *base *|(?:in )?base )(\d{1,2}) *\)?\}?$/;
+
+/** `0.333...` as a fraction; `0.33...` says too little. */
+function continuedDecimal(all: string, whole: string, fixed: string, repeated: string, again: string): string {
+  return repeated.length + again.length < 3 ? all : repeatingDecimal(all, whole, fixed, repeated);
+}
 
 /** `0.1\overline{6}` as a fraction. */
 function repeatingDecimal(_all: string, whole: string, fixed: string, repeated: string): string {

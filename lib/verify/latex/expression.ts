@@ -290,7 +290,10 @@ function exponentAtom(c: Cursor, items: Items): Node {
   if (c.next?.kind === 'number') {
     const token = c.next;
     c.at += 1;
-    return num(token.value);
+    // A tower without braces is one of exponents: 2^3^2 = 2^9.
+    if (c.isMark('^')) c.at += 1;
+    else return num(token.value);
+    return { kind: 'pow', base: num(token.value), exponent: c.nested(() => exponentAtom(c, items)) };
   }
   const base = c.nested(() => parsePrimary(c, items));
   return c.take('^') ? { kind: 'pow', base, exponent: c.nested(() => exponentAtom(c, items)) } : base;
