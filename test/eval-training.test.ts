@@ -1,15 +1,20 @@
 import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { ConfigError, InvalidArgumentError } from '../lib/errors.js';
+import { taskSet } from '../lib/eval/evaluate.js';
 import { mathSet } from '../lib/eval/math-set.js';
 import { passAtK } from '../lib/eval/pass-at-k.js';
 import { evaluateBenchmarks } from '../lib/eval/suite.js';
+import type { SetSummary } from '../lib/eval/summary.js';
+import type { ResponseLine } from '../lib/eval/types.js';
 import type { Task } from '../lib/tasks/types.js';
 import { verifierReward } from '../lib/tasks/verifiers.js';
 import { defineConfig, type TrainConfigInput } from '../lib/train/config.js';
-import { makeEvaluator } from '../lib/train/evaluation.js';
+import { evaluationFolder, makeEvaluator } from '../lib/train/evaluation.js';
 import { ROOT } from './support/data.js';
+import { temporaryFolder } from './support/files.js';
 import { ScriptedPolicy } from './support/scripted-policy.js';
 
 const benchmarkData = join(ROOT, 'test', 'fixtures', 'eval', 'benchmarks.jsonl');
@@ -28,14 +33,14 @@ const scripts = {
 const problems = [{ id: 'test:1', prompt: 'my own', answer: '7' }];
 const task: Task = { name: 'mine', splits: { train: problems, test: problems }, reward: verifierReward('math') };
 
-function evaluator(options: Partial<TrainConfigInput['eval']> = {}, on: Task = task) {
+function evaluator(options: Partial<TrainConfigInput['eval']> = {}, on: Task = task, run: string | null = null) {
   const scripted = new ScriptedPolicy(scripts);
   const config = defineConfig({
     rollout: { maxNewTokens: 8 },
     task: { name: 'jsonl', path: 'train.jsonl', template: 'Solve: {prompt}' },
     eval: { every: 1, benchmarks: ['aime24'], benchmarkData, samplesPerPrompt: 4, passK: [1, 2, 4, 8], ...options },
   });
-  return { scripted, ...makeEvaluator(scripted.policy, scripted.tokenizer, on, config) };
+  return { scripted, ...makeEvaluator(scripted.policy, scripted.tokenizer, on, config, undefined, run) };
 }
 
 describe('[eval] of a training run', () => {
@@ -75,6 +80,61 @@ describe('[eval] of a training run', () => {
     assert.equal(sets.aime24?.passAtK[2]?.value, metrics['aime24/pass@2']);
     // A second evaluation draws the same random numbers: what changes is the policy.
     assert.deepEqual(await evaluate(4), metrics);
+  });
+
+  it('keeps the responses of every evaluation, as eepo eval writes them', async (t) => {
+    const run = temporaryFolder(t);
+    const { evaluate, check, scripted } = evaluator({}, task, run);
+    await check();
+    assert.equal(existsSync(join(run, 'evals')), false, 'a check writes nothing');
+    const metrics = await evaluate(20);
+    assert.deepEqual(metrics, await evaluator().evaluate(20), 'and measures the same');
+    const folder = evaluationFolder(run, 20);
+    assert.equal(folder, join(run, 'evals', 'iteration-000020'));
+    const text = (path: string) => readFileSync(join(folder, path), 'utf8');
+    const lines = text('test/responses.jsonl').trim().split('\n');
+    assert.equal(lines.length, 5, 'one greedy, four samples');
+    const rows = lines.map((line) => JSON.parse(line) as ResponseLine);
+    assert.deepEqual(
+      rows.map(({ phase, sample, verdict, answer, text }) => [phase, sample, verdict, answer, text]),
+      [
+        ['greedy', 0, 'correct', '7', boxed('7')],
+        ...['7', '7', '8', '9'].map((answer, i) => [
+          'sample',
+          i,
+          answer === '7' ? 'correct' : 'wrong',
+          answer,
+          boxed(answer),
+        ]),
+      ],
+    );
+    const summary = JSON.parse(text('aime24/summary.json')) as SetSummary;
+    assert.equal(summary.greedy?.value, metrics['aime24/greedy']);
+
+    // The same file as that of `eepo eval`, but for where it lies.
+    const out = join(run, 'suite');
+    const set = taskSet(task, 'test');
+    await evaluateBenchmarks(scripted.policy, scripted.tokenizer, [set], {
+      ...{ maxNewTokens: 8, samples: 4, ks: [1, 2, 4], seed: 0x5eed, out },
+    });
+    assert.equal(readFileSync(join(out, 'test', 'responses.jsonl'), 'utf8'), text('test/responses.jsonl'));
+
+    // Evaluated again: of the weights as they are now, nothing is left of the first attempt.
+    await evaluate(20);
+    assert.equal(text('test/responses.jsonl').trim().split('\n').length, 5);
+    assert.ok(existsSync(evaluationFolder(run, 20)));
+  });
+
+  it('keeps none where keepResponses is false', async (t) => {
+    const run = temporaryFolder(t);
+    await evaluator({ keepResponses: false }, task, run).evaluate(1);
+    assert.equal(existsSync(join(run, 'evals')), false);
+  });
+
+  it('refuses a split that cannot be the name of a folder', async (t) => {
+    const hostile = { ...task, splits: { train: problems, '../up': problems } };
+    await assert.rejects(evaluator({}, hostile, temporaryFolder(t)).check(), /a set is named "\.\.\/up"/);
+    await evaluator({ keepResponses: false }, hostile, temporaryFolder(t)).check();
   });
 
   it('needs no split beside train when benchmarks are named', async () => {

@@ -122,14 +122,14 @@ async function run(
       tokenizer,
       set,
       plan: plans[i] as MeasurePlan,
-      store: out === undefined ? memoryStore() : openResponses(join(out, set.name, 'responses.jsonl')),
+      store: out === undefined ? memoryStore() : openResponses(responsesPath(out, set)),
       ...(signal === undefined ? {} : { signal }),
       ...(onProgress === undefined ? {} : { onProgress }),
     });
     const { rows: _rows, ...numbers } = summary;
     result.sets[set.name] = { title: set.title ?? set.name, ...numbers };
     if (out !== undefined) {
-      writeWhole(join(out, set.name, 'summary.json'), summary);
+      writeSummary(out, set, summary);
       writeResult(out, result);
     }
     onSet?.(set, summary);
@@ -143,7 +143,8 @@ function writeResult(out: string, result: ModelResult): void {
   writeWhole(join(out, 'results.json'), { ...result, sets: { ...there, ...result.sets } });
 }
 
-function checkNames(sets: readonly EvaluationSet[]): void {
+/** @throws InvalidArgumentError for names that cannot be folders beside each other */
+export function checkNames(sets: readonly EvaluationSet[]): void {
   if (sets.length === 0) throw new InvalidArgumentError('sets is empty: name at least one benchmark');
   const seen = new Set<string>();
   for (const { name } of sets) {
@@ -156,6 +157,14 @@ function checkNames(sets: readonly EvaluationSet[]): void {
     if (seen.has(name)) throw new InvalidArgumentError(`two sets are named "${name}"; give each its own name`);
     seen.add(name);
   }
+}
+
+/** The file of a set's responses in a folder of results. */
+export const responsesPath = (out: string, set: EvaluationSet): string => join(out, set.name, 'responses.jsonl');
+
+/** Writes `<set>/summary.json` beside the responses. */
+export function writeSummary(out: string, set: EvaluationSet, summary: SetSummary): void {
+  writeWhole(join(out, set.name, 'summary.json'), summary);
 }
 
 /** Writes a whole file, or leaves what was there. */

@@ -1,9 +1,13 @@
 /** Evaluation as a run does it: the splits and benchmarks of [eval], as metrics. */
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { ConfigError } from '../errors.js';
 import { type BenchmarkOptions, loadBenchmarks } from '../eval/benchmark-data.js';
 import { taskSet } from '../eval/evaluate.js';
 import { type MeasureOptions, measure, measurePlan, memoryStore } from '../eval/measure.js';
+import { openResponses } from '../eval/response-file.js';
 import type { Estimate } from '../eval/statistics.js';
+import { checkNames, responsesPath, writeSummary } from '../eval/suite.js';
 import type { SetSummary } from '../eval/summary.js';
 import type { EvaluationSet, EvaluationTokenizer } from '../eval/types.js';
 import type { PolicyLike } from '../policy.js';
@@ -84,9 +88,16 @@ async function evaluationSets(task: Task, config: TrainConfig, signal?: AbortSig
   return [...splits.map((split) => taskSet(task, split)), ...loaded];
 }
 
+/** Where an evaluation of a run keeps its responses: `evals/iteration-000020`. */
+export function evaluationFolder(run: string, iteration: number): string {
+  return join(run, 'evals', `iteration-${String(iteration).padStart(6, '0')}`);
+}
+
 /**
  * `evaluate` for the trainer, and `check` for what can be known to be wrong before the run: splits and benchmarks that
  * do not exist, data that is not there, prompts that do not fit into the context.
+ *
+ * @param run - the folder of the run, where `eval.keepResponses` writes; null: nothing is written.
  */
 export function makeEvaluator(
   policy: PolicyLike,
@@ -94,6 +105,7 @@ export function makeEvaluator(
   task: Task,
   config: TrainConfig,
   signal?: AbortSignal,
+  run: string | null = null,
 ): { evaluate: Evaluator; check: () => Promise<void> } {
   const options = config.eval;
   const maxNewTokens = options.maxNewTokens > 0 ? options.maxNewTokens : config.rollout.maxNewTokens;
@@ -108,13 +120,17 @@ export function makeEvaluator(
     if (!options.greedy && options.samplesPerPrompt === 0) {
       throw new ConfigError('eval: nothing to measure; set eval.greedy = true or eval.samplesPerPrompt above 0');
     }
+    if (run !== null && options.keepResponses) checkNames(await sets());
     for (const set of await sets()) await checkContext(set, policy, tokenizer, config, maxNewTokens);
   };
-  const evaluate: Evaluator = async () => {
+  const evaluate: Evaluator = async (iteration) => {
     const metrics: Metrics = {};
+    const out = run === null || !options.keepResponses ? null : evaluationFolder(run, iteration);
+    // What an earlier attempt left is of other weights.
+    if (out !== null) rmSync(out, { recursive: true, force: true });
     for (const set of await sets()) {
       const plan = measurePlan(set.problems.length, measureOptions(config, tokenizer, maxNewTokens));
-      const store = memoryStore();
+      const store = out === null ? memoryStore() : openResponses(responsesPath(out, set));
       const summary = await measure({
         policy,
         tokenizer,
@@ -123,6 +139,7 @@ export function makeEvaluator(
         store,
         ...(signal === undefined ? {} : { signal }),
       });
+      if (out !== null) writeSummary(out, set, summary);
       Object.assign(metrics, evaluationMetrics(set.name, summary));
     }
     return metrics;

@@ -19,6 +19,7 @@ import { type Iteration, Trainer, type TrainerEvent, type TrainSample } from './
  *     metrics.jsonl       one object per iteration
  *     completions.jsonl   { iteration, problem, prompt, response, stage, reward, advantage, finishReason }; of several rewards
  *                         also what each gave: rewards
+ *     evals/              evals/iteration-<n>/<set>/responses.jsonl and summary.json, as `eepo eval` writes them
  *     model/              the final weights in Hugging Face layout, with the tokenizer
  *     summary.json        written last: a run that has it is complete
  */
@@ -130,7 +131,7 @@ export function completionRow(iteration: number, sample: TrainSample): object {
  */
 export async function trainRun(options: TrainRunOptions): Promise<RunSummary> {
   const { config, policy, tokenizer, task, signal } = options;
-  const { evaluate, check } = makeEvaluator(policy, tokenizer, task, config, signal);
+  const { evaluate, check } = makeEvaluator(policy, tokenizer, task, config, signal, options.out);
   const trainer = new Trainer({
     policy,
     tokenizer,

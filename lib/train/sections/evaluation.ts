@@ -32,6 +32,9 @@ export const evaluation = section(
       { doc: 'The k of maj@k and the unbiased pass@k; those above samplesPerPrompt are left out.' },
     ),
     temperature: number(1, { over: 0 }, { doc: 'Temperature of the samples.', paper: '1.0' }),
+    keepResponses: flag(true, {
+      doc: 'Keep every response of every evaluation, in evals/iteration-<n>/<set>/responses.jsonl of the run folder.',
+    }),
     maxNewTokens: integer(
       0,
       { min: 0 },
