@@ -11,7 +11,10 @@ export interface DeviceInfo {
   /** Compute capability, such as `9.0`; `0.0` for the CPU. */
   capability: string;
   multiprocessors: number;
-  /** In use by tensors of this process, and the most since {@link emptyCache}; 0 for the CPU, where nobody counts. */
+  /**
+   * In use by policies and by tensors made here, and the most since {@link emptyCache}. On a CPU this does not count
+   * what kernels hold while they run.
+   */
   allocatedBytes: number;
   peakBytes: number;
   /**
@@ -41,9 +44,10 @@ export async function deviceInfo(device: TensorDevice = 'cuda'): Promise<DeviceI
 /**
  * Gives GPU memory that libtorch keeps for later back to the system, and starts the peak anew.
  *
+ * @param device default 'cuda'. 'cpu' keeps nothing: only the peak starts anew.
  * @throws UnsupportedError where there is no CUDA, saying why.
  */
-export async function emptyCache(): Promise<void> {
-  const there = requireDevice('cuda');
+export async function emptyCache(device: TensorDevice = 'cuda'): Promise<void> {
+  const there = requireDevice(device);
   await callNative(() => loadNative().emptyCache(there));
 }

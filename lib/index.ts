@@ -8,6 +8,8 @@
  *
  * @packageDocumentation
  */
+
+export { type LoraOptions, type LoraTarget, loraTargets } from './adapter.js';
 export { MetricAccumulator } from './algorithm/accumulator.js';
 export { type AdvantageOptions, type GroupAdvantages, groupAdvantages } from './algorithm/advantages.js';
 export { normalizerOf } from './algorithm/batch.js';

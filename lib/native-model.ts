@@ -6,6 +6,7 @@ import type { NativeTensor, TensorDevice } from './tensor.js';
 /** native/node/model_binding.cc. */
 export interface NativeModel {
   readonly numParameters: number;
+  readonly numTrainable: number;
   /** Every parameter, in the order of a checkpoint. */
   readonly layout: { name: string; shape: number[] }[];
   memory(): Promise<PolicyMemory>;
@@ -30,7 +31,9 @@ export interface NativeModel {
     promptLengths: Int32Array,
     temperature: number,
     keep: boolean,
-    signal?: AbortSignal,
+    signal: AbortSignal | undefined,
+    /** Without the adapter. */
+    base: boolean,
   ): Promise<TokenStatistics>;
   backward(a: Float32Array, b: Float32Array | null): Promise<void>;
   step(options: Record<string, number>): Promise<StepReport>;
@@ -48,12 +51,25 @@ export interface NativeModel {
   parameters(): Promise<[string, NativeTensor][]>;
   clone(): Promise<NativeModel>;
   save(files: { path: string; names: string[] }[], dtype: WeightDType, signal?: AbortSignal): Promise<void>;
+  saveAdapter(path: string): Promise<void>;
+  setGradientCheckpointing(on: boolean): Promise<void>;
   dispose(): void;
 }
 
 export interface NativeModelOptions {
   dtype: WeightDType;
   trainable: boolean;
+  /** On a frozen model. */
+  adapter: NativeAdapterOptions | null;
+}
+
+export interface NativeAdapterOptions {
+  rank: number;
+  scale: number;
+  targets: readonly string[];
+  seed: number;
+  /** File of the numbers; null: a new adapter. */
+  path: string | null;
 }
 
 declare module './native.js' {

@@ -12,11 +12,23 @@ import type {
   StepOptions,
 } from './policy-types.js';
 
-const MODEL = { device: true, dtype: true, trainable: true } as const;
+const MODEL = {
+  device: true,
+  dtype: true,
+  trainable: true,
+  lora: true,
+  adapter: true,
+  gradientCheckpointing: true,
+} as const;
 
 export const LOAD: OptionKeys<LoadOptions> = { ...HUB_KEYS, ...MODEL };
 export const CREATE: OptionKeys<CreateOptions> = { ...MODEL, seed: true, companions: true };
-export const FORWARD: OptionKeys<ForwardOptions> = { temperature: true, keepActivations: true, ...SIGNAL };
+export const FORWARD: OptionKeys<ForwardOptions> = {
+  temperature: true,
+  keepActivations: true,
+  adapter: true,
+  ...SIGNAL,
+};
 export const BATCH: OptionKeys<SequenceBatch> = { prompts: true, responses: true };
 export const SAVE: OptionKeys<SaveOptions> = { dtype: true, maxShardBytes: true, ...SIGNAL };
 export const STEP: OptionKeys<StepOptions> = {

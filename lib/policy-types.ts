@@ -2,6 +2,7 @@
  * What rollout, trainer and evaluation need of a policy, and the shapes that go in and out. `Policy` (policy.ts) is the
  * native one; anything that keeps this contract can be trained.
  */
+import type { LoraOptions } from './adapter.js';
 import type { SaveOptions } from './checkpoint-writer.js';
 import type { PolicyConfig } from './config-json.js';
 import type { HubOptions } from './hub/index.js';
@@ -15,6 +16,7 @@ export type Device = 'cpu' | 'cuda' | 'auto';
  */
 export type WeightDType = 'float32' | 'bfloat16';
 
+/** Where the model comes from ({@link HubOptions}), and as what it is loaded. */
 export interface LoadOptions extends HubOptions {
   /** Default 'cpu'. */
   device?: Device;
@@ -22,21 +24,35 @@ export interface LoadOptions extends HubOptions {
   dtype?: WeightDType;
   /** Default true. false: a reference or a model to evaluate; it holds neither master weights nor gradients. */
   trainable?: boolean;
-}
-
-export interface CreateOptions extends Pick<LoadOptions, 'device' | 'dtype' | 'trainable'> {
-  /** Of the weights. Default 0. */
-  seed?: number;
-  /** A folder whose tokenizer files `save` copies. */
-  companions?: string;
+  /** Train a new low-rank adapter; the weights themselves stay as they are, in `dtype`, without a master copy. */
+  lora?: LoraOptions;
+  /** A folder with an adapter in the format of PEFT, to go on training or to use; see {@link LoraOptions}. */
+  adapter?: string;
+  /** See {@link PolicyLike.setGradientCheckpointing}. Default false. */
+  gradientCheckpointing?: boolean;
 }
 
 export interface ForwardOptions {
   /** Default 1. */
   temperature?: number;
-  /** For one `backward`. Default true. */
+  /** Default true: `backward` may follow. */
   keepActivations?: boolean;
+  /** false: what the base says without its adapter, keeping no activations. Default true. */
+  adapter?: boolean;
   signal?: AbortSignal;
+}
+
+/** What kind of policy is made. */
+export type ModelChoices = Pick<
+  LoadOptions,
+  'device' | 'dtype' | 'trainable' | 'lora' | 'adapter' | 'gradientCheckpointing'
+>;
+
+export interface CreateOptions extends ModelChoices {
+  /** Of the weights. Default 0. */
+  seed?: number;
+  /** A folder whose tokenizer files `save` copies. */
+  companions?: string;
 }
 
 export interface GenerateOptions {
@@ -189,6 +205,15 @@ export interface PolicyLike {
   generate(prompts: readonly (readonly number[])[], options: GenerateOptions): Promise<Generation[]>;
   /** Keeps the activations for `backward` unless keepActivations is false. */
   forward(batch: SequenceBatch, options?: ForwardOptions): Promise<TokenStatistics>;
+  /**
+   * Whether `forward` and `forget` keep only what goes into each layer; `backward` then computes the layer again, with
+   * the same bits, for about a third more time and a fraction of the memory.
+   */
+  setGradientCheckpointing?(on: boolean): Promise<void>;
+  /** The adapter alone, where there is one, in the format of PEFT. */
+  saveAdapter?(dir: string): Promise<void>;
+  /** Whether there is an adapter. */
+  readonly adapter?: unknown;
   /** Accumulates gradients of sum_t (a_t l_t + b_t H_t) for the last forward. b null = zeros. */
   backward(a: Float32Array, b: Float32Array | null): Promise<void>;
   /** AdamW on the accumulated gradients, then clears them. */

@@ -1,5 +1,14 @@
 /** A language model that can be scored, sampled, trained and made to forget: the native decoder's TypeScript face. */
 import { createHash } from 'node:crypto';
+import {
+  type AdapterFiles,
+  type Lora,
+  type LoraOptions,
+  loraScale,
+  normalizeLora,
+  readAdapterConfig,
+  writeAdapter,
+} from './adapter.js';
 import { type SaveOptions, writeCheckpoint } from './checkpoint-writer.js';
 import { normalizeConfig, type PolicyConfig, readConfig } from './config-json.js';
 import { DisposedError, InvalidArgumentError, UnsupportedError } from './errors.js';
@@ -18,6 +27,7 @@ import type {
   GenerateOptions,
   Generation,
   LoadOptions,
+  ModelChoices,
   PolicyLike,
   PolicyMemory,
   SequenceBatch,
@@ -45,7 +55,12 @@ export class Policy implements PolicyLike {
   readonly config: PolicyConfig;
   /** Where its weights are and where it computes. */
   readonly device: TensorDevice;
+  /** Parameters of the model; an adapter's are not among them. */
   readonly numParameters: number;
+  /** How many of them are trained: all, none, or those of the adapter. */
+  readonly numTrainable: number;
+  /** The low-rank adapter that is trained in place of the weights; null without one. */
+  readonly adapter: Readonly<Lora> | null;
   /** What its matrices are kept in. */
   readonly dtype: WeightDType;
   /** false: it can be scored and sampled, not trained. */
@@ -62,14 +77,16 @@ export class Policy implements PolicyLike {
     config: PolicyConfig,
     raw: Record<string, unknown>,
     source: string | null,
-    { dtype, trainable }: NativeModelOptions,
+    { dtype, trainable, lora }: PolicyKind,
   ) {
     this.dtype = dtype;
     this.trainable = trainable;
+    this.adapter = lora;
     this.#model = model;
     this.device = device;
     this.config = config;
     this.numParameters = model.numParameters;
+    this.numTrainable = model.numTrainable;
     this.#raw = raw;
     this.#source = source;
   }
@@ -85,15 +102,18 @@ export class Policy implements PolicyLike {
    */
   static async load(model: string, options: LoadOptions = {}): Promise<Policy> {
     checkOptions(options, LOAD, 'Policy.load');
-    const { device: where, dtype, trainable, ...hub } = options;
-    const kind = modelOptions({ dtype, trainable });
+    const { device: where, dtype: _d, trainable: _t, lora: _l, adapter: _a, gradientCheckpointing, ...hub } = options;
+    const { kind, native: nativeOptions } = await modelOptions(options);
     const device = requireDevice(where);
     const dir = await modelFolder(model, hub);
     const { config, raw } = await readConfig(dir);
     const paths = await weightFiles(dir);
     const { signal, onProgress } = options;
     const progress = onProgress && ((done: number, total: number) => onProgress({ phase: 'load', model, done, total }));
-    const native = await callNative(() => loadNative().loadModel(config, paths, signal, device, kind, progress));
+    const native = await callNative(() =>
+      loadNative().loadModel(config, paths, signal, device, nativeOptions, progress),
+    );
+    if (gradientCheckpointing) await native.setGradientCheckpointing(true);
     return new Policy(native, device, config, raw, dir, kind);
   }
 
@@ -105,11 +125,12 @@ export class Policy implements PolicyLike {
    */
   static async create(configJson: Record<string, unknown>, options: CreateOptions = {}): Promise<Policy> {
     checkOptions(options, CREATE, 'Policy.create');
-    const kind = modelOptions(options);
+    const { kind, native } = await modelOptions(options);
     const device = requireDevice(options.device);
     const config = normalizeConfig(configJson, 'configJson');
     const seed = wholeNumber(options.seed ?? 0, 'seed', 0);
-    const model = await callNative(() => loadNative().createModel(config, seed, device, kind));
+    const model = await callNative(() => loadNative().createModel(config, seed, device, native));
+    if (options.gradientCheckpointing) await model.setGradientCheckpointing(true);
     return new Policy(model, device, config, configJson, options.companions ?? null, kind);
   }
 
@@ -225,15 +246,20 @@ export class Policy implements PolicyLike {
 
   /**
    * Log-probability and entropy of every response token, at `temperature` (default 1). Keeps the activations for one
-   * `backward` unless `keepActivations` is false.
+   * `backward` unless `keepActivations` is false. `adapter: false` asks the base of a policy with an adapter, which
+   * keeps no activations: a reference model that costs no memory.
    */
   async forward(batch: SequenceBatch, options: ForwardOptions = {}): Promise<TokenStatistics> {
     const native = this.#native;
     checkOptions(options, FORWARD, 'policy.forward');
+    const { keepActivations = true, adapter = true } = options;
+    if (!adapter && keepActivations) {
+      throw new InvalidArgumentError('adapter: false needs keepActivations: false, as the base cannot be trained');
+    }
     const { ids, lengths, promptLengths } = packBatch(this.config, batch);
     const temperature = temperatureOf(options.temperature, false);
     return callNative(() =>
-      native.forward(ids, lengths, promptLengths, temperature, options.keepActivations ?? true, options.signal),
+      native.forward(ids, lengths, promptLengths, temperature, keepActivations, options.signal, !adapter),
     );
   }
 
@@ -332,7 +358,19 @@ export class Policy implements PolicyLike {
     await callNative(() => native.syncRollout());
   }
 
-  /** Copies of the accumulated gradients by Hugging Face parameter name; zeros before the first `backward`. */
+  /**
+   * Whether `forward` and `forget` keep only what goes into each layer, layers x tokens x hiddenSize floats. `backward`
+   * then computes each layer again before it goes back through it: the same bits, for about a third more time.
+   */
+  async setGradientCheckpointing(on: boolean): Promise<void> {
+    const native = this.#native;
+    await callNative(() => native.setGradientCheckpointing(on));
+  }
+
+  /**
+   * Copies of the accumulated gradients by Hugging Face parameter name; zeros before the first `backward`. With an
+   * adapter: of the adapter, by the names of PEFT's files.
+   */
   async gradients(): Promise<Map<string, Tensor>> {
     const native = this.#native;
     return named(await callNative(() => native.gradients()));
@@ -340,7 +378,7 @@ export class Policy implements PolicyLike {
 
   /**
    * Copies of the weights by Hugging Face parameter name, in float32: of the master copy, or of what a frozen policy
-   * has. A tied head is not listed twice.
+   * has. A tied head is not listed twice. With an adapter: its A and B alone, by the names of PEFT's files.
    */
   async parameters(): Promise<Map<string, Tensor>> {
     const native = this.#native;
@@ -355,20 +393,25 @@ export class Policy implements PolicyLike {
 
   /**
    * A copy of the weights alone (no gradients, no optimizer state): a reference model. That of a policy in bfloat16 is
-   * frozen; that of one in float32 can be trained if its original can.
+   * frozen; that of one in float32 can be trained if its original can. With an adapter only that is copied; the base
+   * is shared.
    */
   async clone(): Promise<Policy> {
     const native = this.#native;
     const model = await callNative(() => native.clone());
     const { dtype } = this;
-    const trainable = this.trainable && dtype === 'float32';
-    return new Policy(model, this.device, this.config, this.#raw, this.#source, { dtype, trainable });
+    const trainable = this.trainable && (dtype === 'float32' || this.adapter !== null);
+    return new Policy(model, this.device, this.config, this.#raw, this.#source, {
+      dtype,
+      trainable,
+      lora: this.adapter,
+    });
   }
 
   /**
    * Writes a folder that transformers loads: config.json, the weights in safetensors (one file, or several with an index
    * above 5 GB) and the tokenizer and generation files of the folder the policy came from. Everything is written beside
-   * its place first and then renamed: a save that fails leaves what was there.
+   * its place first and then renamed: a save that fails leaves what was there. An adapter is merged into the weights.
    *
    * @throws InvalidArgumentError for a folder that cannot be made; InvalidFileError when the disk is full.
    */
@@ -388,7 +431,21 @@ export class Policy implements PolicyLike {
     );
   }
 
-  /** SHA-256 of the master weights (of a frozen policy: of its weights, widened), hex: equal for equal bytes. */
+  /**
+   * Writes the adapter alone: adapter_config.json and adapter_model.safetensors, as PEFT reads them.
+   *
+   * @throws UnsupportedError without an adapter; InvalidArgumentError for a folder that cannot be made.
+   */
+  async saveAdapter(dir: string): Promise<void> {
+    const native = this.#native;
+    if (!this.adapter) throw new UnsupportedError('this policy has no adapter to save; save() writes the whole model');
+    await writeAdapter(dir, this.adapter, this.#source, (path) => callNative(() => native.saveAdapter(path)));
+  }
+
+  /**
+   * SHA-256 of what is trained: the master weights, or the adapter (of a frozen policy: its weights, widened), hex:
+   * equal for equal bytes.
+   */
   async hash(): Promise<string> {
     const hash = createHash('sha256');
     for (const [name, tensor] of await this.parameters()) {
@@ -410,12 +467,35 @@ export class Policy implements PolicyLike {
   }
 }
 
-function modelOptions({ dtype = 'float32', trainable = true }: Pick<CreateOptions, 'dtype' | 'trainable'>) {
+/** What kind of model a policy is. */
+interface PolicyKind {
+  dtype: WeightDType;
+  trainable: boolean;
+  lora: Readonly<Lora> | null;
+}
+
+async function modelOptions(options: ModelChoices): Promise<{ kind: PolicyKind; native: NativeModelOptions }> {
+  const { dtype = 'float32', trainable = true } = options;
   if (dtype !== 'float32' && dtype !== 'bfloat16') {
     throw new UnsupportedError(`dtype ${JSON.stringify(dtype)} is not supported; use "float32" or "bfloat16"`);
   }
-  return { dtype, trainable };
+  if (options.lora && options.adapter !== undefined) {
+    throw new InvalidArgumentError('pass lora (a new adapter) or adapter (one from a folder), not both');
+  }
+  if (!options.lora && options.adapter === undefined) {
+    return { kind: { dtype, trainable, lora: null }, native: { dtype, trainable, adapter: null } };
+  }
+  if (!trainable) throw new InvalidArgumentError('trainable: false leaves an adapter nothing to do; save() merges one');
+  const read = options.adapter === undefined ? null : await readAdapterConfig(options.adapter);
+  const { path, ...lora } = read ? withPath(read) : { ...normalizeLora(options.lora as LoraOptions), path: null };
+  const seed = wholeNumber(options.lora?.seed ?? 0, 'lora.seed', 0);
+  const { rank, targets } = lora;
+  const adapter = { rank, scale: loraScale(lora), targets, seed, path };
+  // the base is frozen: it needs no master copy
+  return { kind: { dtype, trainable, lora }, native: { dtype, trainable: false, adapter } };
 }
+
+const withPath = ({ weights: path, ...lora }: AdapterFiles) => ({ ...lora, path });
 
 function named(list: [string, NativeTensor][]): Map<string, Tensor> {
   return new Map(list.map(([name, native]) => [name, wrapTensor<'float32'>(native)]));

@@ -4,6 +4,7 @@
 For development only; the tests read what it wrote. Needs torch, transformers and safetensors (CONTRIBUTING.md):
 
     python scripts/make-goldens.py [OUT] [--only NAME]
+    python scripts/make-goldens.py --lora           (test/fixtures/lora: adapters on these models; needs peft too)
     python scripts/make-goldens.py OUT --greedy MODELS   (OUT/greedy.json: 100 tokens for the goldens of other models)
 
 Each model is a folder in Hugging Face layout (bfloat16 weights; the reference used the same rounded ones) with
@@ -154,15 +155,20 @@ def cross_entropy(model, ids):
 
 
 def clipped_norm(model):
-    return torch.nn.utils.clip_grad_norm_(model.parameters(), ADAMW["clip"]).item()
+    return torch.nn.utils.clip_grad_norm_(trained(model).values(), ADAMW["clip"]).item()
+
+
+def trained(model):
+    return {n: p for n, p in model.named_parameters() if p.requires_grad}
 
 
 def training(model, ids):
     """The gradient of the first loss, and the losses of five AdamW steps."""
     model = fresh(model).train()
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=ADAMW["lr"], betas=ADAMW["betas"], eps=ADAMW["eps"], weight_decay=ADAMW["weight_decay"]
-    )
+        trained(model).values(), lr=ADAMW["lr"], betas=ADAMW["betas"], eps=ADAMW["eps"],
+        weight_decay=ADAMW["weight_decay"],
+    )  # fmt: skip
     losses, grads, norm = [], None, None
     for _ in range(5):
         optimizer.zero_grad()
@@ -170,7 +176,7 @@ def training(model, ids):
         loss.backward()
         losses.append(loss.item())
         if grads is None:
-            grads = {n: p.grad.clone().contiguous() for n, p in model.named_parameters()}
+            grads = {n: p.grad.clone().contiguous() for n, p in trained(model).items()}
         before = clipped_norm(model)
         norm = before if norm is None else norm
         optimizer.step()
@@ -228,6 +234,37 @@ def make(name, out):
     print(f"{name}: seed {seed}, lead {lead:.2g}, {sum(p.numel() for p in model.parameters())} parameters, {size} bytes")
 
 
+# base model: how its adapter is
+ADAPTERS = {
+    "qwen3-bias-yarn": dict(r=3, lora_alpha=5, target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
+                                                               "up_proj", "down_proj"]),
+    "llama-gqa-dynamic": dict(r=2, lora_alpha=3, target_modules=["v_proj", "q_proj", "up_proj"], use_rslora=True),
+}  # fmt: skip
+
+
+def make_adapter(name, models, out):
+    """An adapter with random A and B, written by PEFT, and what PEFT says of base and adapter together."""
+    from peft import LoraConfig, get_peft_model
+
+    base = AutoModelForCausalLM.from_pretrained(models / name, attn_implementation="eager", dtype=torch.float32)
+    model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **ADAPTERS[name])).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in trained(model).values():
+            p.copy_(torch.randn(p.shape, generator=generator) / p.shape[1] ** 0.5 / 2)
+    model.save_pretrained(out / name)
+    (out / name / "README.md").unlink()
+    ids = json.loads((models / name / "golden.json").read_text())["cases"][0]["ids"]
+    with torch.no_grad():
+        logits = fresh(model)(torch.tensor([ids])).logits[0]
+    losses, grads, norm = training(model, ids)
+    save_file({"logits": logits.contiguous()}, out / name / "golden_tensors.safetensors")
+    save_file({n.replace(".default", ""): g for n, g in grads.items()}, out / name / "golden_grads.safetensors")
+    golden = {"ids": ids, "grad_norm": norm, "adamw": {**ADAMW, "losses": losses}}
+    (out / name / "golden.json").write_text(json.dumps(golden) + "\n")
+    print(f"{name}: adapter of {sum(p.numel() for p in trained(model).values())} parameters, losses {losses}")
+
+
 def greedy_of(models, out):
     """100 greedy tokens after every case of the goldens that other models came with, where no lead is too small."""
     result = {}
@@ -248,11 +285,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", nargs="?", default="test/fixtures/goldens", type=pathlib.Path)
     parser.add_argument("--only", action="append", choices=sorted(MODELS))
+    parser.add_argument("--lora", action="store_true")
     parser.add_argument("--greedy", type=pathlib.Path, metavar="MODELS")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.greedy:
-        return greedy_of(options.greedy, options.out)
+        greedy_of(options.greedy, options.out)
+        return
+    if options.lora:
+        for name in ADAPTERS:
+            make_adapter(name, options.out, options.out.parent / "lora")
+        return
     for name in options.only or MODELS:
         make(name, options.out / name)
 

@@ -7,6 +7,7 @@ import { isRepoName } from '../hub/index.js';
 import { isHubUri } from '../tasks/data/source.js';
 import { checkConfig, checkSections, configError, parseTomlText } from './config-file.js';
 import { evaluation } from './sections/evaluation.js';
+import { lora } from './sections/lora.js';
 import { model } from './sections/model.js';
 import { objective } from './sections/objective.js';
 import { optimizer } from './sections/optimizer.js';
@@ -20,6 +21,7 @@ import { unlearn } from './sections/unlearn.js';
 export const trainSchema = z.strictObject({
   run,
   model,
+  lora,
   task,
   reward,
   rollout,

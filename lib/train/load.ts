@@ -5,6 +5,7 @@ import { InvalidFileError } from '../errors.js';
 import { type HubOptions, modelFolder } from '../hub/index.js';
 import { indexFile, noWeights, singleFile } from '../model-folder.js';
 import { Policy } from '../policy.js';
+import type { LoadOptions } from '../policy-types.js';
 import { Tokenizer } from '../tokenizer.js';
 import type { TrainConfig } from './config.js';
 import type { LoadedRun } from './run.js';
@@ -55,6 +56,16 @@ export function sameCommit(path: string, folder: string): { revision?: string } 
   return folder === path ? {} : { revision: basename(folder) };
 }
 
+/** What of a configuration decides how a policy is trained. */
+export function trainingOptions({
+  lora,
+  optimizer,
+  run,
+}: TrainConfig): Pick<LoadOptions, 'lora' | 'gradientCheckpointing'> {
+  const { gradientCheckpointing } = optimizer;
+  return lora.rank === 0 ? { gradientCheckpointing } : { gradientCheckpointing, lora: { ...lora, seed: run.seed } };
+}
+
 /** Everything a run needs, the cheap and fragile parts first: the weights are downloaded when the task is known good. */
 export async function loadRun(
   config: TrainConfig,
@@ -67,6 +78,12 @@ export async function loadRun(
   checkModelFolder(small, small === path);
   const tokenizer = await Tokenizer.load(small, chatTemplate === '' ? {} : { chatTemplate });
   const task = await loadTask(config, tokenizer, { ...hub, revision: undefined });
-  const policy = await Policy.load(path, { ...hub, ...sameCommit(path, small), device, dtype });
+  const policy = await Policy.load(path, {
+    ...hub,
+    ...sameCommit(path, small),
+    device,
+    dtype,
+    ...trainingOptions(config),
+  });
   return { policy, tokenizer, task };
 }

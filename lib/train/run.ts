@@ -161,6 +161,7 @@ export async function trainRun(options: TrainRunOptions): Promise<RunSummary> {
     options.onIteration?.(iteration);
   }
   await run.saveModel('model', policy, tokenizer);
+  if (policy.adapter) await policy.saveAdapter?.(run.file('adapter'));
   const summary: RunSummary = {
     path: run.path,
     iterations: trainer.iteration,

@@ -36,7 +36,17 @@ import { PromptStream } from './prompt-stream.js';
 /** What the trainer needs of a policy. */
 export type TrainablePolicy = Pick<
   PolicyLike,
-  'config' | 'generate' | 'forget' | 'syncRollout' | 'forward' | 'backward' | 'step' | 'zeroGrad' | 'clone'
+  | 'config'
+  | 'generate'
+  | 'forget'
+  | 'syncRollout'
+  | 'forward'
+  | 'backward'
+  | 'step'
+  | 'zeroGrad'
+  | 'clone'
+  | 'adapter'
+  | 'setGradientCheckpointing'
 > & {
   /** Where the tokenizer is, if the trainer is not given one. */
   readonly folder?: string | null;
@@ -203,6 +213,7 @@ export class Trainer implements AsyncIterable<Iteration> {
   async prepare(): Promise<Preparation> {
     if (this.#preparation !== null) return this.#preparation;
     const { config } = this;
+    await this.#setUp();
     this.#tokenizer ??= await this.#ownTokenizer();
     const tokenizer = this.#tokenizer;
     tokenizer.checkVocabulary?.(this.#policy.config.vocabSize);
@@ -241,6 +252,22 @@ export class Trainer implements AsyncIterable<Iteration> {
       tokenizer,
       prompts.map(({ problem }) => problem.prompt),
     );
+  }
+
+  /** What the configuration asks of the policy itself. */
+  async #setUp(): Promise<void> {
+    const { lora, optimizer } = this.config;
+    const policy = this.#policy;
+    if (lora.rank > 0 && !policy.adapter) {
+      throw new ConfigError(
+        `lora.rank = ${lora.rank}, but this policy has no adapter; load it with Policy.load(path, { lora: { rank: ${lora.rank} } })`,
+      );
+    }
+    if (!optimizer.gradientCheckpointing) return;
+    if (!policy.setGradientCheckpointing) {
+      throw new ConfigError('optimizer.gradientCheckpointing = true, but this policy cannot do it');
+    }
+    await policy.setGradientCheckpointing(true);
   }
 
   async #ownTokenizer(): Promise<TrainerTokenizer> {

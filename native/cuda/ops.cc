@@ -366,7 +366,7 @@ class CudaOps final : public Ops {
       const Matrix z{dz.data, dz.dtype, dz.stride}, w{const_cast<void*>(head.head), head.dtype, dim};
       const Matrix h{const_cast<void*>(hidden), head.dtype, dim};
       runtime_->gemm(Op::None, Op::None, n, dim, vocab, 1, z, w, 0, {dh, DType::Float32, dim});
-      runtime_->gemm(Op::Transpose, Op::None, vocab, dim, n, 1, z, h, 1, {d_head, DType::Float32, dim});
+      if (d_head) runtime_->gemm(Op::Transpose, Op::None, vocab, dim, n, 1, z, h, 1, {d_head, DType::Float32, dim});
       if (!dense) launch([&] { scatter_row_bytes(context_, dh, rows, n, dim * kFloat, d_hidden); });
     }
   }

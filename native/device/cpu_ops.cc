@@ -1,11 +1,15 @@
 // The CPU's operations: the kernels themselves, memory from libtorch, nothing to wait for.
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/CPUAllocator.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <limits>
+#include <memory>
 
 #include "core/error.h"
 #include "device/ops.h"
@@ -53,7 +57,17 @@ class CpuOps final : public Ops {
     // Linux grants more than it has and kills the process at the first touch: refuse before that.
     check(bytes <= physical_memory(), ErrorCode::OutOfMemory, "out of memory: ", bytes,
           " bytes were asked for, this machine has ", physical_memory());
-    return at::empty(shape, at::TensorOptions().dtype(scalar_type(dtype)));
+    const at::TensorOptions options = at::TensorOptions().dtype(scalar_type(dtype));
+    if (bytes == 0) return at::empty(shape, options);
+    auto block = std::make_shared<c10::DataPtr>(c10::GetCPUAllocator()->allocate(static_cast<size_t>(bytes)));
+    count(bytes);
+    return at::from_blob(
+        block->get(), shape,
+        [block, bytes](void*) mutable {
+          block.reset();
+          count(-bytes);
+        },
+        options);
   }
   bool owns(const at::Tensor& tensor) const override { return tensor.is_cpu(); }
   at::Tensor convert(const at::Tensor& tensor, DType dtype) override {
@@ -74,8 +88,8 @@ class CpuOps final : public Ops {
   void download(void* host, const void* from, int64_t bytes) override { copy(host, from, bytes); }
   void synchronize() override {}
   int64_t synchronizations() const override { return 0; }
-  MemoryStats memory() override { return {}; }
-  void reset_peak() override {}
+  MemoryStats memory() override { return {allocated_, peak_}; }
+  void reset_peak() override { peak_ = allocated_.load(); }
   void empty_cache() override {}
   double elapsed_ms(const std::function<void()>& body) override {
     const auto begin = std::chrono::steady_clock::now();
@@ -216,6 +230,15 @@ class CpuOps final : public Ops {
   const void* stage_bytes(const void* host, int64_t, at::Tensor&) override { return host; }
 
  private:
+  // Tensors outlive the job that made them and are freed on any thread.
+  static void count(int64_t bytes) {
+    const int64_t now = allocated_ += bytes;
+    int64_t peak = peak_;
+    while (now > peak && !peak_.compare_exchange_weak(peak, now)) {
+    }
+  }
+  static inline std::atomic<int64_t> allocated_ = 0, peak_ = 0;
+
   static GemmB checked(const LinearHead& head) {
     check(head.hidden_dtype == DType::Float32 && head.dtype != DType::Float16, ErrorCode::Unsupported,
           "the CPU's head works on float32 hidden states and a float32 or bfloat16 head: convert them first");

@@ -163,7 +163,8 @@ class Ops {
   /// Targets are the caller's promise.
   virtual void linear_token_stats(const LinearHead& head, const int64_t* targets, float temperature, float* logprob,
                                   float* entropy, float* one_minus_p, const CancelToken* cancel) = 0;
-  /// d_hidden [rows, dim] is overwritten, d_head [vocab, dim] added to; both float32. The coefficients come from the
+  /// d_hidden [rows, dim] is overwritten, d_head [vocab, dim] added to, or null for a head
+  /// that is not trained; both float32. The coefficients come from the
   /// host: rows whose a and b are both 0 are dropped there, before anything is computed.
   virtual void linear_token_grad(const LinearHead& head, const int64_t* targets, const float* host_a,
                                  const float* host_b, float temperature, float* d_hidden, float* d_head,

@@ -93,7 +93,7 @@ void active_grad(const HeadShape& shape, const int64_t* targets, const std::vect
     gemm(Op::None, Op::Transpose, n, vocab, dim, 1.0f, h, dim, shape.head, dim, 0.0f, logits, vocab);
     gradient(logits, index, n, y.data());
     gemm(Op::None, Op::None, n, dim, vocab, 1.0f, logits, vocab, shape.head, dim, 0.0f, dh, dim);
-    gemm(Op::Transpose, Op::None, vocab, dim, n, 1.0f, logits, vocab, h, dim, 1.0f, d_head, dim);
+    if (d_head) gemm(Op::Transpose, Op::None, vocab, dim, n, 1.0f, logits, vocab, h, dim, 1.0f, d_head, dim);
     if (!dense) {
       for (int64_t i = 0; i < n; ++i) std::memcpy(d_hidden + index[i] * dim, dh + i * dim, row_bytes);
     }

@@ -4,24 +4,28 @@
 
 namespace eepo {
 
-void Decoder::linear(const Weights& weights, LinearId id, const float* x, int64_t rows, float* y) const {
-  ops_.linear(x, weights.matrix(layout_.linear(id)), rows, y);
-}
-void Decoder::linear_input_grad(const Weights& weights, LinearId id, const float* dy, int64_t rows, float* dx) const {
-  ops_.linear_input_grad(dy, weights.matrix(layout_.linear(id)), rows, dx);
-}
-void Decoder::linear_weight_grad(const Weights& weights, const Gradients& grad, LinearId id, const float* dy,
-                                 const float* x, int64_t rows) const {
+void Decoder::linear(const Weights& weights, LinearId id, const float* x, int64_t rows, FloatBuffer& scratch,
+                     float* y) const {
   const LinearSlot slot = layout_.linear(id);
-  ops_.linear_weight_grad(dy, x, weights.dtype, rows, slot.out, slot.in, grad.matrix(slot.at));
+  ops_.linear(x, weights.matrix(slot), rows, y);
+  if (weights.adapter) adapter_forward(ops_, weights.adapter, id, slot, x, rows, scratch, y);
+}
+
+void Decoder::linear_backward(const Weights& weights, const Gradients& grad, LinearId id, const float* dy,
+                              const float* x, int64_t rows, float* dx) {
+  const LinearSlot slot = layout_.linear(id);
+  if (grad.base()) ops_.linear_weight_grad(dy, x, weights.dtype, rows, slot.out, slot.in, grad.matrix(slot.at));
+  ops_.linear_input_grad(dy, weights.matrix(slot), rows, dx);
+  if (weights.adapter)
+    adapter_backward(ops_, weights.adapter, grad.adapter, id, slot, dy, x, rows, adapter_scratch_, dx);
 }
 
 void Decoder::qkv_projection(const Weights& weights, int64_t layer, const float* normed, int64_t tokens,
-                             const int32_t* positions, const RopeRows& angles, float* qkv,
+                             const int32_t* positions, const RopeRows& angles, FloatBuffer& scratch, float* qkv,
                              LayerActivations* keep) const {
   const int64_t width = config_.qkv_width(), hd = config_.head_dim;
   const LayerOffsets& at = layout_.layers[layer];
-  linear(weights, {layer, LinearKind::Qkv}, normed, tokens, qkv);
+  linear(weights, {layer, LinearKind::Qkv}, normed, tokens, scratch, qkv);
   if (config_.qkv_bias) ops_.add_bias(qkv, weights.vector(at.qkv_bias), tokens, width);
   if (config_.qk_norm) {
     float *inv_q = nullptr, *inv_k = nullptr;
@@ -45,8 +49,8 @@ void Decoder::qkv_projection(const Weights& weights, int64_t layer, const float*
 }
 
 void Decoder::attention_output(const Weights& weights, int64_t layer, const float* mixed, int64_t tokens,
-                               float* out) const {
-  linear(weights, {layer, LinearKind::Output}, mixed, tokens, out);
+                               FloatBuffer& scratch, float* out) const {
+  linear(weights, {layer, LinearKind::Output}, mixed, tokens, scratch, out);
   if (config_.o_bias) ops_.add_bias(out, weights.vector(layout_.layers[layer].o_bias), tokens, config_.hidden_size);
 }
 
@@ -112,21 +116,22 @@ void Decoder::layer_forward(const Weights& weights, int64_t l, const Activations
   float* branch = d_narrow_.reserve(ops_, n * dim);
   ops_.rms_norm(x, weights.vector(at.norm1), config_.norm_eps, norm, n, normed, a.inv1.reserve(ops_, n));
   float* qkv = a.qkv.reserve(ops_, n * config_.qkv_width());
-  qkv_projection(weights, l, normed, n, acts.device_positions, angles(acts), qkv, keep ? &a : nullptr);
+  qkv_projection(weights, l, normed, n, acts.device_positions, angles(acts), adapter_scratch_, qkv,
+                 keep ? &a : nullptr);
   if (sink) sink(l, qkv);
   float* mixed = a.attention.reserve(ops_, n * config_.q_width());
   ops_.attention(qkv, attention_shape(), *acts.plan, mixed, keep ? a.lse.reserve(ops_, n * config_.heads) : nullptr);
-  attention_output(weights, l, mixed, n, branch);
+  attention_output(weights, l, mixed, n, adapter_scratch_, branch);
   ops_.add(branch, n * dim, x);
 
   if (keep) ops_.copy(a.middle.reserve(ops_, n * dim), x, n * dim * static_cast<int64_t>(sizeof(float)));
   ops_.rms_norm(x, weights.vector(at.norm2), config_.norm_eps, norm, n, normed, a.inv2.reserve(ops_, n));
   float* gate_up = a.gate_up.reserve(ops_, n * 2 * ffn);
-  linear(weights, {l, LinearKind::GateUp}, normed, n, gate_up);
+  linear(weights, {l, LinearKind::GateUp}, normed, n, adapter_scratch_, gate_up);
   if (!finish) return;
   float* product = wide_.reserve(ops_, n * ffn);
   ops_.swiglu(gate_up, ffn, n, product);
-  linear(weights, {l, LinearKind::Down}, product, n, branch);
+  linear(weights, {l, LinearKind::Down}, product, n, adapter_scratch_, branch);
   ops_.add(branch, n * dim, x);
 }
 
@@ -150,7 +155,7 @@ void Decoder::backward(const Weights& weights, Activations& acts, const float* d
     }
     layer_backward(weights, l, acts, acts.keep == Keep::Inputs ? acts.passing : kept, kept.input.data(), dx, grad);
   }
-  ops_.embed_backward(dx, acts.batch.ids.data(), n, dim, grad.matrix(layout_.embed));
+  if (grad.base()) ops_.embed_backward(dx, acts.batch.ids.data(), n, dim, grad.matrix(layout_.embed));
 }
 
 void Decoder::layer_backward(const Weights& weights, int64_t l, const Activations& acts, const LayerActivations& a,
@@ -167,19 +172,16 @@ void Decoder::layer_backward(const Weights& weights, int64_t l, const Activation
 
   // x_out = middle + Wdown swiglu(Wgu rms(middle))
   ops_.swiglu(a.gate_up.data(), ffn, n, product);
-  linear_weight_grad(weights, grad, {l, LinearKind::Down}, dx, product, n);
-  linear_input_grad(weights, {l, LinearKind::Down}, dx, n, d_product);
+  linear_backward(weights, grad, {l, LinearKind::Down}, dx, product, n, d_product);
   ops_.swiglu_backward(a.gate_up.data(), d_product, ffn, n, d_wide);
   ops_.rms_norm(a.middle.data(), weights.vector(at.norm2), config_.norm_eps, norm, n, normed, nullptr);
-  linear_weight_grad(weights, grad, {l, LinearKind::GateUp}, d_wide, normed, n);
-  linear_input_grad(weights, {l, LinearKind::GateUp}, d_wide, n, d_branch);
+  linear_backward(weights, grad, {l, LinearKind::GateUp}, d_wide, normed, n, d_branch);
   ops_.rms_norm_backward(d_branch, a.middle.data(), weights.vector(at.norm2), a.inv2.data(), norm, n, true, dx,
                          grad.vector(at.norm2));
 
   // middle = input + Wo attention(...)
-  if (config_.o_bias) ops_.bias_backward(dx, n, dim, grad.vector(at.o_bias));
-  linear_weight_grad(weights, grad, {l, LinearKind::Output}, dx, a.attention.data(), n);
-  linear_input_grad(weights, {l, LinearKind::Output}, dx, n, d_branch);
+  if (config_.o_bias && grad.base()) ops_.bias_backward(dx, n, dim, grad.vector(at.o_bias));
+  linear_backward(weights, grad, {l, LinearKind::Output}, dx, a.attention.data(), n, d_branch);
   float* d_qkv = d_product;
   ops_.attention_backward(d_branch, a.qkv.data(), a.attention.data(), a.lse.data(), attention_shape(), *acts.plan,
                           d_qkv);
@@ -193,10 +195,9 @@ void Decoder::layer_backward(const Weights& weights, int64_t l, const Activation
     ops_.rms_norm_backward(dk, a.qk_raw.data() + q_width, weights.vector(at.k_norm), a.inv_k.data(),
                            {config_.kv_heads, hd, qk, width}, n, false, dk, grad.vector(at.k_norm));
   }
-  if (config_.qkv_bias) ops_.bias_backward(d_qkv, n, width, grad.vector(at.qkv_bias));
+  if (config_.qkv_bias && grad.base()) ops_.bias_backward(d_qkv, n, width, grad.vector(at.qkv_bias));
   ops_.rms_norm(input, weights.vector(at.norm1), config_.norm_eps, norm, n, normed, nullptr);
-  linear_weight_grad(weights, grad, {l, LinearKind::Qkv}, d_qkv, normed, n);
-  linear_input_grad(weights, {l, LinearKind::Qkv}, d_qkv, n, d_branch);
+  linear_backward(weights, grad, {l, LinearKind::Qkv}, d_qkv, normed, n, d_branch);
   ops_.rms_norm_backward(d_branch, input, weights.vector(at.norm1), a.inv1.data(), norm, n, true, dx,
                          grad.vector(at.norm1));
 }
@@ -215,18 +216,18 @@ void Decoder::decode(const Weights& weights, const int32_t* ids, const int32_t* 
   for (int64_t l = 0; l < config_.layers; ++l) {
     const LayerOffsets& at = layout_.layers[l];
     ops_.rms_norm(x, weights.vector(at.norm1), config_.norm_eps, norm, n, normed, nullptr);
-    qkv_projection(weights, l, normed, n, positions, rope_.at(), qkv, nullptr);
+    qkv_projection(weights, l, normed, n, positions, rope_.at(), scratch.adapter, qkv, nullptr);
     float* mixed = normed;
     const AttentionShape shape = attention_shape();
     float* own = cache.own + l * cache.own_layer;
     ops_.cache_append(qkv, shape, cache.slots, n, own);
     ops_.attention_decode(qkv, shape, cache.rows, n, cache.prompts + l * cache.prompt_layer, own, mixed);
-    attention_output(weights, l, mixed, n, branch);
+    attention_output(weights, l, mixed, n, scratch.adapter, branch);
     ops_.add(branch, n * dim, x);
     ops_.rms_norm(x, weights.vector(at.norm2), config_.norm_eps, norm, n, normed, nullptr);
-    linear(weights, {l, LinearKind::GateUp}, normed, n, gate_up);
+    linear(weights, {l, LinearKind::GateUp}, normed, n, scratch.adapter, gate_up);
     ops_.swiglu(gate_up, ffn, n, product);
-    linear(weights, {l, LinearKind::Down}, product, n, branch);
+    linear(weights, {l, LinearKind::Down}, product, n, scratch.adapter, branch);
     ops_.add(branch, n * dim, x);
   }
   ops_.rms_norm(x, weights.vector(layout_.final_norm), config_.norm_eps, norm, n, hidden, nullptr);

@@ -72,7 +72,7 @@ struct CacheView {
 
 /// The buffers of one thread's decode().
 struct DecodeScratch {
-  FloatBuffer x, normed, branch, qkv, gate_up, product;
+  FloatBuffer x, normed, branch, qkv, gate_up, product, adapter;
 };
 
 class Decoder {
@@ -100,7 +100,8 @@ class Decoder {
     ops_.linear(hidden, weights.matrix(layout_.head_matrix()), rows, out);
   }
 
-  /// From d_hidden of the same rows: adds every parameter's gradient but the head's into `grad`.
+  /// From d_hidden of the same rows: adds every parameter's gradient but the head's into `grad`; with an adapter only
+  /// the adapter's.
   void backward(const Weights& weights, Activations& acts, const float* d_hidden, const Gradients& grad,
                 const CancelToken& cancel);
 
@@ -121,8 +122,10 @@ class Decoder {
   void place(const Packed& batch, Activations& acts);
   RopeRows angles(const Activations& acts) const { return acts.own_rope ? acts.own_rope->at() : rope_.at(); }
   void qkv_projection(const Weights& weights, int64_t layer, const float* normed, int64_t tokens,
-                      const int32_t* positions, const RopeRows& angles, float* qkv, LayerActivations* keep) const;
-  void attention_output(const Weights& weights, int64_t layer, const float* mixed, int64_t tokens, float* out) const;
+                      const int32_t* positions, const RopeRows& angles, FloatBuffer& scratch, float* qkv,
+                      LayerActivations* keep) const;
+  void attention_output(const Weights& weights, int64_t layer, const float* mixed, int64_t tokens, FloatBuffer& scratch,
+                        float* out) const;
   /// One layer on x [tokens, hidden_size], in place. `keep`: everything backward needs goes into `a`, but the input.
   /// Without `finish` it stops at gate_up, after which nothing is left to keep.
   void layer_forward(const Weights& weights, int64_t layer, const Activations& acts, LayerActivations& a, bool keep,
@@ -131,20 +134,18 @@ class Decoder {
   void layer_backward(const Weights& weights, int64_t layer, const Activations& acts, const LayerActivations& a,
                       const float* input, float* dx, const Gradients& grad);
 
-  // The only places that multiply by a layer's weight matrix.
-  /// y[rows, out] = x[rows, in] W^T
-  void linear(const Weights& weights, LinearId id, const float* x, int64_t rows, float* y) const;
-  /// dx[rows, in] = dy[rows, out] W
-  void linear_input_grad(const Weights& weights, LinearId id, const float* dy, int64_t rows, float* dx) const;
-  /// dW[out, in] += dy^T x
-  void linear_weight_grad(const Weights& weights, const Gradients& grad, LinearId id, const float* dy, const float* x,
-                          int64_t rows) const;
+  // The only places that multiply by a layer's weight matrix. `scratch` is the adapter's.
+  /// y[rows, out] = x[rows, in] W^T (+ scale x A^T B^T)
+  void linear(const Weights& weights, LinearId id, const float* x, int64_t rows, FloatBuffer& scratch, float* y) const;
+  /// dx[rows, in] = dy[rows, out] W (+ the adapter's); dW[out, in] += dy^T x, or the adapter's dA and dB.
+  void linear_backward(const Weights& weights, const Gradients& grad, LinearId id, const float* dy, const float* x,
+                       int64_t rows, float* dx);
 
   Ops& ops_;
   ModelConfig config_;
   Layout layout_;
   RopeTable rope_;
-  FloatBuffer normed_, wide_, d_wide_, d_narrow_, d_x_, d_qkv_, narrow_;
+  FloatBuffer normed_, wide_, d_wide_, d_narrow_, d_x_, d_qkv_, narrow_, adapter_scratch_;
 };
 
 }  // namespace eepo

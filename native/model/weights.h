@@ -6,6 +6,7 @@
 
 #include "core/dtype.h"
 #include "device/ops.h"
+#include "model/adapter.h"
 #include "train/layout.h"
 
 namespace eepo {
@@ -15,6 +16,7 @@ struct Weights {
   const void* matrices = nullptr;
   DType dtype = DType::Float32;
   const float* vectors = nullptr;
+  AdapterView adapter{};  // added to the matrices' products
 
   WeightMatrix matrix(const LinearSlot& slot) const {
     const auto* bytes = static_cast<const char*>(matrices);
@@ -23,10 +25,13 @@ struct Weights {
   const float* vector(int64_t at) const { return vectors + at; }
 };
 
-/// Where gradients are added to, float32 whatever the weights are.
+/// Where gradients are added to, float32 whatever the weights are. With an adapter the base has none: `matrices` is
+/// null and `vectors` a place for what nobody reads.
 struct Gradients {
   float* matrices = nullptr;
   float* vectors = nullptr;
+  float* adapter = nullptr;  // flat, as AdapterLayout says
+  bool base() const { return matrices != nullptr; }
 
   float* matrix(int64_t at) const { return matrices + at; }
   float* vector(int64_t at) const { return vectors + at; }

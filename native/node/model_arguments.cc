@@ -122,6 +122,24 @@ ModelOptions model_options_argument(Napi::Value value) {
   return {weight_dtype_argument(o.Get("dtype"), "dtype"), bool_field(o, "trainable")};
 }
 
+AdapterArgument adapter_argument(Napi::Value options) {
+  AdapterArgument adapter;
+  if (!options.IsObject()) return adapter;
+  const Napi::Value value = options.As<Napi::Object>().Get("adapter");
+  if (!value.IsObject()) return adapter;
+  const auto o = value.As<Napi::Object>();
+  adapter.config.rank = integer_argument(o.Get("rank"), "adapter.rank", 1, 65536);
+  adapter.config.scale = static_cast<float>(number_argument(o.Get("scale"), "adapter.scale"));
+  for (const std::string& target : string_list(o.Get("targets"), "adapter.targets")) {
+    const auto it = std::ranges::find(kAdapterTargets, target);
+    check(it != kAdapterTargets.end(), ErrorCode::InvalidArgument, "adapter.targets: ", target, " is no linear layer");
+    adapter.config.targets[it - kAdapterTargets.begin()] = true;
+  }
+  adapter.seed = seed_argument(o.Get("seed"));
+  if (o.Get("path").IsString()) adapter.path = o.Get("path").As<Napi::String>().Utf8Value();
+  return adapter;
+}
+
 Packed packed_argument(Napi::Value ids, Napi::Value lengths, int64_t vocab) {
   Packed packed;
   packed.ids = int_array(ids, "ids");

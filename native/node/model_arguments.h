@@ -21,6 +21,13 @@ ModelConfig config_argument(Napi::Value value);
 DType weight_dtype_argument(Napi::Value value, const char* name);
 /// { dtype, trainable }
 ModelOptions model_options_argument(Napi::Value value);
+/// { adapter: { rank, scale, targets: string[], seed, path: string or null } }; rank 0 if there is none.
+struct AdapterArgument {
+  AdapterConfig config;
+  uint64_t seed = 0;
+  std::string path;  // empty: a new one
+};
+AdapterArgument adapter_argument(Napi::Value options);
 /// Token ids in the vocabulary, and the lengths of the sequences they make up.
 Packed packed_argument(Napi::Value ids, Napi::Value lengths, int64_t vocab);
 TrainBatch batch_argument(Napi::Value ids, Napi::Value lengths, Napi::Value prompt_lengths, int64_t vocab);

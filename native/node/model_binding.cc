@@ -31,8 +31,24 @@ std::function<void(int64_t, int64_t)> pair_notifier(Napi::Env env, Napi::Functio
   };
 }
 
-// Copies every parameter, on the model's device, as float32.
+// Copies what is trained, out of a flat buffer; null gives zeros.
+NamedTensors copy_trained(const Model& model, const float* flat) {
+  NamedTensors tensors;
+  for (const Parameter& p : model.trained()) {
+    at::Tensor tensor = model.ops().empty(p.shape, DType::Float32);
+    const int64_t bytes = p.size() * static_cast<int64_t>(sizeof(float));
+    if (flat)
+      model.ops().copy(tensor.data_ptr(), flat + model.trained_offset(p), bytes);
+    else
+      model.ops().zero(tensor.data_ptr(), bytes);
+    tensors.emplace_back(p.name, std::move(tensor));
+  }
+  return tensors;
+}
+
+// Copies every parameter (of an adapter, if there is one), on the model's device, as float32.
 NamedTensors copy_weights(const Model& model) {
+  if (model.adapter()) return copy_trained(model, model.master());
   NamedTensors tensors;
   for (const Parameter& p : model.layout().parameters()) {
     at::Tensor tensor = model.ops().empty(p.shape, DType::Float32);
@@ -42,36 +58,30 @@ NamedTensors copy_weights(const Model& model) {
   return tensors;
 }
 
-NamedTensors copy_gradients(const Model& model) {
-  const float* flat = model.gradient();
-  NamedTensors tensors;
-  for (const Parameter& p : model.layout().parameters()) {
-    at::Tensor tensor = model.ops().empty(p.shape, DType::Float32);
-    const int64_t bytes = p.size() * static_cast<int64_t>(sizeof(float));
-    if (flat)
-      model.ops().copy(tensor.data_ptr(), flat + model.layout().flat_offset(p), bytes);
-    else
-      model.ops().zero(tensor.data_ptr(), bytes);
-    tensors.emplace_back(p.name, std::move(tensor));
-  }
-  return tensors;
-}
-
 class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
  public:
   static Napi::Function define(Napi::Env env) {
-    return DefineClass(
-        env, class_name,
-        {InstanceAccessor<&ModelHandle::num_parameters>("numParameters"),
-         InstanceAccessor<&ModelHandle::layout>("layout"), InstanceMethod<&ModelHandle::memory>("memory"),
-         InstanceMethod<&ModelHandle::score>("score"), InstanceMethod<&ModelHandle::logits>("logits"),
-         InstanceMethod<&ModelHandle::generate>("generate"), InstanceMethod<&ModelHandle::forward>("forward"),
-         InstanceMethod<&ModelHandle::backward>("backward"), InstanceMethod<&ModelHandle::step>("step"),
-         InstanceMethod<&ModelHandle::zero_grad>("zeroGrad"), InstanceMethod<&ModelHandle::forget>("forget"),
-         InstanceMethod<&ModelHandle::sync_rollout>("syncRollout"),
-         InstanceMethod<&ModelHandle::gradients>("gradients"), InstanceMethod<&ModelHandle::parameters>("parameters"),
-         InstanceMethod<&ModelHandle::clone>("clone"), InstanceMethod<&ModelHandle::save>("save"),
-         InstanceMethod<&ModelHandle::dispose>("dispose")});
+    return DefineClass(env, class_name,
+                       {InstanceAccessor<&ModelHandle::num_parameters>("numParameters"),
+                        InstanceAccessor<&ModelHandle::num_trainable>("numTrainable"),
+                        InstanceMethod<&ModelHandle::save_adapter>("saveAdapter"),
+                        InstanceMethod<&ModelHandle::set_gradient_checkpointing>("setGradientCheckpointing"),
+                        InstanceAccessor<&ModelHandle::layout>("layout"),
+                        InstanceMethod<&ModelHandle::memory>("memory"),
+                        InstanceMethod<&ModelHandle::score>("score"),
+                        InstanceMethod<&ModelHandle::logits>("logits"),
+                        InstanceMethod<&ModelHandle::generate>("generate"),
+                        InstanceMethod<&ModelHandle::forward>("forward"),
+                        InstanceMethod<&ModelHandle::backward>("backward"),
+                        InstanceMethod<&ModelHandle::step>("step"),
+                        InstanceMethod<&ModelHandle::zero_grad>("zeroGrad"),
+                        InstanceMethod<&ModelHandle::forget>("forget"),
+                        InstanceMethod<&ModelHandle::sync_rollout>("syncRollout"),
+                        InstanceMethod<&ModelHandle::gradients>("gradients"),
+                        InstanceMethod<&ModelHandle::parameters>("parameters"),
+                        InstanceMethod<&ModelHandle::clone>("clone"),
+                        InstanceMethod<&ModelHandle::save>("save"),
+                        InstanceMethod<&ModelHandle::dispose>("dispose")});
   }
 
   explicit ModelHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ModelHandle>(info) {
@@ -118,6 +128,32 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   Napi::Value num_parameters(const Napi::CallbackInfo& info) {
     return with_model(info, [&](const ModelPtr& model) {
       return Napi::Number::New(info.Env(), static_cast<double>(model->layout().parameter_count()));
+    });
+  }
+
+  Napi::Value num_trainable(const Napi::CallbackInfo& info) {
+    return with_model(info, [&](const ModelPtr& model) {
+      return Napi::Number::New(info.Env(), static_cast<double>(model->trained_count()));
+    });
+  }
+
+  // setGradientCheckpointing(on)
+  Napi::Value set_gradient_checkpointing(const Napi::CallbackInfo& info) {
+    return with_model(info, [&](ModelPtr model) {
+      return run_void(
+          info.Env(), model->device(), info.Env().Undefined(),
+          [model, on = info[0].ToBoolean().Value()](const CancelToken&) { model->set_gradient_checkpointing(on); });
+    });
+  }
+
+  // saveAdapter(path, signal)
+  Napi::Value save_adapter(const Napi::CallbackInfo& info) {
+    return with_model(info, [&](ModelPtr model) {
+      check(info[0].IsString(), ErrorCode::InvalidArgument, "path must be a string");
+      return run_void(info.Env(), model->device(), info[1],
+                      [model, path = info[0].As<Napi::String>().Utf8Value()](const CancelToken& c) {
+                        model->save_adapter(path, c);
+                      });
     });
   }
 
@@ -184,16 +220,17 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
     });
   }
 
-  // forward(ids, lengths, promptLengths, temperature, keep, signal)
+  // forward(ids, lengths, promptLengths, temperature, keep, signal, base): base = true, without the adapter
   Napi::Value forward(const Napi::CallbackInfo& info) {
     return with_model(info, [&](ModelPtr model) {
       TrainBatch batch = batch_argument(info[0], info[1], info[2], model->config().vocab_size);
       const float temperature = temperature_argument(info[3]);
-      const bool keep = info[4].ToBoolean();
+      const bool keep = info[4].ToBoolean(), base = info[6].ToBoolean();
+      check(!base || !keep, ErrorCode::InvalidArgument, "without its adapter a policy keeps no activations");
       return run(
           info.Env(), model->device(), info[5],
-          [model, batch = std::move(batch), temperature, keep](const CancelToken& c) {
-            return model->forward(batch, temperature, keep, c);
+          [model, batch = std::move(batch), temperature, keep, base](const CancelToken& c) {
+            return model->forward(batch, temperature, keep, !base, c);
           },
           to_stats);
     });
@@ -257,7 +294,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
     return with_model(info, [&](ModelPtr model) {
       return run(
           info.Env(), model->device(), info.Env().Undefined(),
-          [model](const CancelToken&) { return copy_gradients(*model); }, to_named_tensors);
+          [model](const CancelToken&) { return copy_trained(*model, model->gradient()); }, to_named_tensors);
     });
   }
 
@@ -313,38 +350,51 @@ Napi::Value wrap_model(Napi::Env env, ModelPtr model) {
   return object;
 }
 
-// loadModel(config, paths, signal, device, { dtype, trainable }, onProgress)
+void attach(Model& model, const AdapterArgument& adapter, const CancelToken& cancel) {
+  if (adapter.config.rank == 0) return;
+  if (adapter.path.empty())
+    model.attach(adapter.config, adapter.seed);
+  else
+    model.attach(adapter.config, adapter.path, cancel);
+}
+
+// loadModel(config, paths, signal, device, { dtype, trainable, adapter }, onProgress)
 Napi::Value load_model(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const ModelConfig config = config_argument(info[0]);
     std::vector<std::string> paths = string_list(info[1], "paths");
     const Device device = device_argument(info[3]);
     const ModelOptions options = model_options_argument(info[4]);
+    AdapterArgument adapter = adapter_argument(info[4]);
     LoadProgress progress;
     if (info[5].IsFunction()) progress = pair_notifier(info.Env(), info[5].As<Napi::Function>());
     return run(
         info.Env(), device, info[2],
-        [config, device, options, paths = std::move(paths), progress = std::move(progress)](const CancelToken& cancel) {
+        [config, device, options, adapter = std::move(adapter), paths = std::move(paths),
+         progress = std::move(progress)](const CancelToken& cancel) {
           auto model = std::make_shared<Model>(config, ops_of(device), options);
           model->load(paths, cancel, progress);
+          attach(*model, adapter, cancel);
           return model;
         },
         wrap_model);
   });
 }
 
-// createModel(config, seed, device, { dtype, trainable })
+// createModel(config, seed, device, { dtype, trainable, adapter })
 Napi::Value create_model(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const ModelConfig config = config_argument(info[0]);
     const uint64_t seed = seed_argument(info[1]);
     const Device device = device_argument(info[2]);
     const ModelOptions options = model_options_argument(info[3]);
+    AdapterArgument adapter = adapter_argument(info[3]);
     return run(
         info.Env(), device, info.Env().Undefined(),
-        [config, device, options, seed](const CancelToken&) {
+        [config, device, options, seed, adapter = std::move(adapter)](const CancelToken& cancel) {
           auto model = std::make_shared<Model>(config, ops_of(device), options);
           model->initialize(seed);
+          attach(*model, adapter, cancel);
           return model;
         },
         wrap_model);

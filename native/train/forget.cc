@@ -56,6 +56,12 @@ TokenComplements Model::accumulate_complements(const TrainBatch& batch, const fl
 // dice for every weight anew, a far larger change than so small a step.) Rounding is stochastic: to nearest, nearly
 // nothing of the step would be left.
 AscendReport Model::ascend_into_rollout(double eta, const ForgetOptions& options) {
+  if (adapter_) {
+    float* to = adapter_rollout_.reserve(ops_, adapter_->size());
+    return ops_.ascend(
+        {{master_.data(), DType::Float32, gradient_.data(), DType::Float32, to, DType::Float32, adapter_->size()}}, eta,
+        Rounding::Nearest, 0);
+  }
   const int64_t matrices = layout().matrix_size();
   rollout_.reserve(ops_, layout(), options.rollout_dtype);
   const Weights theta = weights();
@@ -127,7 +133,7 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
     report.skipped = ForgetReport::Skipped::NoOpenToken;
     return report;
   }
-  const int64_t n = layout().flat_size();
+  const int64_t n = trained_size();
   report.grad_norm = std::sqrt(ops_.square_sum(gradient_.data(), n));
   if (!std::isfinite(report.grad_norm) || !std::isfinite(report.loss.loss)) {
     report.skipped = ForgetReport::Skipped::NonFinite;
@@ -136,10 +142,10 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
   const double eta = options.normalize && report.grad_norm > 0 ? options.eta / report.grad_norm : options.eta;
   const AscendReport step = ascend_into_rollout(eta, options);
   report.relative_step = std::abs(eta) * report.grad_norm / std::sqrt(ops_.square_sum(master_.data(), n));
-  report.changed_frac = static_cast<double>(step.changed) / static_cast<double>(layout().parameter_count());
+  report.changed_frac = static_cast<double>(step.changed) / static_cast<double>(trained_count());
   if (probe_end > 0) {
     const TokenStats after = inspect(share_prompts(slice(batch, 0, probe_end), decoder_.sharing_limit()),
-                                     rollout_.view(), options.temperature, cancel);
+                                     rollout_weights(), options.temperature, cancel);
     report.stage1_logp_delta = mean_change(probe_before, after.logprob, probe_a);
   }
   rollout_active_ = true;  // last: of a forget that was aborted nothing remains

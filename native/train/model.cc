@@ -5,18 +5,36 @@
 #include <numeric>
 
 namespace eepo {
-Weights Model::weights() const {
+Weights Model::base_weights() const {
   if (!trainable_) return working_.view();
   const void* matrices = dtype_ == DType::Float32 ? static_cast<const void*>(master_.data()) : working_.view().matrices;
   return {matrices, dtype_, master_.data() + layout().matrix_size()};
 }
 
+Weights Model::weights() const {
+  Weights weights = base_weights();
+  if (adapter_) weights.adapter = {adapter_.get(), master_.data()};
+  return weights;
+}
+
+Weights Model::rollout_weights() const {
+  if (!adapter_) return rollout_.view();
+  Weights weights = base_weights();
+  weights.adapter = {adapter_.get(), adapter_rollout_.data()};
+  return weights;
+}
+
 Weights Model::weights_of(WeightSet set) const {
-  return set == WeightSet::Rollout && rollout_active_ ? rollout_.view() : weights();
+  return set == WeightSet::Rollout && rollout_active_ ? rollout_weights() : weights();
+}
+
+int64_t Model::trained_count() const {
+  if (adapter_) return adapter_->parameter_count();
+  return trainable_ ? layout().parameter_count() : 0;
 }
 
 void Model::require_trainable(const char* call) const {
-  check(trainable_, ErrorCode::Unsupported, call,
+  check(trainable(), ErrorCode::Unsupported, call,
         " needs a policy that can be trained; this one is frozen (loaded with trainable: false, or a clone in "
         "bfloat16) and holds neither master weights nor gradients");
 }
@@ -28,7 +46,7 @@ MemoryUse Model::memory() const {
   use.working = working_.bytes();
   use.gradient = gradient_.size() * kFloat;
   use.moments = (moment1_.size() + moment2_.size()) * kFloat;
-  use.rollout = rollout_.bytes();
+  use.rollout = rollout_.bytes() + adapter_rollout_.size() * kFloat;
   return use;
 }
 
@@ -89,10 +107,11 @@ std::vector<Sample> Model::generate(const Packed& prompts, const GenerateOptions
   return eepo::generate(decoder_, weights_of(weights), prompts, options, cancel, progress);
 }
 
-TokenStats Model::forward(const TrainBatch& batch, float temperature, bool keep, const CancelToken& cancel) {
+TokenStats Model::forward(const TrainBatch& batch, float temperature, bool keep, bool adapter,
+                          const CancelToken& cancel) {
   if (keep) require_trainable("forward with keepActivations");
   const SharedBatch shared = share_prompts(batch, decoder_.sharing_limit());
-  if (!keep) return inspect(shared, weights(), temperature, cancel);
+  if (!keep) return inspect(shared, adapter ? weights() : base_weights(), temperature, cancel);
   run_kept(shared, temperature, cancel);
   return head_stats(weights(), hidden_.data(), targets_, temperature, cancel);
 }
@@ -115,15 +134,17 @@ TokenStats Model::inspect(const SharedBatch& shared, const Weights& weights, flo
 void Model::accumulate(const Weights& weights, const CancelToken& cancel, const HeadGrad& head_grad) {
   const int64_t dim = config().hidden_size;
   const auto n = static_cast<int64_t>(targets_.size());
-  if (gradient_.empty()) gradient_ = FloatBuffer(ops_, layout().flat_size());
+  if (gradient_.empty()) gradient_ = FloatBuffer(ops_, trained_size());
   kept_.valid = false;  // consumed, whatever happens
   has_gradient_ = true;
   try {
     float* d_hidden = d_hidden_.reserve(ops_, n * dim);
     const WeightMatrix matrix = weights.matrix(layout().head_matrix());
     const LinearHead head{hidden_.data(), matrix.data, matrix.dtype, n, matrix.in, matrix.out, DType::Float32};
-    const Gradients grad{gradient_.data(), gradient_.data() + layout().matrix_size()};
-    head_grad(head, ops_.stage(targets_, targets_memory_), d_hidden, grad.matrix(layout().head));
+    Gradients grad{gradient_.data(), gradient_.data() + layout().matrix_size()};
+    if (adapter_) grad = {nullptr, ignored_.reserve(ops_, layout().vector_size()), gradient_.data()};
+    head_grad(head, ops_.stage(targets_, targets_memory_), d_hidden,
+              grad.base() ? grad.matrix(layout().head) : nullptr);
     decoder_.backward(weights, kept_, d_hidden, grad, cancel);
   } catch (...) {
     zero_grad();
@@ -154,7 +175,7 @@ void Model::zero_grad() {
 StepReport Model::step(const StepOptions& options) {
   require_trainable("step");
   check(has_gradient_, ErrorCode::Busy, "step needs gradients: call forward and backward first");
-  const int64_t n = layout().flat_size();
+  const int64_t n = trained_size();
   StepReport report;
   report.grad_norm = std::sqrt(ops_.square_sum(gradient_.data(), n));
   if (!std::isfinite(report.grad_norm)) {

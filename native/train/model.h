@@ -2,8 +2,9 @@
 //
 // Trainable: a float32 master copy belongs to the optimizer. In float32 it is what forward, backward and stage 1 read;
 // in bfloat16 they read a working copy of the matrices, the master rounded to nearest after every step (norms and
-// biases are read from the master). Frozen: the working copy alone. All methods run on the device's thread, one at a
-// time.
+// biases are read from the master). Frozen: the working copy alone. With an adapter (model/adapter.h): a frozen base,
+// and master, gradient, moments and theta' are the adapter's; copies of such a model share the base. All methods run on
+// the device's thread, one at a time.
 #pragma once
 
 #include <cstdint>
@@ -80,10 +81,17 @@ class Model {
   Device device() const { return ops_.device(); }
   Ops& ops() const { return ops_; }
   DType dtype() const { return dtype_; }
-  bool trainable() const { return trainable_; }
+  bool trainable() const { return trainable_ || adapter_; }
 
   const ModelConfig& config() const { return decoder_.config(); }
   const Layout& layout() const { return decoder_.layout(); }
+  /// Null without an adapter.
+  const AdapterLayout* adapter() const { return adapter_.get(); }
+  /// What is trained: the adapter's parameters, or the model's.
+  const std::vector<Parameter>& trained() const { return adapter_ ? adapter_->parameters() : layout().parameters(); }
+  int64_t trained_count() const;
+  /// Where a parameter of trained() lies in the flat buffers.
+  int64_t trained_offset(const Parameter& p) const { return adapter_ ? p.offset : layout().flat_offset(p); }
 
   /// Fills the weights from safetensors files (each path a shard). Every parameter must be found once with its
   /// shape; unknown tensors other than known buffers are an error. Memory is allocated once all of that is known, so a
@@ -92,12 +100,19 @@ class Model {
   /// N(0, 0.02) matrices, ones for norms, zeros for biases; projections into the residual stream scaled by
   /// 1/sqrt(2 layers), as in GPT-2.
   void initialize(uint64_t seed);
-  /// One file of the named parameters in float32 or bfloat16 (rounded from the master, where there is one).
+  /// One file of the named parameters in float32 or bfloat16 (rounded from the master, where there is one). An adapter
+  /// is merged: W + scale B A.
   void save(const std::string& path, const std::vector<std::string>& names, DType dtype,
             const CancelToken& cancel) const;
+  /// Gives a frozen model an adapter: A uniform in +-1/sqrt(in), as PEFT does, and B zero.
+  void attach(const AdapterConfig& config, uint64_t seed);
+  /// The same, read from a file in PEFT's format: every A and B once, with its shape, and nothing else.
+  void attach(const AdapterConfig& config, const std::string& path, const CancelToken& cancel);
+  /// In PEFT's format, float32.
+  void save_adapter(const std::string& path, const CancelToken& cancel) const;
   /// The weights alone. A frozen copy, but for a trainable float32 model: that one's can be trained.
   std::shared_ptr<Model> clone() const;
-  /// Elements [begin, begin + count) of a parameter as float32, on the device.
+  /// Elements [begin, begin + count) of a parameter of the model (without adapter) as float32, on the device.
   void read(const Parameter& p, int64_t begin, int64_t count, float* out) const;
   MemoryUse memory() const;
 
@@ -116,8 +131,8 @@ class Model {
   void set_gradient_checkpointing(bool on) { keep_ = on ? Keep::Inputs : Keep::All; }
   bool gradient_checkpointing() const { return keep_ == Keep::Inputs; }
 
-  /// Statistics of the response tokens. With `keep`, backward() may follow.
-  TokenStats forward(const TrainBatch& batch, float temperature, bool keep, const CancelToken& cancel);
+  /// Statistics of the response tokens. With `keep`, backward() may follow. Without `adapter`: of the base, kept never.
+  TokenStats forward(const TrainBatch& batch, float temperature, bool keep, bool adapter, const CancelToken& cancel);
   /// Adds the gradient of sum a_t l_t + b_t H_t of the last kept forward; b may be empty. If it throws half-way, all
   /// gradients are cleared: step() must not apply half of one.
   void backward(const std::vector<float>& a, const std::vector<float>& b, const CancelToken& cancel);
@@ -129,7 +144,9 @@ class Model {
                       const CancelToken& cancel);
   void sync_rollout() { rollout_active_ = false; }
 
-  /// Flat (Layout::flat_offset), on the device. Null before the first backward. Throws Unsupported if frozen.
+  /// Of what is trained, flat, on the device.
+  const float* master() const { return master_.data(); }
+  /// The same. Null before the first backward. Throws Unsupported if frozen.
   const float* gradient() const {
     require_trainable("gradients");
     return gradient_.data();
@@ -146,7 +163,11 @@ class Model {
   /// working = round(master), where there are both.
   void refresh_working();
   void require_trainable(const char* call) const;
+  int64_t trained_size() const { return adapter_ ? adapter_->size() : layout().flat_size(); }
+  void allocate_adapter(const AdapterConfig& config);
+  Weights base_weights() const;
   Weights weights() const;
+  Weights rollout_weights() const;
   Weights weights_of(WeightSet set) const;
   void initialize_parameter(const Parameter& p, uint32_t index, uint64_t seed, float* w) const;
   /// The head's statistics of n hidden states, brought to the host.
@@ -169,8 +190,10 @@ class Model {
   Decoder decoder_;
   DType dtype_;
   bool trainable_;
-  FloatBuffer master_, gradient_, moment1_, moment2_;  // flat
+  std::shared_ptr<const AdapterLayout> adapter_;
+  FloatBuffer master_, gradient_, moment1_, moment2_;  // flat, of what is trained
   WeightCopy working_, rollout_;
+  FloatBuffer adapter_rollout_, ignored_;  // theta' of an adapter; gradients of its base's vectors, which nobody reads
   bool rollout_active_ = false;
   bool has_gradient_ = false;
   int64_t steps_ = 0;

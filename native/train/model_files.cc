@@ -1,6 +1,7 @@
 // Where a model's weights come from and go to: safetensors files, random numbers, another model.
 #include <algorithm>
 #include <cmath>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "core/philox.h"
@@ -176,19 +177,34 @@ void Model::save(const std::string& path, const std::vector<std::string>& names,
     parameters.push_back(p);
     tensors.push_back({p->name, p->shape});
   }
+  std::vector<float> adapter(adapter_ ? adapter_->size() : 0);  // on the host
+  if (adapter_) ops_.download(adapter.data(), master_.data(), adapter_->size() * static_cast<int64_t>(sizeof(float)));
   FloatBuffer staged;  // on another device
   write_safetensors(
       path, tensors, dtype,
       [&](size_t index, int64_t begin, int64_t count, float* host) {
-        if (device() == Device::Cpu) return read(*parameters[index], begin, count, host);
-        read(*parameters[index], begin, count, staged.reserve(ops_, count));
-        ops_.download(host, staged.data(), count * static_cast<int64_t>(sizeof(float)));
+        if (device() == Device::Cpu) {
+          read(*parameters[index], begin, count, host);
+        } else {
+          read(*parameters[index], begin, count, staged.reserve(ops_, count));
+          ops_.download(host, staged.data(), count * static_cast<int64_t>(sizeof(float)));
+        }
+        const auto* product = adapter_ ? adapter_->product(parameters[index]->name) : nullptr;
+        if (product) add_product(*adapter_, adapter.data(), *product, begin, count, host);
       },
       cancel);
 }
 
 std::shared_ptr<Model> Model::clone() const {
   constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
+  if (adapter_) {
+    auto copy = std::make_shared<Model>(config(), ops_, ModelOptions{dtype_, false});
+    copy->working_ = working_;  // the base is never written
+    copy->adapter_ = adapter_;
+    copy->master_ = FloatBuffer(ops_, adapter_->size());
+    ops_.copy(copy->master_.data(), master_.data(), adapter_->size() * kFloat);
+    return copy;
+  }
   const bool frozen = dtype_ != DType::Float32 || !trainable_;
   auto copy = std::make_shared<Model>(config(), ops_, ModelOptions{dtype_, !frozen});
   copy->allocate();
@@ -200,6 +216,72 @@ std::shared_ptr<Model> Model::clone() const {
   ops_.copy(copy->working_.matrices(), from.matrices, layout().matrix_size() * static_cast<int64_t>(size_of(dtype_)));
   ops_.copy(copy->working_.vectors(), from.vectors, layout().vector_size() * kFloat);
   return copy;
+}
+
+void Model::allocate_adapter(const AdapterConfig& config) {
+  check(!trainable_ && !adapter_, ErrorCode::Unsupported, "an adapter needs a frozen base without one");
+  adapter_ = std::make_shared<AdapterLayout>(this->config(), config);
+  master_ = FloatBuffer(ops_, adapter_->size());
+}
+
+void Model::attach(const AdapterConfig& config, uint64_t seed) {
+  allocate_adapter(config);
+  std::vector<float> values;
+  uint32_t index = 0;
+  for (const Parameter& p : adapter_->parameters()) {
+    ++index;
+    if (!p.name.ends_with(".lora_A.weight")) continue;
+    const double bound = 1 / std::sqrt(static_cast<double>(p.shape[1]));
+    values.resize(p.size());
+    for (int64_t i = 0; i < p.size(); ++i) {
+      const auto bits = philox4x32({index, static_cast<uint32_t>(i), static_cast<uint32_t>(i >> 32), 1}, seed);
+      values[i] = static_cast<float>(bound * (bits[0] * 0x1p-31 - 1));
+    }
+    ops_.upload(master_.data() + p.offset, values.data(), p.size() * static_cast<int64_t>(sizeof(float)));
+  }
+}
+
+void Model::attach(const AdapterConfig& config, const std::string& path, const CancelToken& cancel) {
+  const SafetensorsFile file(path);
+  const AdapterLayout layout(this->config(), config);
+  std::unordered_map<std::string, const Parameter*> wanted;
+  for (const Parameter& p : layout.parameters()) wanted.emplace(p.name, &p);
+  for (const auto& [name, tensor] : file.tensors()) {
+    const auto it = wanted.find(name);
+    check(it != wanted.end(), ErrorCode::InvalidFile, path, ": tensor ", name,
+          " belongs to no target of adapter_config.json in this model");
+    check(tensor.shape == it->second->shape, ErrorCode::InvalidFile, path, ": tensor ", name,
+          " has a shape that adapter_config.json and the model do not give it (", tensor.elements,
+          " elements, expected ", it->second->size(), ")");
+    check(is_float(tensor.dtype), ErrorCode::Unsupported, path, ": tensor ", name, " has dtype ", tensor.dtype_name,
+          ", which is not supported; use float32, bfloat16 or float16");
+  }
+  for (const Parameter& p : layout.parameters())
+    check(file.tensors().contains(p.name), ErrorCode::InvalidFile, path, ": tensor ", p.name,
+          " is missing from the adapter");
+  allocate_adapter(config);
+  std::vector<float> values;
+  for (const auto& [name, tensor] : file.tensors()) {
+    cancel.check();
+    values.resize(tensor.elements);
+    convert(tensor, DType::Float32, values.data());
+    ops_.upload(master_.data() + wanted.at(name)->offset, values.data(),
+                tensor.elements * static_cast<int64_t>(sizeof(float)));
+  }
+}
+
+void Model::save_adapter(const std::string& path, const CancelToken& cancel) const {
+  check(adapter_ != nullptr, ErrorCode::Unsupported, "this policy has no adapter to save");
+  const std::vector<Parameter>& parameters = adapter_->parameters();
+  std::vector<NamedTensor> tensors;
+  for (const Parameter& p : parameters) tensors.push_back({p.name, p.shape});
+  write_safetensors(
+      path, tensors, DType::Float32,
+      [&](size_t index, int64_t begin, int64_t count, float* host) {
+        ops_.download(host, master_.data() + parameters[index].offset + begin,
+                      count * static_cast<int64_t>(sizeof(float)));
+      },
+      cancel);
 }
 
 }  // namespace eepo
