@@ -4,7 +4,10 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import fc from 'fast-check';
+import { Algebra } from '../lib/verify/algebra/algebra.js';
+import { Budget } from '../lib/verify/algebra/arithmetic.js';
 import { compareAnswers, equivalent, extractAnswer } from '../lib/verify/index.js';
+import { parseLatex } from '../lib/verify/latex/answer.js';
 import { dataRoot, needs } from './support/data.js';
 import { RULES } from './support/verify-cases.js';
 
@@ -233,6 +236,39 @@ test('scored GSM8K solutions: at least 99 %', needs('verifier', 'scored_gsm8k_ex
   });
   assert.ok(share >= 0.99, `${share}\n${others}`);
 });
+
+test(
+  'LaTeX of another parser: at least nine in ten are read, with the values it gives',
+  needs('verifier', 'latex_parse.jsonl'),
+  () => {
+    const text = readFileSync(join(dataRoot, 'verifier', 'latex_parse.jsonl'), 'utf8');
+    const rows = text
+      .trim()
+      .split('\n')
+      .map(
+        (line) =>
+          JSON.parse(line.replace(/"value": -?(?:Infinity|NaN)/, '"value": null')) as {
+            latex: string;
+            value?: number | null;
+            error?: unknown;
+          },
+      );
+    const good = rows.filter(({ error }) => error === undefined);
+    const read = good.filter(({ latex }) => parseLatex(latex) !== null);
+    assert.ok(read.length >= 0.9 * good.length, `${read.length} of ${good.length}`);
+    const valued = read.filter(({ value }) => typeof value === 'number');
+    const right = valued.filter(({ latex, value }) => {
+      const node = parseLatex(latex);
+      const ours = node === null ? null : new Algebra(new Budget(60_000)).real(node);
+      return ours !== null && Math.abs(ours - (value as number)) <= 1e-9 * Math.max(1, Math.abs(value as number));
+    });
+    // The others are divisors of polynomials, which that parser takes for numbers, and money.
+    assert.ok(right.length >= 0.88 * valued.length, `${right.length} of ${valued.length}`);
+    const bad = rows.filter(({ error }) => error !== undefined);
+    const refused = bad.filter(({ latex }) => parseLatex(latex) === null);
+    assert.ok(refused.length >= 0.8 * bad.length, `${refused.length} of ${bad.length}`);
+  },
+);
 
 test('all reference answers: symmetric, and equal to themselves', needs('verifier', 'math_variants.jsonl'), () => {
   for (const name of ['math_variants.jsonl', 'math_neighbours.jsonl', 'pairs.jsonl']) {

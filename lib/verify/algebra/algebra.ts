@@ -3,7 +3,7 @@
  * that agree at many points are checked again exactly (rational numbers) or to 52 digits before "equal" is said.
  */
 import { keyOf } from '../canonical.js';
-import { call, type FunctionName, type Node } from '../latex/ast.js';
+import type { FunctionName, Node } from '../latex/ast.js';
 import { equalRationals, lowest, type Rational, toNumber } from '../rational.js';
 import { type Budget, contains, Evaluator, type Point, variablesOf } from './arithmetic.js';
 import { BALL, type Ball } from './ball.js';
@@ -234,8 +234,6 @@ export function differenceOf(left: Node, right: Node): Node {
     args: [left, { kind: 'mul', args: [{ kind: 'number', value: { numerator: -1n, denominator: 1n } }, right] }],
   };
 }
-
-export const absolute = (node: Node): Node => call('abs', node);
 
 /** Parts no arithmetic evaluates. */
 function isOpaque(node: Node): boolean {

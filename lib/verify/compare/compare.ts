@@ -164,7 +164,8 @@ export class Comparison {
     if (a.kind === 'tuple' && y) return this.tupleAndList(a, b);
     if (b.kind === 'tuple' && x) return this.tupleAndList(b, a);
     if (x || y) return this.many(a, b);
-    return a.kind === 'tuple' || b.kind === 'tuple' ? this.tupleAndScalar(a, b) : null;
+    // `(5)` is 5 already; a tuple is no number.
+    return a.kind === 'tuple' || b.kind === 'tuple' ? 'different' : null;
   }
 
   private isMany(node: Node): boolean {
@@ -190,11 +191,6 @@ export class Comparison {
     if (list.kind !== 'list' || list.separators.includes('or')) return 'different';
     if (tuple.open !== '(' || tuple.close !== ')') return 'different';
     return this.ordered(tuple.items, items.map(statedValue));
-  }
-
-  /** `(5)` is 5 already; a tuple is no number. */
-  private tupleAndScalar(_a: Node, _b: Node): Verdict {
-    return 'different';
   }
 
   private many(a: Node, b: Node): Verdict {
@@ -311,11 +307,6 @@ export class Comparison {
     const [based, other] = (a.kind === 'based' ? [a, b] : [b, a]) as [Node & { kind: 'based' }, Node];
     const decimal = based.base === 10 ? parseDecimal(based.digits) : null;
     return decimal === null ? 'different' : this.scalars(num(decimal), other);
-  }
-
-  /** Steps left of the comparison's budget; below zero, something was too large to finish. */
-  get exhausted(): boolean {
-    return this.budget.left < 0 || this.pairs < 0;
   }
 }
 

@@ -89,8 +89,6 @@ export function negate(node: Node): Node {
   return { kind: 'mul', args: [int(-1), node] };
 }
 
-export const subtract = (left: Node, right: Node): Node => ({ kind: 'add', args: [left, negate(right)] });
-
 /** Every child that is an expression, in order. */
 export function childrenOf(node: Node): Node[] {
   switch (node.kind) {

@@ -6,7 +6,7 @@ import { parseFunction, startsFunction } from './functions.js';
 import { type Items, parseBrackets, parseEnvironment, parseGroup } from './groups.js';
 import type { Token } from './tokens.js';
 
-export const DEGREE: Unit = { parts: [{ word: 'degree', power: 1 }] };
+const DEGREE: Unit = { parts: [{ word: 'degree', power: 1 }] };
 const DOLLAR: Unit = { parts: [{ word: 'dollar', power: 1 }] };
 const CURRENCIES: Record<string, Unit> = {
   euro: { parts: [{ word: 'euro', power: 1 }] },
@@ -82,7 +82,7 @@ function sum(left: Node, right: Node): Node {
   return left.kind === 'add' ? { kind: 'add', args: [...left.args, right] } : { kind: 'add', args: [left, right] };
 }
 
-export const sameUnit = (a: Unit, b: Unit): boolean =>
+const sameUnit = (a: Unit, b: Unit): boolean =>
   a.parts.length === b.parts.length &&
   a.parts.every((part, i) => part.word === b.parts[i]?.word && part.power === b.parts[i]?.power);
 

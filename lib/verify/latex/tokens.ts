@@ -15,7 +15,7 @@ export type Token =
   | { kind: 'mark'; name: string; space: boolean };
 
 /** More than any answer needs. */
-export const MAX_TOKENS = 3_000;
+const MAX_TOKENS = 3_000;
 
 const GREEK = new Set(
   'alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho varrho sigma varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar Re Im aleph odot mho'.split(
@@ -383,7 +383,7 @@ function matchAt(pattern: RegExp, text: string, at: number): string | null {
 }
 
 /** Where the brace at `open` closes, or null. */
-export function closingBrace(text: string, open: number): number | null {
+function closingBrace(text: string, open: number): number | null {
   let depth = 0;
   for (let i = open; i < text.length; i += 1) {
     const c = text[i];
