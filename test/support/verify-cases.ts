@@ -798,6 +798,8 @@ export const RULES: Rule[] = [
     same: [
       ['5 feet 6 inches', '66 inches'],
       ['20 square units', '20\\text{ cm}^2'],
+      ['0.333... ', '1/3'],
+      ['20 \\\\ \\', '20'],
       ['2 hours and 30 minutes', '150 minutes'],
       ['25^\\circ\\text{C}', '25'],
       ['25°C', '25 degrees Celsius'],
@@ -814,6 +816,8 @@ export const RULES: Rule[] = [
     different: [
       ['20\\text{ days}', '20 \\text{ sq units}'],
       ['20 units^2', '20 units^3'],
+      ['x^{1\\begin{pmatrix}1\\\\2\\end{pmatrix}} + 2', 'x+2'],
+      ['x+\\begin{pmatrix}1\\\\2\\end{pmatrix}', '\\begin{pmatrix}1\\\\2\\end{pmatrix}'],
       ['0,1', '(0,1]'],
       ['25°C', '25°F'],
       ['25°C', '25 cm'],

@@ -26,6 +26,7 @@ function matrixOf(node: Node): Matrix | null {
     case 'mul': {
       const factors = node.args.filter((arg) => !contains(arg, ({ kind }) => kind === 'matrix'));
       const matrices = node.args.filter((arg) => !factors.includes(arg)).map(matrixOf);
+      if (matrices.length === 0) return null;
       const result = matrices.reduce((a, b) => (a === null || b === null ? null : product(a, b)));
       return result == null ? null : entries(result, (entry) => ({ kind: 'mul', args: [...factors, entry] }));
     }

@@ -215,6 +215,7 @@ export function cleanLatex(text: string): string {
     );
   if (out.includes('{')) out = out.replace(/(\d)\s*\{\s*,\s*\}\s*(?=\d)/g, '$1');
   if (out.includes('$')) out = dollars(out);
+  out = out.trimEnd();
   if (out.endsWith('...') || out.endsWith('dots')) out = out.replace(CONTINUED, continuedDecimal);
   if (out.includes('base')) out = out.replace(BASE, (_all, digits: string, base: string) => `${digits}_{${base}}`);
   if (out.includes('overline')) out = out.replace(REPEATING, repeatingDecimal);
@@ -253,13 +254,15 @@ function dollars(text: string): string {
 
 /** Without spaces around it and the punctuation that ends a sentence. */
 function trimPunctuation(whole: string): string {
-  // `0.333...` has more digits than are written.
+  // `0.1234...` has more digits than are written.
   const text = whole.replace(/(\d)\.{3,}\s*$/, '$1\\ldots ');
   let end = text.length;
-  while (end > 0 && /[\s.,;:]/.test(text[end - 1] as string)) end -= 1;
-  if (text.endsWith('\\newline', end)) end -= '\\newline'.length;
-  while (end > 0 && text[end - 1] === '\\') end -= 1;
+  for (let before = -1; before !== end; ) {
+    before = end;
+    while (end > 0 && /[\s.,;:\\]/.test(text[end - 1] as string)) end -= 1;
+    if (text.endsWith('\\newline', end)) end -= '\\newline'.length;
+  }
   let begin = 0;
   while (begin < end && /[\s,;:]/.test(text[begin] as string)) begin += 1;
-  return text.slice(begin, end).trimEnd();
+  return text.slice(begin, end);
 }
