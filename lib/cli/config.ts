@@ -22,7 +22,8 @@ export function configPage(): string {
 
 \`npx eepo train CONFIG.toml [--set section.key=value]...\` reads the options below. Only \`model.path\` must be given. Paths
 in a file are relative to the file, those of \`--set\` to the working directory. The column "paper" gives the value in
-arXiv 2510.05837 or says that it leaves it open. A run writes all options with their values to its \`config.toml\`.
+arXiv 2510.05837 or says that it leaves it open. A run writes all options with their values to its \`config.toml\`; what else it writes is in
+[metrics.md](metrics.md).
 
 ${configMarkdown(trainSchema)}
 # Configuration of \`eepo sft\`
