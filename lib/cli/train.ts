@@ -1,12 +1,19 @@
 /** `eepo train CONFIG.toml` */
 import type { Command } from 'commander';
+import type { PolicyConfig } from '../config-json.js';
+import { InvalidArgumentError } from '../errors.js';
+import { memoryTable, requireFit } from '../memory/fit.js';
+import { countParameters } from '../memory/parameters.js';
+import type { PolicyLike } from '../policy-types.js';
+import type { Task } from '../tasks/types.js';
 import { loadTrainConfig, type TrainConfig } from '../train/config.js';
 import { configToToml } from '../train/config-file.js';
 import { makeEvaluator } from '../train/evaluation.js';
-import { loadRun } from '../train/load.js';
+import { loadRun, prepareRun } from '../train/load.js';
+import { parseMemory, planRun } from '../train/memory.js';
 import { formatSeconds, Progress } from '../train/progress.js';
 import { defaultRunPath, type LoadedRun, type RunSummary, trainRun } from '../train/run.js';
-import { Trainer } from '../train/trainer.js';
+import { type TrainablePolicy, Trainer } from '../train/trainer.js';
 import { collect, formatTable, show, withInterrupt } from './common.js';
 import { hubProgress } from './hub-progress.js';
 
@@ -14,6 +21,7 @@ interface Options {
   set: string[];
   out?: string;
   dryRun?: boolean;
+  memory?: string;
 }
 
 export function register(program: Command): void {
@@ -23,19 +31,27 @@ export function register(program: Command): void {
     .argument('<config>', 'configuration file (TOML); see docs/config.md and configs/')
     .option('--set <section.key=value>', 'override an option; may be repeated', collect, [])
     .option('--out <folder>', 'folder of the run (default: runs/<config>-<time>)')
-    .option('--dry-run', 'check everything, print the configuration and the sizes, train nothing')
+    .option('--dry-run', 'check everything, print the configuration, the sizes and the memory, train nothing')
+    .option('--memory <size>', 'with --dry-run: plan for a GPU with so much memory, such as 80GB (default: the device)')
     .action(train);
 }
 
 async function train(file: string, options: Options): Promise<void> {
   const config = loadTrainConfig(file, options.set);
+  if (options.memory !== undefined && !options.dryRun) throw new InvalidArgumentError('--memory needs --dry-run');
   await withInterrupt(async (signal) => {
+    if (options.dryRun) return await dryRun(file, config, options.memory, signal);
     const loaded = await loadRun(config, signal, hubProgress());
     try {
       for (const note of loaded.task.notes ?? []) console.error(`note: ${note}`);
-      if (options.dryRun) return await dryRun(config, loaded);
+      const { policy, task } = loaded;
+      console.error(
+        `${config.unlearn.enabled ? 'EEPO' : 'GRPO'}: ${sizes(config, policy.numParameters, policy.device, task).join(', ')}`,
+      );
+      const cacheTokens = loaded.memory?.options.cacheTokens ?? 0;
+      if (cacheTokens > 0)
+        console.error(`key-value cache: ${cacheTokens.toLocaleString('en-US')} tokens; samples wait for room`);
       const out = options.out ?? defaultRunPath(file);
-      console.error(`${config.unlearn.enabled ? 'EEPO' : 'GRPO'}: ${sizes(config, loaded).join(', ')}`);
       const summary = await trainWithProgress(config, loaded, out, signal);
       console.log(resultText(summary));
     } finally {
@@ -67,11 +83,11 @@ export async function trainWithProgress(
   }
 }
 
-function sizes(config: TrainConfig, { policy, task }: LoadedRun): string[] {
+function sizes(config: TrainConfig, parameters: number, device: string, task: Task): string[] {
   const { rollout, optimizer } = config;
   const samples = rollout.promptsPerIteration * rollout.groupSize;
   return [
-    `${policy.numParameters.toLocaleString('en-US')} parameters on ${policy.device}`,
+    `${parameters.toLocaleString('en-US')} parameters on ${device}`,
     `task ${task.name} (${Object.entries(task.splits)
       .map(([split, problems]) => `${split} ${problems.length}`)
       .join(', ')})`,
@@ -81,19 +97,56 @@ function sizes(config: TrainConfig, { policy, task }: LoadedRun): string[] {
   ];
 }
 
-async function dryRun(config: TrainConfig, loaded: LoadedRun): Promise<void> {
-  const { policy, tokenizer, task } = loaded;
+/** Checks all that can be known without the weights, and prints it. */
+async function dryRun(
+  file: string,
+  config: TrainConfig,
+  memory: string | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  const available = memory === undefined ? undefined : parseMemory(memory, '--memory');
+  const { modelConfig, device, tokenizer, task } = await prepareRun(config, {
+    signal,
+    onProgress: hubProgress(),
+    ...(available === undefined ? {} : { available }),
+  });
+  for (const note of task.notes ?? []) console.error(`note: ${note}`);
+  const policy = modelWithoutWeights(modelConfig);
   const prepared = await new Trainer({ policy, tokenizer, task, config }).prepare();
-  await makeEvaluator(policy, tokenizer, task, config).check();
+  await makeEvaluator(policy as unknown as PolicyLike, tokenizer, task, config).check();
+  const { longestPrompt } = prepared;
+  const plan = await planRun(config, modelConfig, device, {
+    longestPrompt,
+    ...(available === undefined ? {} : { available }),
+  });
+  requireFit(plan, file);
   console.log(configToToml(config));
+  const { matrices, vectors } = countParameters(modelConfig);
   const lines = [
-    ...sizes(config, loaded),
-    `prompts: ${prepared.prompts}, the longest has ${prepared.longestPrompt} tokens` +
+    ...sizes(config, matrices + vectors, device, task),
+    `prompts: ${prepared.prompts}, the longest has ${longestPrompt} tokens` +
       (prepared.tooLong > 0 ? `; ${prepared.tooLong} longer than ${config.task.maxPromptTokens} left out` : ''),
-    `context: ${policy.config.maxPositionEmbeddings} tokens`,
+    `context: ${modelConfig.maxPositionEmbeddings} tokens`,
+    'memory on the device:',
+    ...memoryTable(plan).map((row) => `  ${row}`),
+    ...(plan.options.cacheTokens > 0
+      ? [
+          `key-value cache: bounded to ${plan.options.cacheTokens.toLocaleString('en-US')} tokens; samples wait for room`,
+        ]
+      : []),
   ];
   console.log(lines.map((line) => `# ${line}`).join('\n'));
   console.log('# everything checked; nothing was trained');
+}
+
+/** What the checks before a run ask of a policy. */
+function modelWithoutWeights(config: PolicyConfig): TrainablePolicy {
+  const policy: Partial<TrainablePolicy> & { adapter: object } = {
+    config,
+    adapter: {},
+    setGradientCheckpointing: async () => {},
+  };
+  return policy as TrainablePolicy;
 }
 
 /** The end of a run in a few lines: the evaluations, if any, and where the files are. */

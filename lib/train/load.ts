@@ -1,13 +1,19 @@
 /** From a configuration to what it names: tokenizer, task, policy. Cheap and likely to fail first. */
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { type PolicyConfig, readConfig } from '../config-json.js';
+import { resolveDevice } from '../cuda.js';
 import { InvalidFileError } from '../errors.js';
 import { type HubOptions, modelFolder } from '../hub/index.js';
+import { type MemoryPlan, requireFit } from '../memory/fit.js';
 import { indexFile, noWeights, singleFile } from '../model-folder.js';
 import { Policy } from '../policy.js';
 import type { LoadOptions } from '../policy-types.js';
+import type { Task } from '../tasks/types.js';
+import type { TensorDevice } from '../tensor.js';
 import { Tokenizer } from '../tokenizer.js';
 import type { TrainConfig } from './config.js';
+import { planRun } from './memory.js';
 import type { LoadedRun } from './run.js';
 import { loadTask } from './task.js';
 
@@ -66,24 +72,68 @@ export function trainingOptions({
   return lora.rank === 0 ? { gradientCheckpointing } : { gradientCheckpointing, lora: { ...lora, seed: run.seed } };
 }
 
-/** Everything a run needs, the cheap and fragile parts first: the weights are downloaded when the task is known good. */
+/** What is known of a run before its weights are there. */
+export interface PreparedRun {
+  /** Holds the model's configuration and tokenizer; its weights only if `model.path` is a folder. */
+  folder: string;
+  modelConfig: PolicyConfig;
+  device: TensorDevice;
+  tokenizer: Tokenizer;
+  task: Task;
+  /** For prompts of task.maxPromptTokens. */
+  memory: MemoryPlan;
+}
+
+/**
+ * Configuration, tokenizer, task and the memory that the run will take: no weights are downloaded or loaded.
+ *
+ * @param available - bytes to plan for, on a GPU unless model.device says otherwise; default what the device has
+ */
+export async function prepareRun(
+  config: TrainConfig,
+  { signal, onProgress, available }: Pick<HubOptions, 'signal' | 'onProgress'> & { available?: number } = {},
+): Promise<PreparedRun> {
+  const { path, chatTemplate } = config.model;
+  const hub = hubOptions(config.model, { signal, onProgress });
+  const folder = await modelFolder(path, { ...hub, weights: false });
+  checkModelFolder(folder, folder === path);
+  const tokenizer = await Tokenizer.load(folder, chatTemplate === '' ? {} : { chatTemplate });
+  const task = await loadTask(config, tokenizer, { ...hub, revision: undefined });
+  const { config: modelConfig } = await readConfig(folder);
+  const device = deviceOf(config, available);
+  const memory = await planRun(config, modelConfig, device, available === undefined ? {} : { available });
+  return { folder, modelConfig, device, tokenizer, task, memory };
+}
+
+/** A run is planned for a GPU elsewhere where the amount of memory is given. */
+function deviceOf({ model }: TrainConfig, available: number | undefined): TensorDevice {
+  if (available === undefined) return resolveDevice(model.device);
+  return model.device === 'cpu' ? 'cpu' : 'cuda';
+}
+
+/**
+ * Everything a run needs, the cheap and fragile parts first: the weights are downloaded when the task is known good and
+ * the memory enough.
+ *
+ * @throws ConfigError where the run does not fit into the memory of the device, with the options that would make it fit
+ */
 export async function loadRun(
   config: TrainConfig,
   signal?: AbortSignal,
   onProgress?: HubOptions['onProgress'],
 ): Promise<LoadedRun> {
-  const { path, chatTemplate, device, dtype } = config.model;
-  const hub = hubOptions(config.model, { signal, onProgress });
-  const small = await modelFolder(path, { ...hub, weights: false });
-  checkModelFolder(small, small === path);
-  const tokenizer = await Tokenizer.load(small, chatTemplate === '' ? {} : { chatTemplate });
-  const task = await loadTask(config, tokenizer, { ...hub, revision: undefined });
+  const { folder, tokenizer, task, memory } = await prepareRun(config, {
+    ...(signal === undefined ? {} : { signal }),
+    ...(onProgress === undefined ? {} : { onProgress }),
+  });
+  requireFit(memory, config.model.path);
+  const { path, device, dtype } = config.model;
   const policy = await Policy.load(path, {
-    ...hub,
-    ...sameCommit(path, small),
+    ...hubOptions(config.model, { signal, onProgress }),
+    ...sameCommit(path, folder),
     device,
     dtype,
     ...trainingOptions(config),
   });
-  return { policy, tokenizer, task };
+  return { policy, tokenizer, task, memory };
 }

@@ -2,6 +2,7 @@
 import { appendFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { ConfigError } from '../errors.js';
+import type { MemoryPlan } from '../memory/fit.js';
 import type { PolicyLike } from '../policy.js';
 import type { Task } from '../tasks/types.js';
 import type { Tokenizer } from '../tokenizer.js';
@@ -84,6 +85,8 @@ export interface LoadedRun {
   policy: PolicyLike;
   tokenizer: Tokenizer;
   task: Task;
+  /** Its bound of the key-value cache is used where rollout.cacheTokens is 0. */
+  memory?: MemoryPlan;
 }
 
 export interface TrainRunOptions extends LoadedRun {
@@ -125,12 +128,20 @@ export function completionRow(iteration: number, sample: TrainSample): object {
   };
 }
 
+/** A cache that holds every response at its longest may not fit: then it has the bound that was planned. */
+function withinMemory(config: TrainConfig, memory: MemoryPlan | undefined): TrainConfig {
+  const { rollout } = config;
+  if (rollout.cacheTokens > 0 || memory === undefined) return config;
+  return { ...config, rollout: { ...rollout, cacheTokens: memory.options.cacheTokens } };
+}
+
 /**
  * Trains and writes a run folder. What can be found wrong is found before the folder is made; what goes wrong later
  * leaves the lines of all finished iterations.
  */
 export async function trainRun(options: TrainRunOptions): Promise<RunSummary> {
-  const { config, policy, tokenizer, task, signal } = options;
+  const { policy, tokenizer, task, signal } = options;
+  const config = withinMemory(options.config, options.memory);
   const { evaluate, check } = makeEvaluator(policy, tokenizer, task, config, signal, options.out);
   const trainer = new Trainer({
     policy,
