@@ -326,6 +326,10 @@ export class Policy implements PolicyLike {
     checkOptions(options, FORGET, 'policy.forget');
     const { ids, lengths, promptLengths } = packBatch(this.config, batch);
     if (!Number.isFinite(options.eta)) throw new InvalidArgumentError(`eta must be finite, got ${options.eta}`);
+    const { rolloutDtype = 'same' } = options;
+    if (rolloutDtype !== 'same' && rolloutDtype !== 'float32') {
+      throw new InvalidArgumentError(`rolloutDtype must be "same" or "float32", got ${describe(rolloutDtype)}`);
+    }
     return callNative(() =>
       native.forget(
         ids,
@@ -343,7 +347,7 @@ export class Policy implements PolicyLike {
           temperature: temperatureOf(options.temperature, false),
           probeTokens: wholeNumber(options.probeTokens ?? 256, 'probeTokens', 0),
           microBatchTokens: wholeNumber(options.microBatchTokens ?? 2048, 'microBatchTokens', 1),
-          rolloutDtype: options.rolloutDtype === 'float32' ? 'float32' : this.dtype,
+          rolloutDtype: rolloutDtype === 'same' ? this.dtype : rolloutDtype,
           seed: wholeNumber(options.seed ?? 0, 'seed', 0),
           iteration: wholeNumber(options.iteration ?? 0, 'iteration', 0),
         },

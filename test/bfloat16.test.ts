@@ -13,7 +13,10 @@ import { Policy } from '../lib/policy.js';
 import type { ForgetOptions, Generation } from '../lib/policy-types.js';
 import { roundToBfloat16 } from '../lib/reference.js';
 import { twoStageRollout } from '../lib/rollout.js';
+import { countdown } from '../lib/tasks/countdown.js';
 import type { Tensor } from '../lib/tensor.js';
+import { defineConfig } from '../lib/train/config.js';
+import { Trainer } from '../lib/train/trainer.js';
 import { embeddedModel } from './support/data.js';
 
 const shape = { vocab_size: 211, hidden_size: 48, intermediate_size: 80, num_hidden_layers: 3, num_attention_heads: 6 };
@@ -302,6 +305,8 @@ describe('bfloat16 weights', () => {
         await assert.rejects(frozen.gradients(), refused);
         const options = { ...forgetting([]), entropy: new Float32Array(2) };
         await assert.rejects(frozen.forget(batch, options), refused);
+        const unknown = { ...options, rolloutDtype: 'float16' as 'float32' };
+        await assert.rejects(frozen.forget(batch, unknown), { code: 'EEPO_INVALID_ARGUMENT', message: /rolloutDtype/ });
         await frozen.zeroGrad();
         await frozen.syncRollout();
         assert.equal((await frozen.score([[2, 3]])).length, 1);
@@ -341,6 +346,36 @@ describe('bfloat16 weights', () => {
       assert.equal(await again.hash(), await policy.hash());
       for (const one of [policy, again]) one.dispose();
     });
+  });
+
+  it('is trained by EEPO much as in float32, with a frozen reference of its own', async () => {
+    const config = defineConfig({
+      run: { iterations: 2, seed: 3 },
+      rollout: { promptsPerIteration: 2, groupSize: 4, maxNewTokens: 12 },
+      unlearn: { gate: 'always' },
+      objective: { klCoef: 0.01 },
+      optimizer: { lr: 1e-4, miniBatchPrompts: 1 },
+    });
+    const run = async (dtype: 'float32' | 'bfloat16') => {
+      const policy = await Policy.load(embeddedModel, { dtype });
+      const start = await policy.hash();
+      const all: Readonly<Record<string, number | undefined>>[] = [];
+      for await (const { metrics } of new Trainer({ policy, task: countdown(), config })) all.push({ ...metrics });
+      assert.notEqual(await policy.hash(), start);
+      policy.dispose();
+      return all;
+    };
+    const [wide, narrow] = [await run('float32'), await run('bfloat16')];
+    assert.equal(narrow.length, 2);
+    for (const [i, metrics] of wide.entries()) {
+      const near = (name: string, limit: number) => {
+        const [left, right] = [metrics[name] as number, narrow[i]?.[name] as number];
+        assert.ok(Math.abs(left - right) <= limit, `${name} of ${i}: ${left}, ${right}`);
+      };
+      near('unlearn/stage1_logp_delta', 0.03); // the first about -0.62
+      near('unlearn/grad_norm', 0.3); // 14 to 26
+    }
+    assert.ok((narrow[0]?.['unlearn/stage1_logp_delta'] as number) < -0.5);
   });
 
   it('a response does not depend on what it is batched with', async () => {
