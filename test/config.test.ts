@@ -84,6 +84,46 @@ describe('configuration', () => {
     assert.equal(config.objective.ratio, 'policy');
   });
 
+  it('blames --set for what it sets wrong, and the file for the rest', () => {
+    const path = file(`${minimal}[rollout]\nmaxNewTokens = "a"\n`);
+    const good = file(minimal);
+    const message = (from: string, ...overrides: string[]): string => {
+      try {
+        loadTrainConfig(from, overrides);
+      } catch (error) {
+        assert.ok(error instanceof ConfigError);
+        return error.message;
+      }
+      throw new assert.AssertionError({ message: 'accepted' });
+    };
+    assert.match(
+      message(good, 'rollout.groupSize=x'),
+      /^--set rollout\.groupSize=x: rollout\.groupSize = "x": expected/,
+    );
+    assert.match(
+      message(good, 'rollout.groupsize=8'),
+      /^--set rollout\.groupsize=8: .* did you mean rollout\.groupSize\?$/,
+    );
+    assert.match(message(good, 'rolout.groupSize=8'), /^--set rolout\.groupSize=8: \[rolout\] is not a section/);
+    assert.match(
+      message(good, 'rollout.groupSize=8', 'rollout.groupSize=7'),
+      / with --set rollout\.groupSize=7: rollout\.groupSize = 7: EEPO draws half/,
+      'the last one counts; what does not fit together may be the file as well',
+    );
+    assert.match(
+      message(good, 'rollout.groupSize=x', 'a.b=1'),
+      /^--set: 2 problems\n {2}- --set rollout\.groupSize=x: .*\n {2}- --set a\.b=1: \[a\] is not a section/,
+    );
+    const both = message(path, 'rollout.groupSize=x');
+    assert.ok(both.startsWith(`${path}: 2 problems\n`), both);
+    assert.match(both, /\n {2}- --set rollout\.groupSize=x: .*/);
+    assert.match(both, /\n {2}- rollout\.maxNewTokens = "a": expected/);
+    assert.equal(message(path, 'rollout.groupSize=8'), message(path), 'a right override changes nothing');
+    // The file's own section with a typo stays the file's.
+    const typo = file(`${minimal}[rolout]\ngroupSize = 8\n`);
+    assert.ok(message(typo, 'rolout.x=1').startsWith(`${typo}: [rolout]`));
+  });
+
   it('reads back what it writes', () => {
     const config = loadTrainConfig(file(minimal), ['unlearn.gate=token+step', 'optimizer.lr=1e-6']);
     assert.deepEqual(loadTrainConfig(file(configToToml(config))), config);

@@ -240,21 +240,33 @@ function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
   return at;
 }
 
+/** What is wrong, and with which key: `[section]` or `[section, key]`. */
+interface Problem {
+  text: string;
+  path: readonly string[];
+}
+
 /** Every issue zod found, in words: key, value, what was expected. */
-function describeIssues(schema: ConfigSchema, error: z.ZodError, raw: unknown): string[] {
+function describeIssues(schema: ConfigSchema, error: z.ZodError, raw: unknown): Problem[] {
   const docs = fieldDocs(schema);
   const sections = Object.keys(schema.shape);
-  return error.issues.flatMap((issue) => {
-    const path = issue.path.map(String);
+  return error.issues.flatMap((issue): Problem[] => {
+    const path = issue.path.map(String).slice(0, 2);
     if (issue.code === 'unrecognized_keys') {
-      return issue.keys.map((key) => unknownKeyProblem(path, key, docs, sections));
+      return issue.keys.map((key) => ({ text: unknownKeyProblem(path, key, docs, sections), path: [...path, key] }));
     }
-    if (path.length < 2) return [`[${path.join('.')}] is ${show(valueAt(raw, issue.path))}; expected a section`];
+    if (path.length < 2) {
+      return [{ text: `[${path.join('.')}] is ${show(valueAt(raw, issue.path))}; expected a section`, path }];
+    }
     const doc = docs.find((d) => d.section === path[0] && d.key === path[1]);
     const value = valueAt(raw, issue.path.slice(0, 2));
-    const name = path.slice(0, 2).join('.');
-    if (value === undefined) return [`${name} is missing; expected ${doc?.expected ?? issue.message}`];
-    return [`${name} = ${show(value)}: expected ${doc?.expected ?? issue.message}`];
+    const name = path.join('.');
+    const expected = doc?.expected ?? issue.message;
+    const text =
+      value === undefined
+        ? `${name} is missing; expected ${expected}`
+        : `${name} = ${show(value)}: expected ${expected}`;
+    return [{ text, path }];
   });
 }
 
@@ -263,6 +275,33 @@ export function configError(source: string, problems: readonly string[]): Config
   const unique = [...new Set(problems)];
   if (unique.length === 1) return new ConfigError(`${source}: ${unique[0]}`);
   return new ConfigError(`${source}: ${unique.length} problems\n${unique.map((p) => `  - ${p}`).join('\n')}`);
+}
+
+/** An override as it was written, and what it sets. */
+interface Override {
+  written: string;
+  section: string;
+  key: string;
+}
+
+/** The same where overrides have a part in it: who is told of a problem is who can mend it, the file or `--set`. */
+function configErrorOf(
+  source: string,
+  problems: readonly (Problem & { overrides: readonly Override[] })[],
+): ConfigError {
+  const set = (overrides: readonly Override[]): string => overrides.map(({ written }) => `--set ${written}`).join(' ');
+  const [first] = problems;
+  const alone = new Set(problems.map(({ text }) => text)).size === 1;
+  const fromFile = problems.some(({ overrides, path }) => overrides.length === 0 || path.length === 0);
+  if (alone && first !== undefined) {
+    const options = set(first.overrides);
+    const where = options === '' ? source : fromFile ? `${source} with ${options}` : options;
+    return configError(where, [first.text]);
+  }
+  return configError(
+    fromFile ? source : '--set',
+    problems.map(({ text, overrides }) => (overrides.length === 0 ? text : `${set(overrides)}: ${text}`)),
+  );
 }
 
 /** Where a configuration comes from. */
@@ -318,19 +357,42 @@ export function checkConfig<T>(
     if (fields === null || typeof fields !== 'object') continue;
     for (const [key, value] of Object.entries(fields)) put(name, key, value, false);
   }
-  for (const { section: name, key, value } of overrides.map(parseAssignment)) put(name, key, value, true);
+  const given = new Map<string, Override>();
+  for (const written of overrides) {
+    const { section: name, key, value } = parseAssignment(written);
+    put(name, key, value, true);
+    given.set(`${name}.${key}`, { written, section: name, key });
+  }
   const result = schema.safeParse(merged);
   if (!result.success) {
-    const problems = describeIssues(schema, result.error, merged);
+    const wrong = describeIssues(schema, result.error, merged).map((problem) => ({
+      ...problem,
+      overrides: [...given.values()].filter(({ section: name, key }) =>
+        problem.path.length > 1
+          ? name === problem.path[0] && key === problem.path[1]
+          : name === problem.path[0] && !(name in raw),
+      ),
+    }));
     // What is left without the wrong parts may still not fit together: say so now, not at the next attempt.
     const rest = schema.safeParse(withoutIssues(merged, result.error));
-    if (rest.success) problems.push(...(crossChecks?.(rest.data as T) ?? []));
-    throw configError(source, problems);
+    const others = rest.success ? (crossChecks?.(rest.data as T) ?? []) : [];
+    throw configErrorOf(source, [...wrong, ...others.map((text) => crossProblem(text, given))]);
   }
   const config = result.data as T;
   const problems = crossChecks?.(config) ?? [];
-  if (problems.length > 0) throw configError(source, problems);
+  if (problems.length > 0) {
+    throw configErrorOf(
+      source,
+      problems.map((text) => crossProblem(text, given)),
+    );
+  }
   return config;
+}
+
+/** What does not fit together may do so because of an override: of each key that the text names. */
+function crossProblem(text: string, given: ReadonlyMap<string, Override>) {
+  const named = new Set(text.match(/[A-Za-z]+\.[A-Za-z]+/g));
+  return { text, path: [], overrides: [...given].flatMap(([name, override]) => (named.has(name) ? [override] : [])) };
 }
 
 /** A copy without the keys that zod complained about, which then take their defaults. */
