@@ -181,7 +181,7 @@ function script(piece: string, alphabet: string): string {
  * is no delimiter is a dollar sign and becomes `\$`. Thousands separators that can be nothing else (`{,}`, `,\!`) go.
  */
 export function cleanLatex(text: string): string {
-  let out = toAscii(text);
+  let out = withoutLooseEnds(toAscii(text));
   if (out.includes('\\')) {
     // Escaped twice, as in a JSON file read as text; in a matrix `\\x` is a new row.
     if (!out.includes('\\begin')) out = out.replace(/\\\\(?=[a-zA-Z]{2})/g, '\\');
@@ -215,7 +215,6 @@ export function cleanLatex(text: string): string {
     );
   if (out.includes('{')) out = out.replace(/(\d)\s*\{\s*,\s*\}\s*(?=\d)/g, '$1');
   if (out.includes('$')) out = dollars(out);
-  out = out.trimEnd();
   if (out.endsWith('...') || out.endsWith('dots')) out = out.replace(CONTINUED, continuedDecimal);
   if (out.includes('base')) out = out.replace(BASE, (_all, digits: string, base: string) => `${digits}_{${base}}`);
   if (out.includes('overline')) out = out.replace(REPEATING, repeatingDecimal);
@@ -250,6 +249,13 @@ function dollars(text: string): string {
   return text.replace(/(?<!\\)\$+(\s*[\d.])?/g, (_all, digit: string | undefined) =>
     digit === undefined ? ' ' : `\\$${digit}`,
   );
+}
+
+/** Without spaces and backslashes that end the text: rules for its end look at what is left. */
+function withoutLooseEnds(text: string): string {
+  let end = text.length;
+  while (end > 0 && /[\s\\]/.test(text[end - 1] as string)) end -= 1;
+  return text.slice(0, end).trimStart();
 }
 
 /** Without spaces around it and the punctuation that ends a sentence. */
