@@ -323,6 +323,11 @@ describe('eepo bench kernels', () => {
     for (const [args, message] of [
       [['--dtype', 'float8'], /--dtype float8: expected one of float32, bfloat16, float16/],
       [['--rows', '4,x'], /--rows x: expected a whole number, at least 1/],
+      [
+        ['--only', 'sample', '--only', 'nosuch', '--kind', 'logits'],
+        /--only nosuch: no kernel has this in its name; there are "tokenStats", .*"sample, topP 0.95" \[/,
+      ],
+      [['--only', 'sample', '--kind', 'loss'], /--only sample: .* there are "complementaryLoss" \[/],
       [['--device', 'tpu'], /--device tpu: expected auto, cpu or cuda/],
       [['--peers', '/nowhere/python', '--rows', '4'], /no Python with torch: \/nowhere\/python/],
     ] as const) {

@@ -1,5 +1,6 @@
 /** Takes the times: floors, kernels and peers in turns, so that a busy moment of the machine meets all of them. */
 
+import { InvalidArgumentError } from '../errors.js';
 import type { TensorDevice } from '../tensor.js';
 import { type Entry, type Errors, NativeRunner, type Runner } from './native.js';
 import type { Offer, Peers } from './peers.js';
@@ -89,10 +90,46 @@ export function summarize(times: readonly number[]): Times {
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
+/** Whether `only` asks for a kernel; without any, all are meant. */
+const isWanted = (name: string, only: readonly string[]): boolean =>
+  only.length === 0 || only.some((part) => name.includes(part));
+
+/** As small as a workload can be. */
+const SMALLEST = {
+  logits: { kind: 'logits', rows: 1, vocab: 16, dtype: 'float32' },
+  head: { kind: 'head', rows: 1, dim: 16, vocab: 16, dtype: 'float32' },
+  loss: { kind: 'loss', tokens: 512 },
+  weights: { kind: 'weights', elements: 64 },
+} as const satisfies { [Kind in WorkloadSpec['kind']]: Extract<WorkloadSpec, { kind: Kind }> };
+
+/**
+ * Before minutes are spent on shapes.
+ *
+ * @param kinds - of the workloads that will be measured.
+ * @throws InvalidArgumentError naming what of `only` no kernel's name contains, and the kernels that there are
+ */
+export async function checkOnly(
+  device: TensorDevice,
+  kinds: readonly WorkloadSpec['kind'][],
+  only: readonly string[],
+): Promise<void> {
+  if (only.length === 0) return;
+  const names = new Set<string>();
+  for (const kind of new Set(kinds)) {
+    const native = await NativeRunner.open(device, SMALLEST[kind]);
+    for (const { name, floors } of native.entries) if (floors.length > 0) names.add(name);
+    await native.close();
+  }
+  const nothing = only.find((part) => ![...names].some((name) => isWanted(name, [part])));
+  if (nothing === undefined) return;
+  throw new InvalidArgumentError(
+    `--only ${nothing}: no kernel has this in its name; there are ${[...names].map((name) => `"${name}"`).join(', ')}`,
+  );
+}
+
 /** The kernels asked for, and the floors they are compared with. */
 function chosen(entries: readonly Entry[], only: readonly string[]): Entry[] {
-  const wanted = (name: string): boolean => only.length === 0 || only.some((part) => name.includes(part));
-  const kernels = entries.filter(({ name, floors }) => floors.length > 0 && wanted(name));
+  const kernels = entries.filter(({ name, floors }) => floors.length > 0 && isWanted(name, only));
   return entries.filter((entry) => kernels.some((kernel) => kernel === entry || kernel.floors.includes(entry.name)));
 }
 

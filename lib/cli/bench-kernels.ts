@@ -4,7 +4,7 @@ import { freemem } from 'node:os';
 import { dirname } from 'node:path';
 import type { Command } from 'commander';
 import { machine } from '../bench/machine.js';
-import { type MeasureOptions, measure } from '../bench/measure.js';
+import { checkOnly, type MeasureOptions, measure } from '../bench/measure.js';
 import { findPython, Peers } from '../bench/peers.js';
 import { checksText, type KernelsReport, machineText, markdown, workloadText } from '../bench/report.js';
 import { checkTargets } from '../bench/targets.js';
@@ -140,6 +140,11 @@ async function run(
     elements: cli.elements,
     quick: cli.quick ?? false,
   });
+  await checkOnly(
+    device,
+    shapes.map(({ kind }) => kind),
+    cli.only,
+  );
   const rounds = cli.rounds ?? (cli.quick ? 3 : 15);
   const budget = cli.quick ? 1 : 3;
   const report: KernelsReport = {
