@@ -61,7 +61,7 @@ export function normalizeLora(options: LoraOptions): Lora {
   if (!(Number.isSafeInteger(rank) && rank >= 1 && rank <= 65536)) {
     throw new InvalidArgumentError(`lora.rank must be an integer from 1 to 65536, got ${describe(rank)}`);
   }
-  if (!(Number.isFinite(alpha) && alpha > 0)) {
+  if (!(Number.isFinite(Math.fround(alpha)) && alpha > 0)) {
     throw new InvalidArgumentError(`lora.alpha must be a finite number > 0, got ${describe(alpha)}`);
   }
   if (typeof rslora !== 'boolean')
@@ -89,7 +89,7 @@ const none = (value: unknown) =>
 const schema = z.looseObject({
   peft_type: z.string(),
   r: count.max(65536),
-  lora_alpha: z.number().positive(),
+  lora_alpha: z.number().positive().max(3e38),
   target_modules: z.union([z.string(), z.array(z.string()).min(1)]),
   use_rslora: z.boolean().nullish(),
   lora_dropout: z.number().nullish(),

@@ -489,7 +489,14 @@ async function modelOptions(options: ModelChoices): Promise<{ kind: PolicyKind; 
   if (!options.lora && options.adapter === undefined) {
     return { kind: { dtype, trainable, lora: null }, native: { dtype, trainable, adapter: null } };
   }
-  if (!trainable) throw new InvalidArgumentError('trainable: false leaves an adapter nothing to do; save() merges one');
+  if (!trainable) {
+    throw new InvalidArgumentError(
+      'leave trainable out with an adapter: its base is frozen, and gradients and moments of A and B are made only when it is trained',
+    );
+  }
+  if (options.adapter !== undefined && typeof options.adapter !== 'string') {
+    throw new InvalidArgumentError(`adapter must be the path of a folder, got ${describe(options.adapter)}`);
+  }
   const read = options.adapter === undefined ? null : await readAdapterConfig(options.adapter);
   const { path, ...lora } = read ? withPath(read) : { ...normalizeLora(options.lora as LoraOptions), path: null };
   const seed = wholeNumber(options.lora?.seed ?? 0, 'lora.seed', 0);

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { cudaStatus } from '../lib/cuda.js';
 import { Policy } from '../lib/policy.js';
 import { modelDir, needs, ROOT, readSafetensors } from './support/data.js';
 
@@ -46,11 +47,27 @@ async function crossEntropy(policy: Policy, ids: number[]): Promise<number> {
   return -seen.logprob.reduce((sum, l) => sum + l, 0) / n;
 }
 
-for (const { name, dir, options } of models) {
+const cuda = cudaStatus();
+const onDevices = models.flatMap(({ name, dir, options }) => [
+  { name, dir, options, device: 'cpu' as const },
+  // on an emulator only the small ones
+  ...(dir.startsWith(fixtures)
+    ? [
+        {
+          name: `${name} on a GPU`,
+          dir,
+          options: { skip: cuda.available ? false : `no CUDA: ${cuda.reason}` },
+          device: 'cuda' as const,
+        },
+      ]
+    : []),
+]);
+
+for (const { name, dir, options, device } of onDevices) {
   describe(name, options, () => {
     it('scores as transformers does', async () => {
       const golden = readGolden<Golden>(dir);
-      using policy = await Policy.load(dir);
+      using policy = await Policy.load(dir, { device });
       const scored = await policy.score(golden.cases.map((c) => c.ids));
       for (const [i, c] of golden.cases.entries()) {
         close(scored[i]?.logprob ?? [], c.next_logprobs, 1e-4, 'logprob');
@@ -61,7 +78,7 @@ for (const { name, dir, options } of models) {
     it('has its logits', async () => {
       const golden = readGolden<Golden>(dir);
       const tensors = readSafetensors(join(dir, 'golden_tensors.safetensors'));
-      using policy = await Policy.load(dir);
+      using policy = await Policy.load(dir, { device });
       let compared = 0;
       for (const [key, expected] of tensors) {
         const match = /^case(\d+)\.logits$|^logits_?(\d+)$/.exec(key);
@@ -76,8 +93,9 @@ for (const { name, dir, options } of models) {
 
     it('continues greedily with the same ids', async () => {
       const golden = readGolden<Golden>(dir);
-      using policy = await Policy.load(dir);
-      for (const c of golden.cases) {
+      using policy = await Policy.load(dir, { device });
+      // one case on a GPU: the emulator takes its time
+      for (const c of device === 'cuda' ? golden.cases.slice(1, 2) : golden.cases) {
         const [sample] = await policy.generate([c.ids], {
           maxNewTokens: c.greedy.length,
           temperature: 0,
@@ -91,7 +109,7 @@ for (const { name, dir, options } of models) {
     it('has its gradients', async () => {
       const golden = readGolden<Golden>(dir);
       const expected = readSafetensors(join(dir, 'golden_grads.safetensors'));
-      using policy = await Policy.load(dir);
+      using policy = await Policy.load(dir, { device });
       const loss = await crossEntropy(policy, golden.cases[0]?.ids ?? []);
       assert.ok(Math.abs(loss - golden.ce_loss) < 1e-5, `loss ${loss} instead of ${golden.ce_loss}`);
       const gradients = await policy.gradients();
@@ -119,7 +137,7 @@ for (const { name, dir, options } of models) {
     it('descends as torch.optim.AdamW does', async () => {
       const golden = readGolden<Golden>(dir);
       const { lr, betas, eps, weight_decay: weightDecay, clip: maxGradNorm, losses } = golden.adamw;
-      using policy = await Policy.load(dir);
+      using policy = await Policy.load(dir, { device });
       for (const [i, expected] of losses.entries()) {
         const loss = await crossEntropy(policy, golden.cases[0]?.ids ?? []);
         assert.ok(Math.abs(loss - expected) < 1e-5, `step ${i}: loss ${loss} instead of ${expected}`);

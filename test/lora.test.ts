@@ -329,6 +329,8 @@ describe('options of an adapter', () => {
     [{ rank: 1.5 }, /lora.rank/],
     [{ rank: 4, alpha: 0 }, /lora.alpha/],
     [{ rank: 4, alpha: Number.NaN }, /lora.alpha/],
+    [{ rank: 4, alpha: 1e300 }, /lora.alpha/],
+    [{ rank: 4, targts: ['q_proj'] }, /lora: there is no option.*targets/],
     [{ rank: 4, dropout: 0.1 }, /lora.dropout must be 0/],
     [{ rank: 4, targets: [] }, /lora.targets/],
     [{ rank: 4, targets: ['lm_head'] }, /"lm_head" is none of all-linear, q_proj/],
@@ -386,6 +388,14 @@ describe('adapter folders', () => {
     await assert.rejects(Policy.load(fixture('goldens', name), { adapter: fixture('lora', name), lora: { rank: 2 } }), {
       code: 'EEPO_INVALID_ARGUMENT',
       message: /adapter/,
+    });
+    await assert.rejects(Policy.load(fixture('goldens', name), { adapter: fixture('lora', name), trainable: false }), {
+      code: 'EEPO_INVALID_ARGUMENT',
+      message: /leave trainable out/,
+    });
+    await assert.rejects(Policy.load(fixture('goldens', name), { adapter: 7 as unknown as string }), {
+      code: 'EEPO_INVALID_ARGUMENT',
+      message: /adapter must be the path/,
     });
   });
 
