@@ -162,7 +162,15 @@ describe('eepo train', () => {
     });
     const status = await new Promise((resolve) => child.once('close', resolve));
     assert.equal(status, 1, stderr);
-    assert.match(stderr, /error: .*aborted.*\[EEPO_ABORTED\]/);
+    assert.match(stderr, /stopping; once more ends at once/);
+    const done = jsonLines(join(out, 'metrics.jsonl')).filter(({ iteration }) => iteration !== 0).length;
+    assert.ok(
+      stderr.includes(
+        `error: interrupted: ${out} keeps completions.jsonl, config.toml, metrics.jsonl (${done} iterations), but no weights: a ` +
+          'run cannot be continued yet. To begin again, remove that folder or give another --out [EEPO_ABORTED]',
+      ),
+      stderr,
+    );
     assert.deepEqual(readdirSync(out).sort(), ['completions.jsonl', 'config.toml', 'metrics.jsonl']);
     assert.ok(jsonLines(join(out, 'metrics.jsonl')).length >= 1);
   });

@@ -1,4 +1,6 @@
 /** What several commands share. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { AbortedError, InvalidArgumentError } from '../errors.js';
 
 /** For options that may be given several times. */
@@ -33,16 +35,44 @@ export const show = (value: number | null | undefined, digits = 3): string =>
 /**
  * Runs `work` with a signal that Ctrl-C aborts: the work stops at the next step and leaves whole files. A second Ctrl-C
  * ends the process as usual.
+ *
+ * @param kept - what is left of work that was stopped, and how to go on: the end of the sentence that says so.
  */
-export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+export async function withInterrupt<T>(
+  work: (signal: AbortSignal) => Promise<T>,
+  kept: () => string = () => 'nothing was written',
+): Promise<T> {
   const abort = new AbortController();
-  const stop = (): void => abort.abort(new AbortedError('interrupted'));
+  const stop = (): void => {
+    console.error(`${process.stderr.isTTY ? '\n' : ''}stopping; once more ends at once`);
+    abort.abort(new AbortedError('interrupted'));
+  };
   process.once('SIGINT', stop);
   process.once('SIGTERM', stop);
   try {
     return await work(abort.signal);
+  } catch (error) {
+    if (!abort.signal.aborted || !(error instanceof AbortedError)) throw error;
+    throw new AbortedError(`interrupted: ${kept()}`, { cause: error });
   } finally {
     process.off('SIGINT', stop);
     process.off('SIGTERM', stop);
   }
+}
+
+/**
+ * What is in the folder of a run that was stopped.
+ *
+ * @param chosen - whether the user named the folder; else the same command makes a new one.
+ */
+export function keptInRun(out: string, chosen: boolean): string {
+  if (!existsSync(out)) return 'nothing was written';
+  const files = readdirSync(out).filter((name) => !name.startsWith('.'));
+  const metrics = join(out, 'metrics.jsonl');
+  const lines = existsSync(metrics) ? readFileSync(metrics, 'utf8').trim().split('\n') : [];
+  const done = lines.filter((line) => !/^\{"iteration":0,/.test(line) && line !== '').length;
+  const unit = lines[0]?.startsWith('{"step":') ? 'steps' : 'iterations';
+  const weights = files.includes('model') ? '' : ', but no weights: a run cannot be continued yet';
+  const again = chosen ? 'To begin again, remove that folder or give another --out' : 'The same command begins again';
+  return `${out} keeps ${files.join(', ')} (${done} ${unit})${weights}. ${again}`;
 }

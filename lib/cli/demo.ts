@@ -44,7 +44,7 @@ async function demo(options: Options): Promise<void> {
   const out = options.out ?? join('runs', `demo-${timestamp()}`);
   if (existsSync(out)) throw new ConfigError(`${out} exists; give another folder with --out`);
   const start = performance.now();
-  await withInterrupt(async (signal) => {
+  const work = async (signal: AbortSignal): Promise<void> => {
     const run = async (algorithm: 'eepo' | 'grpo'): Promise<RunSummary> => {
       const config = demoConfig(algorithm, options);
       const loaded = await loadRun(config, signal);
@@ -67,7 +67,8 @@ async function demo(options: Options): Promise<void> {
     console.log(`\n${demoReport(eepo, grpo)}\n`);
     const seconds = (performance.now() - start) / 1000;
     console.log(`${formatSeconds(seconds)} in all; runs: ${resolve(out)}`);
-  });
+  };
+  await withInterrupt(work, () => (existsSync(out) ? `${out} keeps the metrics so far` : 'nothing was written'));
 }
 
 const ROWS: [string, string, number][] = [

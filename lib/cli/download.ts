@@ -35,16 +35,18 @@ export function register(program: Command): void {
 }
 
 async function run(repo: string, { revision, include, dataset, cacheDir, offline }: Options): Promise<void> {
-  const folder = await withInterrupt((signal) =>
-    download(repo, {
-      signal,
-      onProgress: hubProgress(),
-      ...(revision === undefined ? {} : { revision }),
-      ...(include.length === 0 ? {} : { include }),
-      ...(dataset ? { type: 'dataset' as const } : {}),
-      ...(cacheDir === undefined ? {} : { cacheDir }),
-      ...(offline ? { offline } : {}),
-    }),
+  const folder = await withInterrupt(
+    (signal) =>
+      download(repo, {
+        signal,
+        onProgress: hubProgress(),
+        ...(revision === undefined ? {} : { revision }),
+        ...(include.length === 0 ? {} : { include }),
+        ...(dataset ? { type: 'dataset' as const } : {}),
+        ...(cacheDir === undefined ? {} : { cacheDir }),
+        ...(offline ? { offline } : {}),
+      }),
+    () => 'what has come is kept in the cache; the same command goes on there',
   );
   console.log(folder);
 }

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import type { Command } from 'commander';
-import { AbortedError, InvalidArgumentError } from '../errors.js';
+import { InvalidArgumentError } from '../errors.js';
 import { BENCHMARK_NAMES, benchmarkOf } from '../eval/benchmarks.js';
 import { estimateOf, resultTable } from '../eval/table.js';
 import { collect, wholeNumber, withInterrupt } from './common.js';
@@ -103,14 +103,18 @@ function positive(option: string): (value: string) => number {
 async function evaluate(models: string[], options: EvalOptions): Promise<void> {
   const targets = targetsOf(models, options);
   check(targets, options);
-  const results = await withInterrupt(async (signal) => {
-    const all = [];
-    for (const target of targets) all.push(await evaluateModel(target, options, signal));
-    return all;
-  }).catch((error) => {
-    if (error instanceof AbortedError) console.error('note: the same command goes on where this one was stopped');
-    throw error;
-  });
+  const results = await withInterrupt(
+    async (signal) => {
+      const all = [];
+      for (const target of targets) all.push(await evaluateModel(target, options, signal));
+      return all;
+    },
+    () => {
+      const begun = targets.map(({ out }) => out).filter((out) => existsSync(out));
+      if (begun.length === 0) return 'nothing was evaluated yet; the same command begins again';
+      return `every response so far is kept in ${begun.join(', ')}; the same command goes on there`;
+    },
+  );
   printResults(
     targets.map(({ out }) => out),
     options,

@@ -5,7 +5,7 @@ import { formatSeconds } from '../train/progress.js';
 import { defaultRunPath } from '../train/run.js';
 import { loadSftConfig } from '../train/sft-config.js';
 import { loadSft, sftRun } from '../train/sft-run.js';
-import { collect, show, withInterrupt } from './common.js';
+import { collect, keptInRun, show, withInterrupt } from './common.js';
 import { hubProgress } from './hub-progress.js';
 
 interface Options {
@@ -27,7 +27,8 @@ export function register(program: Command): void {
 
 async function sft(file: string, options: Options): Promise<void> {
   const config = loadSftConfig(file, options.set);
-  await withInterrupt(async (signal) => {
+  const out = options.out ?? defaultRunPath(file);
+  const work = async (signal: AbortSignal): Promise<void> => {
     const loaded = await loadSft(config, signal, hubProgress());
     try {
       if (options.dryRun) {
@@ -40,7 +41,7 @@ async function sft(file: string, options: Options): Promise<void> {
       const summary = await sftRun({
         ...loaded,
         config,
-        out: options.out ?? defaultRunPath(file),
+        out,
         signal,
         onStep: ({ step, metrics }) => {
           if (step !== 1 && step % every !== 0 && step !== config.run.steps) return;
@@ -58,5 +59,6 @@ async function sft(file: string, options: Options): Promise<void> {
     } finally {
       loaded.policy.dispose();
     }
-  });
+  };
+  await withInterrupt(work, () => keptInRun(out, options.out !== undefined));
 }

@@ -14,7 +14,7 @@ import { parseMemory, planRun } from '../train/memory.js';
 import { formatSeconds, Progress } from '../train/progress.js';
 import { defaultRunPath, type LoadedRun, type RunSummary, trainRun } from '../train/run.js';
 import { type TrainablePolicy, Trainer } from '../train/trainer.js';
-import { collect, formatTable, show, withInterrupt } from './common.js';
+import { collect, formatTable, keptInRun, show, withInterrupt } from './common.js';
 import { hubProgress } from './hub-progress.js';
 
 interface Options {
@@ -39,7 +39,8 @@ export function register(program: Command): void {
 async function train(file: string, options: Options): Promise<void> {
   const config = loadTrainConfig(file, options.set);
   if (options.memory !== undefined && !options.dryRun) throw new InvalidArgumentError('--memory needs --dry-run');
-  await withInterrupt(async (signal) => {
+  const out = options.out ?? defaultRunPath(file);
+  const work = async (signal: AbortSignal): Promise<void> => {
     if (options.dryRun) return await dryRun(file, config, options.memory, signal);
     const loaded = await loadRun(config, signal, hubProgress());
     try {
@@ -51,13 +52,13 @@ async function train(file: string, options: Options): Promise<void> {
       const cacheTokens = loaded.memory?.options.cacheTokens ?? 0;
       if (cacheTokens > 0)
         console.error(`key-value cache: ${cacheTokens.toLocaleString('en-US')} tokens; samples wait for room`);
-      const out = options.out ?? defaultRunPath(file);
       const summary = await trainWithProgress(config, loaded, out, signal);
       console.log(resultText(summary));
     } finally {
       loaded.policy.dispose();
     }
-  });
+  };
+  await withInterrupt(work, () => keptInRun(out, options.out !== undefined));
 }
 
 /** Trains with a display. */
