@@ -23,7 +23,7 @@ interface Options {
 export function register(program: Command): void {
   program
     .command('demo')
-    .description('train the embedded policy with EEPO in a few minutes and show what happened')
+    .description('train the embedded policy with EEPO and show what happened')
     .option('--compare', 'run GRPO beside it, on the same seed')
     .option('--seed <n>', 'seed of the run', wholeNumber('seed', 0), 0)
     .option('--iterations <n>', 'iterations (default: those of configs/eepo.toml)', wholeNumber('iterations', 1))

@@ -12,7 +12,9 @@ import { printResults, register as registerTable } from './eval-table.js';
 export function register(program: Command): void {
   const command = program
     .command('eval')
-    .description('evaluate models: greedy pass@1, avg@k, maj@k, pass@k on benchmarks or problems of your own')
+    .description(
+      'evaluate models: greedy pass@1, avg@k, maj@k, pass@k on benchmarks, problems of your own, or the task of a run',
+    )
     .argument('<models...>', 'folders of models or runs, or owner/name on the Hugging Face hub')
     .option('--benchmarks <names>', `comma-separated, of ${BENCHMARK_NAMES.join(', ')}`, names, [])
     .option(
@@ -23,11 +25,14 @@ export function register(program: Command): void {
     )
     .option(
       '--data <file>',
-      'problems of your own, .jsonl or .parquet; NAME=FILE names them (may be repeated)',
+      'problems of your own: .jsonl, .json (also .gz), .parquet or hf://datasets/OWNER/NAME/FILE; NAME=FILE names them (may be repeated)',
       collect,
       [],
     )
-    .option('--task <name>', 'evaluate on the splits of a task: countdown')
+    .option(
+      '--task <name>',
+      'evaluate on the splits of a task: countdown (default: that of the run, where no problems are named)',
+    )
     .option('--split <names>', 'splits of a task (default: all but train)', names, [])
     .option('--name <name>', 'of each model in turn, for the table (default: its folder)', collect, [])
     .option('--no-greedy', 'samples only')
@@ -41,7 +46,7 @@ export function register(program: Command): void {
     .option('--top-p <p>', 'of the samples', positive('top-p'), 1)
     .option(
       '--max-new-tokens <n>',
-      'most tokens of a response (default: 4096 or what fits)',
+      "most tokens of a response (default: a run's own on its task, else 4096 or what fits)",
       wholeNumber('max-new-tokens', 1),
     )
     .option('--limit <n>', 'first problems of each benchmark (default: all; 300 on a task)', wholeNumber('limit', 1))
@@ -53,7 +58,7 @@ export function register(program: Command): void {
     .option('--seed <n>', 'of the samples', wholeNumber('seed', 0), 0)
     .option(
       '--prompt-style <style>',
-      'plain, chat, qwen-boxed, qwen-math or simplerl (default: qwen-boxed; simplerl without a chat template)',
+      "plain, chat, qwen-boxed, qwen-math or simplerl (default: the run's own, else qwen-boxed; simplerl without a chat template)",
     )
     .option('--prompt-template <text>', 'text or user message; {prompt} stands for the problem')
     .option('--system-prompt <text>', 'system message of a chat')
@@ -78,6 +83,10 @@ export function register(program: Command): void {
     .option('--metric <metric>', 'of the table: greedy, avg, maj@K or pass@K (default: greedy)')
     .option('--json', 'print JSON')
     .option('--markdown', 'print Markdown')
+    .addHelpText(
+      'after',
+      '\nWhat the metrics are, where benchmarks come from and what is written: docs/evaluation.md. Ctrl-C loses nothing:\nthe same command goes on.',
+    )
     .action(evaluate);
   registerTable(command);
 }

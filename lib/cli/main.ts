@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
-import { Command } from 'commander';
+import { Command, Help, type Option } from 'commander';
 import { EepoError } from '../errors.js';
 import * as bench from './bench.js';
 import * as build from './build.js';
@@ -23,6 +23,12 @@ const program = new Command('eepo')
   .description(description)
   .version(version)
   .showHelpAfterError()
+  // An empty list is no default worth telling; commands copy this from the program.
+  .configureHelp({
+    optionDescription(option: Option): string {
+      return Help.prototype.optionDescription.call(this, option).replace(/ \(default: \[\]\)$/, '');
+    },
+  })
   .enablePositionalOptions();
 for (const command of [demo, train, sft, evaluate, verify, bench, config, download, libtorch, build, doctor])
   command.register(program);

@@ -25,7 +25,8 @@ export interface Case {
   expected: boolean | null;
 }
 
-const USUAL = {
+/** Names of columns that are looked for where none is given. */
+export const USUAL = {
   response: ['response', 'completion', 'output', 'generation'],
   prediction: ['pred', 'prediction', 'predicted'],
   gold: ['gold', 'answer', 'answers', 'ground_truth', 'target', 'expected_answer'],

@@ -9,7 +9,7 @@ import { goldAnswer, type Verdict, type VerifyOptions } from '../verify/judge.js
 import { cleanLatex } from '../verify/latex/clean.js';
 import { VerifierPool } from '../verify/pool.js';
 import { collect, formatTable, wholeNumber, withInterrupt } from './common.js';
-import { type Case, readCases } from './verify-rows.js';
+import { type Case, readCases, USUAL } from './verify-rows.js';
 
 interface Options {
   response?: boolean;
@@ -38,20 +38,20 @@ export function register(program: Command): void {
     .option('--strict', 'of a response only the last \\boxed{} counts')
     .option('--tolerance <t>', 'relative difference up to which real numbers are equal (default: none)')
     .option('--jsonl <file>', 'judge every row of a file (.gz too) and print how often that agrees')
-    .option('--prediction-column <name>', 'of the answer (default: pred, prediction, predicted)')
-    .option('--response-column <name>', 'of the whole response (default: response, completion, output, generation)')
-    .option('--gold-column <name>', 'of the gold answer (default: gold, answer, answers, ground_truth, target)')
-    .option('--expected-column <name>', 'of the right judgement (default: equal, is_correct, correct, label)')
+    .option('--prediction-column <name>', `of the answer (default: ${USUAL.prediction.join(', ')})`)
+    .option('--response-column <name>', `of the whole response (default: ${USUAL.response.join(', ')})`)
+    .option('--gold-column <name>', `of the gold answer (default: ${USUAL.gold.join(', ')})`)
+    .option('--expected-column <name>', `of the right judgement (default: ${USUAL.expected.join(', ')})`)
     .option('--by <column>', 'one line of the table for each value of this column')
-    .option('--where <column=value>', 'only such rows; may be given again', collect, [])
-    .option('--show-disagreements <n>', 'print so many', '0')
+    .option('--where <column=value>', 'only such rows; column= those without a value; may be repeated', collect, [])
+    .option('--show-disagreements <n>', 'print so many, the first ones', '0')
     .option('--json <file>', 'write the counts and every disagreement')
-    .option('--workers <n>', 'worker processes', '2')
-    .option('--timeout <ms>', 'of a comparison', '5000')
-    .option('--max-memory <mb>', 'of a worker', '256')
+    .option('--workers <n>', 'worker processes, of --jsonl', '2')
+    .option('--timeout <ms>', 'most milliseconds of a comparison', '5000')
+    .option('--max-memory <mb>', 'most MiB of a worker', '256')
     .addHelpText(
       'after',
-      '\nExit code: 0 equal (or a file was judged), 1 not equal, 2 error. Write -- before an answer like -x.',
+      '\nExit code: 0 equal (or a file was judged), 1 not equal, 2 error. Write -- before an answer like -x.\nWhat is equal: docs/verifier.md.',
     )
     // Of commander's own errors; 1 says that answers differ.
     .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
