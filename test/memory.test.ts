@@ -93,7 +93,7 @@ for (const [family, json] of Object.entries(families)) {
         );
         const held =
           item(items, 'key-value cache') + item(items, 'prompts being read') + item(items, 'logits of a step');
-        // it grows to what is needed; the estimate is for every row growing at the worst moment
+        // the estimate is for every row growing at the worst moment
         assert.ok(generating <= held * 1.1 && generating >= held * 0.4, `generation: ${generating} of ${held}`);
 
         const batch = { prompts, responses: prompts };
@@ -140,7 +140,12 @@ describe('a plan', () => {
     assert.ok(tight.fits, 'a bounded cache makes it fit');
     assert.ok(tight.options.cacheTokens > 0 && tight.options.cacheTokens < whole.cacheTokensMost);
     assert.ok(tight.total <= whole.total * 0.9 * 0.95);
-    near(item(tight.items, 'key-value cache'), tight.options.cacheTokens * cacheBytesPerToken(config), 0, 'cache');
+    near(
+      item(tight.items, 'key-value cache'),
+      tight.options.cacheTokens * cacheBytesPerToken(config) * 1.5,
+      0,
+      'cache',
+    );
   });
 
   it('names one change where one is enough, else the changes that are enough together', () => {
@@ -149,8 +154,9 @@ describe('a plan', () => {
     assert.ok(!one.fits);
     assert.equal(one.advice.length, 1);
     assert.match(one.advice[0] as string, /gradientCheckpointing/);
-    const least = total({ gradientCheckpointing: true, microBatchTokens: 1 });
-    const two = planMemory(config, options, (least * 1.001) / 0.95);
+    const fixed = { ...options, cacheTokens: 10_000 }; // so that no smaller cache helps
+    const least = estimateMemory(config, { ...fixed, gradientCheckpointing: true, microBatchTokens: 1 }).total;
+    const two = planMemory(config, fixed, (least * 1.001) / 0.95);
     assert.deepEqual(
       two.advice.map((text) => text.split(' ')[0]),
       ['optimizer.gradientCheckpointing', 'optimizer.microBatchTokens'],

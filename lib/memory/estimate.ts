@@ -52,7 +52,7 @@ export interface MemoryEstimate {
   training: number;
   /** The larger of the two; on a CPU, where buffers are kept from phase to phase, the sum of all items. */
   total: number;
-  /** Of one token in the key-value cache. */
+  /** Of one token in the key-value cache, what it takes to grow included. */
   cacheBytesPerToken: number;
   /** Tokens the cache needs for every response at its longest. */
   cacheTokensMost: number;
@@ -67,14 +67,17 @@ export function estimateMemory(config: PolicyConfig, options: MemoryOptions): Me
   const cache = cacheTokens(options);
   const perToken = cacheBytesPerToken(config);
   const held = options.cacheTokens > 0 ? Math.min(options.cacheTokens, cache.most) : cache.most;
+  const growth = cacheGrowth(options);
   const items: MemoryItem[] = [
     ...weightItems(config, options),
     ...(options.training === false ? [] : [activations(config, options)]),
     {
       name: 'key-value cache',
-      bytes: held * perToken,
+      bytes: held * perToken * growth,
       phase: 'generation' as const,
-      how: `${count(held)} tokens of ${count(perToken)} bytes${options.cacheTokens > 0 ? '' : ', every response at its longest'}`,
+      how:
+        `${count(held)} tokens of ${count(perToken)} bytes${options.cacheTokens > 0 ? '' : ', every response at its longest'}` +
+        (growth > 1 ? ', half as much again while it grows' : ''),
     },
     prefill(config, options),
     ...heads(config, options),
@@ -91,7 +94,7 @@ export function estimateMemory(config: PolicyConfig, options: MemoryOptions): Me
     generation,
     training,
     total: options.device === 'cpu' ? sum('always', 'generation', 'training') : Math.max(generation, training),
-    cacheBytesPerToken: perToken,
+    cacheBytesPerToken: perToken * growth,
     cacheTokensMost: cache.most,
     cacheTokensLeast: cache.least,
   };
@@ -100,6 +103,11 @@ export function estimateMemory(config: PolicyConfig, options: MemoryOptions): Me
 /** Keys and values of all layers, float32. */
 export function cacheBytesPerToken({ numLayers, numKeyValueHeads, headDim }: PolicyConfig): number {
   return numLayers * 2 * numKeyValueHeads * headDim * FLOAT;
+}
+
+/** The old cache beside the new one, twice as large; on a GPU a bounded one is taken at once. */
+function cacheGrowth({ device, cacheTokens }: MemoryOptions): number {
+  return device === 'cuda' && cacheTokens > 0 ? 1 : 1.5;
 }
 
 /** As native/model/cache_pool.h: regions are multiples of 16; one that grows holds its old region too. */

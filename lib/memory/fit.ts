@@ -40,7 +40,9 @@ function boundCache(config: PolicyConfig, options: MemoryOptions, usable: number
   const rest =
     (options.device === 'cpu' ? estimate.total : estimate.generation) -
     estimate.cacheTokensMost * estimate.cacheBytesPerToken;
-  const tokens = Math.floor((usable - rest) / estimate.cacheBytesPerToken / 16) * 16;
+  // a bounded cache may need less for growing
+  const { cacheBytesPerToken } = estimateMemory(config, { ...options, cacheTokens: estimate.cacheTokensLeast });
+  const tokens = Math.floor((usable - rest) / cacheBytesPerToken / 16) * 16;
   const rows = Math.min(USEFUL_ROWS, options.prompts * options.samplesPerPrompt);
   return tokens >= rows * estimate.cacheTokensLeast ? { ...options, cacheTokens: tokens } : options;
 }

@@ -114,6 +114,12 @@ class Decoder {
   void decode(const Weights& weights, const int32_t* ids, const int32_t* positions, int64_t count, float* hidden,
               DecodeScratch& scratch, const CacheView& cache) const;
 
+  /// Frees what forward and backward work in; the next one allocates it again.
+  void release_scratch() {
+    for (FloatBuffer* buffer : {&normed_, &wide_, &d_wide_, &d_narrow_, &d_x_, &d_qkv_, &narrow_, &adapter_scratch_})
+      *buffer = {};
+  }
+
   AttentionShape attention_shape() const {
     return {config_.heads, config_.kv_heads, config_.head_dim, config_.qkv_width()};
   }

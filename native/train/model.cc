@@ -104,7 +104,17 @@ void Model::logits(const Packed& batch, float* device_out, const CancelToken& ca
 
 std::vector<Sample> Model::generate(const Packed& prompts, const GenerateOptions& options, WeightSet weights,
                                     const CancelToken& cancel, const GenerateProgress& progress) {
+  lend_training_memory();
   return eepo::generate(decoder_, weights_of(weights), prompts, options, cancel, progress);
+}
+
+void Model::lend_training_memory() {
+  if (device() == Device::Cpu || kept_.valid) return;  // a forward that is still to be gone back through is kept
+  kept_ = {};
+  scratch_ = {};
+  for (FloatBuffer* buffer : {&hidden_, &scratch_hidden_, &d_hidden_, &stats_}) *buffer = {};
+  if (!has_gradient_) gradient_ = {};
+  decoder_.release_scratch();
 }
 
 TokenStats Model::forward(const TrainBatch& batch, float temperature, bool keep, bool adapter,

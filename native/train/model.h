@@ -185,6 +185,10 @@ class Model {
                                           const std::vector<int64_t>& offsets, const std::vector<float>& weight,
                                           const ForgetOptions& options, const CancelToken& cancel);
   AscendReport ascend_into_rollout(double eta, const ForgetOptions& options);
+  /// On a GPU the key-value cache gets the room of activations and empty gradients while responses are drawn:
+  /// libtorch's allocator passes memory on without asking the driver. On a CPU giving pages back and touching new ones
+  /// costs more.
+  void lend_training_memory();
 
   Ops& ops_;
   Decoder decoder_;
