@@ -54,7 +54,7 @@ describe('eepo train', () => {
     const { stdout } = await run(process.execPath, [...args, '--dry-run'], { env });
     assert.match(stdout, /path = "owner\/name"\nrevision = "v1\.0"/);
     assert.match(stdout, /352,800 parameters/);
-    assert.equal(hub.of('cdn', 'model.safetensors').length, 1);
+    assert.equal(hub.of('cdn', 'model.safetensors').length, 0, 'a dry run needs no weights');
     const offline = await run(process.execPath, [...args, '--set', 'model.offline=true', '--dry-run'], { env });
     assert.match(offline.stdout, /offline = true/);
     assert.equal(hub.of('info').length, 1);

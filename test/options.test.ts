@@ -67,6 +67,7 @@ const CASES: readonly [name: string, call: Call, options: Any, meant: string, al
     'weight',
   ],
   ['new Trainer', (o) => new eepo.Trainer(o), { polcy: null, task: null }, 'policy'],
+  ['trainRun', (o) => eepo.trainRun(o), { polcy: null }, 'policy'],
   ['new SftTrainer', (o) => new eepo.SftTrainer(o), { polcy: null }, 'policy'],
   ['evaluatePolicy', (o) => eepo.evaluatePolicy(stub, stub, stub, 'test', o), { maxNewToken: 1 }, 'maxNewTokens'],
   ['evaluateBenchmarks', (o) => eepo.evaluateBenchmarks(stub, stub, [], o), { sample: 8 }, 'samples'],
@@ -109,7 +110,7 @@ const WITHOUT_OPTIONS = new Set(
   [
     'normalizerOf movingMeanEntropy cudaStatus deviceInfo emptyCache taskSet answerClasses majAtK passAtK readResult',
     'formatDetails formatResultTable keep scope createTask verifierReward tensorMemory cosineSchedule verifierPool',
-    'defineConfig loadTrainConfig defineSftConfig loadSftConfig trainRun',
+    'defineConfig loadTrainConfig defineSftConfig loadSftConfig',
   ].flatMap((names) => names.split(' ')),
 );
 

@@ -3,6 +3,7 @@ import { appendFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync,
 import { basename, join } from 'node:path';
 import { ConfigError } from '../errors.js';
 import type { MemoryPlan } from '../memory/fit.js';
+import { checkOptions, type OptionKeys, SIGNAL } from '../options.js';
 import type { PolicyLike } from '../policy.js';
 import type { Task } from '../tasks/types.js';
 import type { Tokenizer } from '../tokenizer.js';
@@ -99,6 +100,18 @@ export interface TrainRunOptions extends LoadedRun {
   onIteration?: (iteration: Iteration) => void;
 }
 
+const KEYS: OptionKeys<TrainRunOptions> = {
+  policy: true,
+  tokenizer: true,
+  task: true,
+  memory: true,
+  config: true,
+  out: true,
+  onEvent: true,
+  onIteration: true,
+  ...SIGNAL,
+};
+
 export interface RunSummary {
   path: string;
   iterations: number;
@@ -140,6 +153,7 @@ function withinMemory(config: TrainConfig, memory: MemoryPlan | undefined): Trai
  * leaves the lines of all finished iterations.
  */
 export async function trainRun(options: TrainRunOptions): Promise<RunSummary> {
+  checkOptions(options, KEYS, 'trainRun');
   const { policy, tokenizer, task, signal } = options;
   const config = withinMemory(options.config, options.memory);
   const { evaluate, check } = makeEvaluator(policy, tokenizer, task, config, signal, options.out);
