@@ -180,6 +180,12 @@ describe('configuration', () => {
   it('checks prompt and response against the context', () => {
     const config = defineConfig({ rollout: { maxNewTokens: 100 } });
     checkContext(config, 28, 128);
+    const bounded = defineConfig({ rollout: { maxNewTokens: 100, cacheTokens: 144 } });
+    checkContext(bounded, 32, 1000);
+    assert.throws(
+      () => checkContext(bounded, 33, 1000),
+      /cacheTokens = 144 cannot hold the longest prompt \(33 tokens\).*at least 160/,
+    );
     assert.throws(
       () => checkContext(config, 29, 128),
       /maxNewTokens = 100 .*\(29 tokens\).*context of 128.*at most 99/,

@@ -33,10 +33,15 @@ const scripts = {
 const problems = [{ id: 'test:1', prompt: 'my own', answer: '7' }];
 const task: Task = { name: 'mine', splits: { train: problems, test: problems }, reward: verifierReward('math') };
 
-function evaluator(options: Partial<TrainConfigInput['eval']> = {}, on: Task = task, run: string | null = null) {
+function evaluator(
+  options: Partial<TrainConfigInput['eval']> = {},
+  on: Task = task,
+  run: string | null = null,
+  cacheTokens = 0,
+) {
   const scripted = new ScriptedPolicy(scripts);
   const config = defineConfig({
-    rollout: { maxNewTokens: 8 },
+    rollout: { maxNewTokens: 8, cacheTokens },
     task: { name: 'jsonl', path: 'train.jsonl', template: 'Solve: {prompt}' },
     eval: { every: 1, benchmarks: ['aime24'], benchmarkData, samplesPerPrompt: 4, passK: [1, 2, 4, 8], ...options },
   });
@@ -157,6 +162,11 @@ describe('[eval] of a training run', () => {
       return true;
     });
     await assert.rejects(evaluator({ maxNewTokens: 64 }).check(), /does not fit into the model's context of 64/);
+    await evaluator({ maxNewTokens: 17 }, task, null, 48).check();
+    await assert.rejects(
+      evaluator({ maxNewTokens: 34 }, task, null, 48).check(),
+      /34 new tokens it does not fit into rollout\.cacheTokens = 48, which bounds evaluation too/,
+    );
     const named = { ...task, splits: { train: problems, aime24: problems } };
     await assert.rejects(evaluator({}, named).check(), /"aime24" is a split and a benchmark/);
     await assert.rejects(evaluator({ greedy: false, samplesPerPrompt: 0 }).check(), /eval: nothing to measure/);

@@ -127,12 +127,27 @@ export function defineConfig(input: Partial<TrainConfigInput> = {}): TrainConfig
   });
 }
 
-/** Checks that need the model: prompt and response must fit into its context. */
+/** Tokens that the key-value cache needs for one prompt and one response: both are rounded up to its blocks of 16. */
+export function cacheTokensFor(promptTokens: number, maxNewTokens: number): number {
+  const blocks = (tokens: number): number => Math.ceil(tokens / 16) * 16;
+  return blocks(promptTokens) + blocks(Math.max(maxNewTokens - 1, 1));
+}
+
+/** Checks that need the model: prompt and response must fit into its context and into the cache. */
 export function checkContext(config: TrainConfig, longestPrompt: number, maxPositions: number): void {
-  if (longestPrompt + config.rollout.maxNewTokens <= maxPositions) return;
-  throw configError('config', [
-    `rollout.maxNewTokens = ${config.rollout.maxNewTokens} and the longest prompt (${longestPrompt} tokens) do not fit ` +
-      `into the model's context of ${maxPositions} tokens; use at most ${Math.max(0, maxPositions - longestPrompt)} new tokens ` +
-      'or a smaller task.maxPromptTokens',
-  ]);
+  const { maxNewTokens, cacheTokens } = config.rollout;
+  if (longestPrompt + maxNewTokens > maxPositions) {
+    throw configError('config', [
+      `rollout.maxNewTokens = ${maxNewTokens} and the longest prompt (${longestPrompt} tokens) do not fit ` +
+        `into the model's context of ${maxPositions} tokens; use at most ${Math.max(0, maxPositions - longestPrompt)} new tokens ` +
+        'or a smaller task.maxPromptTokens',
+    ]);
+  }
+  const needed = cacheTokensFor(longestPrompt, maxNewTokens);
+  if (cacheTokens > 0 && cacheTokens < needed) {
+    throw configError('config', [
+      `rollout.cacheTokens = ${cacheTokens} cannot hold the longest prompt (${longestPrompt} tokens) and one response of ` +
+        `rollout.maxNewTokens = ${maxNewTokens}; it needs at least ${needed}`,
+    ]);
+  }
 }

@@ -15,7 +15,7 @@ import { PRESET_STYLES } from '../tasks/presets.js';
 import type { Task } from '../tasks/types.js';
 import { encodeAll } from '../tokenizer/prompts.js';
 import { resolveStopTokens } from '../tokenizer/stop-tokens.js';
-import type { TrainConfig } from './config.js';
+import { cacheTokensFor, type TrainConfig } from './config.js';
 import { finiteOnly, type Metrics } from './metrics.js';
 import type { Evaluator } from './trainer.js';
 
@@ -183,10 +183,17 @@ async function checkContext(
   );
   for (const [i, { id }] of problems.entries()) {
     const length = (prompts[i] as number[]).length;
-    if (length + maxNewTokens <= context) continue;
-    throw new ConfigError(
-      `eval: problem ${id} of "${set.name}" has ${length} tokens; with ${maxNewTokens} new tokens it does not fit ` +
-        `into the model's context of ${context}; lower eval.maxNewTokens or task.maxPromptTokens`,
-    );
+    const what = `eval: problem ${id} of "${set.name}" has ${length} tokens; with ${maxNewTokens} new tokens it does not fit into`;
+    if (length + maxNewTokens > context) {
+      throw new ConfigError(
+        `${what} the model's context of ${context}; lower eval.maxNewTokens or task.maxPromptTokens`,
+      );
+    }
+    const { cacheTokens } = config.rollout;
+    if (cacheTokens > 0 && cacheTokensFor(length, maxNewTokens) > cacheTokens) {
+      throw new ConfigError(
+        `${what} rollout.cacheTokens = ${cacheTokens}, which bounds evaluation too; lower eval.maxNewTokens or raise it`,
+      );
+    }
   }
 }
