@@ -217,7 +217,7 @@ describe('the process around a pool', () => {
       import { execFileSync } from 'node:child_process';
       const { verifyMath } = await import(${library});
       const [verdict] = await verifyMath([{ prediction: '1/2', gold: '0.5' }]);
-      console.log(verdict.outcome, execFileSync('pgrep', ['-P', String(process.pid), 'node']).toString().trim());`);
+      console.log(verdict.outcome, execFileSync('pgrep', ['-P', String(process.pid)]).toString().trim());`);
     assert.equal(code, 0);
     const [outcome, pid] = out.trim().split(' ');
     assert.equal(outcome, 'equal');
@@ -231,7 +231,7 @@ describe('the process around a pool', () => {
       const { VerifierPool } = await import(${library});
       const pool = new VerifierPool({ workers: 1, timeoutMs: 300, judgeModule: ${JSON.stringify(hostile)} });
       await pool.verify([{ prediction: '1', gold: '1' }]);
-      process.stdout.write(execFileSync('pgrep', ['-P', String(process.pid), 'node']).toString().trim(), () => {
+      process.stdout.write(execFileSync('pgrep', ['-P', String(process.pid)]).toString().trim(), () => {
         pool.verify([{ prediction: 'hang', gold: '1' }]);
         setTimeout(() => process.kill(process.pid, 'SIGKILL'), 50);
       });`);
