@@ -373,7 +373,7 @@ x\equiv 5\pmod 6 ≠ 5
 0.\overline{3} ≠ 1/3 + 0.0001
 0.1\overline{6} ≠ 0.16
 0.333... ≠ 0.333
-0.333\ldots ≠ 1/3
+0.33\ldots ≠ 1/3
 3.14... ≠ \pi
 1.5\overline{2} ≠ 1.52
 \overline{AB} ≠ \overline{CD}

@@ -7,6 +7,7 @@ import { extractAnswer, statedAnswer as statedAnswerOf } from './extract.js';
 import { parseAnswer } from './latex/answer.js';
 import type { Node } from './latex/ast.js';
 import { cleanLatex } from './latex/clean.js';
+import { joinedParts } from './latex/parts.js';
 import { equalRationals, parseDecimal, type Rational } from './rational.js';
 
 export type { Tolerance } from './compare/compare.js';
@@ -20,6 +21,8 @@ const MAX_ANSWER = 2_000;
 const MAX_TEXT = 20_000;
 /** A comma between the digits of one amount of money: a list has no unit of its own. */
 const DECIMAL_COMMA = /^[-+]?\d+,\d{1,2} *\\(?:\$|euro|pounds)$/;
+/** No thousands, which are groups of three after another digit than 0, and not `1,5`, which is likelier a list. */
+const COMMA_NUMBER = /^(?![-+]?[1-9]\d{0,2},\d{3}$)([-+]?(?:\d{1,3}(?:\.\d{3})+|0(?=,\d)|\d+(?=,\d\d))),(\d+)$/;
 const PLAIN_NUMBER = /^([-+]?)(\d+(?:\.\d+)?|\.\d+)$/;
 
 export interface EquivalentOptions {
@@ -101,7 +104,7 @@ function answerOf(text: string): Answer | null {
     raw = stated;
   }
   const cleaned = cleanLatex(raw);
-  const worded = wordedMathematics(cleaned);
+  const worded = wordedMathematics(cleaned) ?? joinedParts(cleaned);
   const answer: Answer = { raw: worded ?? raw, cleaned: worded ?? cleaned, readings: null };
   if (text.length <= MAX_ANSWER) {
     if (cache.size >= CACHE_SIZE) cache.delete(cache.keys().next().value as string);
@@ -115,6 +118,8 @@ function compareTexts(x: Answer, y: Answer, tolerance: Tolerance): AnswerCompari
   if (x.cleaned === y.cleaned) return outcome('equal', 'same text');
   const numbers = plainNumbers(x.cleaned, y.cleaned, tolerance);
   if (numbers !== null) return numbers;
+  if (equalByComma(x.cleaned, y.cleaned) || equalByComma(y.cleaned, x.cleaned))
+    return outcome('equal', 'same number, with a decimal comma');
   const words = compareWords(x.cleaned, y.cleaned);
   if (words !== null) return words;
   return compareReadings(readingsOf(x), readingsOf(y), tolerance);
@@ -127,6 +132,15 @@ function plainNumbers(x: string, y: string, tolerance: Tolerance): AnswerCompari
   if (a === null || b === null) return null;
   if (equalRationals(a, b)) return outcome('equal', 'same number');
   return tolerance.relative || tolerance.absolute ? null : outcome('different', 'different numbers');
+}
+
+/** `2,74` and `0,5` are two numbers, except beside the decimal fractions 2.74 and 0.5; `1.234,5` can be nothing else. */
+function equalByComma(text: string, other: string): boolean {
+  const match = COMMA_NUMBER.exec(text);
+  if (match === null || !(other.includes('.') || match[1]?.includes('.'))) return false;
+  const value = plainNumber(`${(match[1] as string).replaceAll('.', '')}.${match[2]}`);
+  const number = value === null ? null : plainNumber(other);
+  return value !== null && number !== null && equalRationals(value, number);
 }
 
 function plainNumber(text: string): Rational | null {
@@ -188,7 +202,7 @@ function readingsOf(answer: Answer): Node[] {
   const first = parseAnswer(cleaned, { commas: 'thousands' });
   add(first);
   if (/\d,\d{3}/.test(cleaned)) add(parseAnswer(cleaned, { commas: 'list' }));
-  if (/\d [mgshL]\b/.test(cleaned)) add(parseAnswer(cleaned, { commas: 'thousands', letters: 'units' }));
+  if (/\d [mgshLNJWV]\b/.test(cleaned)) add(parseAnswer(cleaned, { commas: 'thousands', letters: 'units' }));
   if (DECIMAL_COMMA.test(cleaned)) add(parseAnswer(cleaned.replace(',', '.'), { commas: 'thousands' }));
   if (first !== null && /log(?!_)/.test(cleaned)) add(naturalLogarithms(first));
   return readings;

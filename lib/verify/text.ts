@@ -61,13 +61,59 @@ export function wordedMathematics(cleaned: string): string | null {
   if (!/^[a-z\\]/i.test(cleaned) || cleaned.length > 60) return null;
   const key = textKey(cleaned);
   if (Object.hasOwn(SETS, key)) return SETS[key] as string;
-  const small = ONES.indexOf(key);
-  if (small >= 0) return String(small);
-  const ten = TENS.findIndex((word) => key.startsWith(word));
-  if (ten < 0) return null;
-  const rest = key.slice((TENS[ten] as string).length).replace(/^-/, '');
-  const one = rest === '' ? 0 : ONES.slice(0, 10).indexOf(rest);
-  return one < 0 || (rest !== '' && one === 0) ? null : String(20 + 10 * ten + one);
+  const except = /^(?:the )?(?:set of )?(?:all )?real(?:s| numbers) (?:except|but|other than)(?: for)? (\S.*)$/i.exec(
+    cleaned.replace(/\\text\s*\{([^{}]*)\}/g, '$1'),
+  );
+  if (except !== null) return `\\mathbb{R}\\setminus\\{${(except[1] as string).replace(/^[a-z] *= */, '')}\\}`;
+  return wordedNumber(cleaned);
+}
+
+const SCALES = new Map([
+  ['thousand', 1e3],
+  ['million', 1e6],
+  ['billion', 1e9],
+]);
+const PARTS = 'half third quarter fifth sixth seventh eighth ninth tenth'.split(' ');
+
+/** `twenty-one`, `two hundred and five`, `three quarters`; null for any other text. */
+function wordedNumber(cleaned: string): string | null {
+  const plain = cleaned.replace(/^\\(?:text[a-z]*|mathrm|mbox)\s*\{([^{}]*)\}$/, '$1');
+  if (!/^[a-z -]+$/i.test(plain)) return null;
+  const words = plain
+    .toLowerCase()
+    .split(/[ -]+/)
+    .filter((word) => word !== '');
+  const part = (words.at(-1) ?? '')
+    .replace(/^halves$/, 'half')
+    .replace(/^fourth/, 'quarter')
+    .replace(/s$/, '');
+  const denominator = PARTS.indexOf(part) + 2;
+  if (words.length > 1 && denominator > 1) {
+    const numerator = countOf(words.slice(0, -1));
+    const plural = /s$/.test(words.at(-1) as string);
+    return numerator === null || plural !== numerator > 1 ? null : `\\frac{${numerator}}{${denominator}}`;
+  }
+  const count = countOf(words);
+  return count === null ? null : String(count);
+}
+
+function countOf(words: string[]): number | null {
+  if (words.length === 1 && words[0] === 'zero') return 0;
+  let total = 0;
+  let current = 0;
+  for (const [k, word] of words.entries()) {
+    const one = ONES.indexOf(word);
+    const ten = TENS.indexOf(word);
+    // Ones stand after tens, and both after hundreds.
+    if (one > 0 && (one < 10 ? current % 10 === 0 && current % 100 !== 10 : current % 100 === 0)) current += one;
+    else if (ten >= 0 && current % 100 === 0) current += 20 + 10 * ten;
+    else if (word === 'hundred' && current > 0 && current < 100) current *= 100;
+    else if (SCALES.has(word) && current > 0) {
+      total += current * (SCALES.get(word) as number);
+      current = 0;
+    } else if (word !== 'and' || k === 0 || k === words.length - 1 || (current + total) % 100 !== 0) return null;
+  }
+  return total + current === 0 ? null : total + current;
 }
 
 const SYNONYMS = new Map([
@@ -83,9 +129,12 @@ export function choiceOf(cleaned: string): { letter: string; alone: boolean } | 
     .trim();
   const alone = /^\(?([A-Z])\)?$/.exec(plain);
   if (alone !== null) return { letter: alone[1] as string, alone: true };
-  const named = /^(?:option|choice|answer)\s*\(?([A-Z])\)?$/i.exec(plain);
+  const named = /^(?:the )?(?:correct |final )?(?:option|choice|answer)(?: is)?\s*:?\s*\(?([A-Z])\)?$/i.exec(plain);
   if (named !== null && /[A-Z]/.test(named[1] as string)) return { letter: named[1] as string, alone: true };
-  const labelled = /^(?:\(([A-Z])\)|([A-Z])[).:])\s*\S/.exec(plain) ?? /^([B-Z])\s+[A-Za-z][a-z]{2}/.exec(plain);
+  const labelled =
+    /^(?:\(([A-Z])\)|([A-Z])[).:])\s*\S/.exec(plain) ??
+    /^([B-Z])\s+[A-Za-z][a-z]{2}/.exec(plain) ??
+    /^([A-Z])(?=\p{Script=Han})/u.exec(plain);
   return labelled === null ? null : { letter: (labelled[1] ?? labelled[2]) as string, alone: false };
 }
 

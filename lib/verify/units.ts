@@ -73,13 +73,14 @@ define('current', 1, 1, 'amp amps ampere amperes');
 define('voltage', 1, 1, 'v volt volts');
 define('pressure', 1, 1, 'pa pascal pascals');
 define('pressure', 101325, 1, 'atm');
+define('resistance', 1, 1, 'ohm ohms');
 define('substance', 1, 1, 'mol mols mole moles');
 define('k kelvin', 1, 1, 'k kelvin');
 define('length^2', 40468564224, 10 ** 7, 'acre acres');
 
 /** Words that say nothing about what is measured. */
 const EMPTY = new Set(
-  'unit units u of the a an total about approximately approx exactly only each all altogether long wide high tall old more less left away'.split(
+  'unit units u of the a an total about approximately approx exactly only each all altogether long wide high tall old away'.split(
     ' ',
   ),
 );
@@ -87,6 +88,15 @@ const EMPTY = new Set(
 const CHANGING = new Set(
   'half halves third thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths hundredth hundredths thousandth thousandths factorial below negative minus plus times divided over squared cubed is not wrong incorrect false or'.split(
     ' ',
+  ),
+);
+/** Which way a number goes: `5 units left` is not `5 units right`. */
+const SENSES = new Map(
+  ['left', 'right', 'up', 'down', 'above', 'east', 'west', 'north', 'south', 'more', 'less', 'fewer less'].map(
+    (words) => {
+      const [word = '', meaning = word] = words.split(' ');
+      return [word, meaning];
+    },
   ),
 );
 const AREA = new Set('square sq squared'.split(' '));
@@ -109,12 +119,14 @@ export const isUnitWord = (word: string): boolean =>
 export const changesNumber = (word: string): boolean => CHANGING.has(word);
 
 /** The unit a symbol of one letter can stand for after a number: `5 m`. */
-export const isUnitLetter = (letter: string): boolean => letter.length === 1 && 'mgshL'.includes(letter);
+export const isUnitLetter = (letter: string): boolean => letter.length === 1 && 'mgshLNJWV'.includes(letter);
 
 export interface Measure {
   /** `length^2/time`, or the things counted, or '' for nothing said. */
   dimension: string;
   factor: Rational;
+  /** A direction, or '' for none. */
+  sense: string;
 }
 
 /** The dimension of units without a name. */
@@ -123,6 +135,7 @@ const UNNAMED = 'units';
 /** Whether two units can measure the same thing: one says nothing, or they have one dimension. */
 export function commensurable(x: Measure, y: Measure): boolean {
   const plain = ({ dimension }: Measure): string => dimension.replace(UNNAMED, 'length');
+  if (x.sense !== '' && y.sense !== '' && x.sense !== y.sense) return false;
   return x.dimension === '' || y.dimension === '' || plain(x) === plain(y);
 }
 
@@ -136,6 +149,7 @@ export function measureOf(unit: Unit): Measure {
   let pending = 0;
   let noun = '';
   let unnamed = 1;
+  let sense = '';
   // Degrees Celsius measure no angle.
   const temperature = unit.parts.some(({ word }) => word === 'celsius' || word === 'fahrenheit');
   for (const { word, power } of unit.parts) {
@@ -148,7 +162,8 @@ export function measureOf(unit: Unit): Measure {
       continue;
     }
     if (word === 'unit' || word === 'units') unnamed = power * (pending || 1);
-    if (EMPTY.has(word)) continue;
+    sense ||= SENSES.get(word) ?? '';
+    if (EMPTY.has(word) || SENSES.has(word)) continue;
     const info = TABLE.get(word);
     if (info === undefined) {
       noun = singular(word);
@@ -169,10 +184,10 @@ export function measureOf(unit: Unit): Measure {
     .map(([dimension, power]) => `${dimension}^${power}`)
     .sort()
     .join(' ');
-  if (known !== '') return { dimension: known, factor };
-  if (noun !== '') return { dimension: `things:${noun}`, factor: ONE };
+  if (known !== '') return { dimension: known, factor, sense };
+  if (noun !== '') return { dimension: `things:${noun}`, factor: ONE, sense };
   // Square units of whatever length.
-  return { dimension: unnamed === 1 ? '' : `${UNNAMED}^${unnamed}`, factor: ONE };
+  return { dimension: unnamed === 1 ? '' : `${UNNAMED}^${unnamed}`, factor: ONE, sense };
 }
 
 function raiseLast(powers: Map<string, number>, exponent: number): void {

@@ -47,7 +47,7 @@ function smooth(fn: FunctionName, x: Ball): Ball | null {
   const [value, slope] = f(x.value);
   // At an endpoint of its domain a function's slope is infinite; the root of the error bounds it there.
   const error = Number.isFinite(slope) ? slope * x.error : Math.sqrt(2 * (x.error + U));
-  return ball(value, error + 4 * U);
+  return ball(value, error + 4 * U * Math.abs(value));
 }
 
 function logarithm(x: Ball): Ball | null {

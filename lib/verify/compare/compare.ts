@@ -23,6 +23,8 @@ const STEPS = 60_000;
 const PRINTED_DIGITS = 10;
 /** And one this long is a claim about digits nobody computed. */
 const MAX_PRINTED_DIGITS = 40;
+/** How far the numbers of a chain of equations may be apart: 1/3 = 0.33. */
+const ROUNDING = 0.02;
 /** Pairs of parts that are compared in one comparison. */
 const PAIRS = 4_000;
 
@@ -80,7 +82,7 @@ export class Comparison {
   /** `x = 5` and `5`; `x \in S` and `S`. */
   private relationAndValue(relation: Relation, value: Node): Verdict | null {
     const named = namedValue(relation);
-    if (named !== null) return this.same(named.value, value);
+    if (named !== null) return this.isConsistent(relation, named) ? this.same(named.value, value) : 'different';
     const [first, second] = relation.items as [Node, Node];
     // `9 \\pmod{11}` where the modulus is in the question.
     if (relation.ops.length === 0) return this.same(first, value);
@@ -89,11 +91,26 @@ export class Comparison {
     return value.kind === 'list' || value.kind === 'set' ? null : 'different';
   }
 
+  /**
+   * Whether the numbers of a calculation can be one number, give or take a rounding or a percent sign: `2 + 2 = 5` says
+   * nothing. Of something with a name the last value counts, however it was come by.
+   */
+  private isConsistent({ items }: Relation, { label, value }: Named): boolean {
+    if (label !== '') return true;
+    const near = (x: number, y: number): boolean => Math.abs(x - y) <= ROUNDING * Math.max(Math.abs(x), Math.abs(y));
+    const y = this.algebra.real(value);
+    return items.slice(0, -1).every((item) => {
+      const x = this.algebra.real(item);
+      return x === null || y === null || near(x, y) || near(100 * x, y);
+    });
+  }
+
   private bothRelations(a: Relation, b: Relation): Verdict {
     if (a.modulus !== null && b.modulus !== null && a.ops.length + b.ops.length === 0) return this.residues(a, b);
     const left = namedValue(a);
     const right = namedValue(b);
-    if (left !== null && right !== null && (left.label === right.label || left.label === '' || right.label === '')) {
+    if (left !== null && right !== null && sameName(left.label, right.label)) {
+      if (!this.isConsistent(a, left) || !this.isConsistent(b, right)) return 'different';
       return this.same(left.value, right.value);
     }
     if (a.ops.length === 1 && b.ops.length === 1) return this.singleRelations(a, b);
@@ -190,14 +207,17 @@ export class Comparison {
     if (hasSigns(tuple)) return this.many(tuple, list);
     if (list.kind !== 'list' || list.separators.includes('or')) return 'different';
     if (tuple.open !== '(' || tuple.close !== ')') return 'different';
-    return this.ordered(tuple.items, items.map(statedValue));
+    return this.ordered(tuple.items, coordinates(items));
   }
 
   private many(a: Node, b: Node): Verdict {
     const left = itemsOf(a);
     const right = itemsOf(b);
     if (left === null || right === null) return 'undecided';
-    const same = (x: Node, y: Node): Verdict => this.same(x, y);
+    // A set in a set is no element of the outer one.
+    const nested = a.kind === 'set' && b.kind === 'set';
+    const same = (x: Node, y: Node): Verdict =>
+      nested && (x.kind === 'set') !== (y.kind === 'set') ? 'different' : this.same(x, y);
     if (
       left.length === right.length &&
       a.kind === 'list' &&
@@ -208,7 +228,10 @@ export class Comparison {
       const verdict = this.ordered(left.map(statedValue), right.map(statedValue));
       return verdict;
     }
-    if (a.kind === 'set' || b.kind === 'set') return matchUnordered(distinct(left, same), distinct(right, same), same);
+    // Solutions in several unknowns are a set as well, however they are written.
+    const solutions = [...left, ...right].every(({ kind }) => kind === 'tuple');
+    if (a.kind === 'set' || b.kind === 'set' || solutions)
+      return matchUnordered(distinct(left, same), distinct(right, same), same);
     return matchUnordered(left, right, same);
   }
 
@@ -315,7 +338,26 @@ const measuresSomething = (node: Node): boolean => node.kind === 'quantity' && m
 const worse = (x: Verdict, y: Verdict): Verdict =>
   y === 'equal' ? 'equal' : x === 'undecided' || y === 'undecided' ? 'undecided' : 'different';
 
+/** `y = x + 1` and `f(x) = x + 1` name one function. */
+const sameName = (x: string, y: string): boolean =>
+  x === y || x === '' || y === '' || (x === 'y' && y.startsWith('@')) || (y === 'y' && x.startsWith('@'));
+
 const statedValue = (node: Node): Node => namedValue(node)?.value ?? node;
+
+/** The values of `y = 2, x = 1` in the order of the letters, where these follow each other in the alphabet. */
+function coordinates(items: Node[]): Node[] {
+  const named = items.map(namedValue);
+  const labels = named.map((name) => name?.label ?? '');
+  const sorted = [...labels].sort();
+  const consecutive =
+    sorted.length < 4 &&
+    sorted.every(
+      (label, k) =>
+        /^[a-zA-Z]$/.test(label) && (k === 0 || label.charCodeAt(0) === (sorted[k - 1] as string).charCodeAt(0) + 1),
+    );
+  if (!consecutive) return items.map(statedValue);
+  return sorted.map((label) => (named[labels.indexOf(label)] as Named).value);
+}
 
 /** `x_1` and `x_2` are solutions of one kind, in no order. */
 const family = (name: Named | null | undefined): string | undefined => name?.label.replace(/_\d+$/, '');

@@ -36,6 +36,9 @@ export function isLabel(node: Node): boolean {
         node.args.length <= 6 &&
         node.args.every((part) => part.kind === 'symbol' && /^(?:[A-Z]|m$|angle:|triangle:)/.test(part.name))
       );
+    case 'div':
+      // A ratio of lengths: `\frac{AB}{CD} = 2`.
+      return [node.num, node.den].every((part) => part.kind === 'mul' && isLabel(part));
     case 'matrix':
       return node.rows.flat().every(isLabel);
     case 'ratio':

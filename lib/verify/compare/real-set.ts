@@ -183,6 +183,8 @@ function relationSet(node: Node & { kind: 'relation' }, algebra: Algebra): RealS
 function solve(left: Node, op: RelationOp, right: Node, variable: string, algebra: Algebra): Interval[] | null {
   const unbounded = endlessSolution(left, op, right);
   if (unbounded !== null) return unbounded;
+  const absolute = absoluteSolution(left, op, right, variable, algebra);
+  if (absolute !== undefined) return absolute;
   const f = differenceOf(left, right);
   const at = (value: Node): Node => substitute(f, variable, value);
   const zero = at(int(0));
@@ -206,6 +208,32 @@ function solve(left: Node, op: RelationOp, right: Node, variable: string, algebr
     ];
   const below = (op === '<' || op === '<=') === direction > 0;
   return below ? [{ low: FROM, high: end }] : [{ low: end, high: TO }];
+}
+
+const MIRRORED: Partial<Record<RelationOp, RelationOp>> = { '<': '>', '>': '<', '<=': '>=', '>=': '<=' };
+
+/** `|f| < c` and its relatives as inequalities of f; undefined for anything else. */
+function absoluteSolution(
+  left: Node,
+  op: RelationOp,
+  right: Node,
+  variable: string,
+  algebra: Algebra,
+): Interval[] | null | undefined {
+  const opposite = MIRRORED[op] ?? op;
+  if (right.kind === 'call' && right.fn === 'abs' && variablesOf(left).length === 0) {
+    return absoluteSolution(right, opposite, left, variable, algebra);
+  }
+  if (left.kind !== 'call' || left.fn !== 'abs' || variablesOf(right).length > 0) return undefined;
+  const bound = algebra.real(right);
+  if (bound === null) return null;
+  const inside = op === '<' || op === '<=';
+  if (bound < 0) return inside ? [] : [WHOLE];
+  const f = left.args[0] as Node;
+  const above = solve(f, op, right, variable, algebra);
+  const below = solve(f, opposite, negate(right), variable, algebra);
+  if (above === null || below === null) return null;
+  return inside || op === '!=' ? intersection(above, below) : union([...above, ...below]);
 }
 
 /** `x < \infty` and `-\infty < x` say nothing. */

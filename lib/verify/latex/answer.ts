@@ -54,7 +54,9 @@ const RELATION_COMMANDS: Record<string, RelationOp> = {
   gt: '>',
 };
 /** Words before a value that add nothing. */
-const FILLERS = new Set('approximately about approx exactly only roughly around equals the is are'.split(' '));
+const FILLERS = new Set(
+  'approximately about approx exactly only roughly around equals the is are nearly almost'.split(' '),
+);
 const MULTIPLES: Record<string, bigint> = {
   dozen: 12n,
   hundred: 100n,
@@ -119,7 +121,8 @@ function takeSeparator(c: Cursor): Separator | null {
     else if (token?.kind === 'word' && (token.name.toLowerCase() === 'and' || token.name.toLowerCase() === 'or')) {
       c.at += 1;
       found = token.name.toLowerCase() as Separator;
-    } else if (c.takeCommand('land') || c.takeCommand('wedge')) found = 'and';
+    } else if (c.takeCommand('newline')) found = found ?? ';';
+    else if (c.takeCommand('land') || c.takeCommand('wedge')) found = 'and';
     else if (c.takeCommand('lor') || c.takeCommand('vee')) found = 'or';
     else if (c.isMark('&') && found !== null) return found;
     else return found;
@@ -183,16 +186,11 @@ function leadingWords(c: Cursor): Node | null {
   if (c.isMark('=') || c.isCommand('approx')) return { kind: 'symbol', name: `label:${name}` };
   if (c.isMark(':') && c.isMark('=', 1) === false && c.peek(1) !== undefined) {
     c.at += 1;
-    return parseAfterLabel(c);
+    return null;
   }
-  if (name.split(' ').every((word) => FILLERS.has(word))) return parseAfterLabel(c);
+  if (name.split(' ').every((word) => FILLERS.has(word))) return null;
   c.at = start;
   return fail();
-}
-
-/** The rest of an item whose first words said nothing; itself the item's first part. */
-function parseAfterLabel(c: Cursor): Node {
-  return parseRatio(c);
 }
 
 /** `(mod 7)` and `\pmod{7}` after a congruence. */

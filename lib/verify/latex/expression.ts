@@ -2,7 +2,7 @@
 import { call, type Node, negate, num, type Unit } from './ast.js';
 import { basedNumber, lettersOf, symbol, takeOne, withSubscript } from './atoms.js';
 import { type Cursor, fail } from './cursor.js';
-import { parseFunction, startsFunction } from './functions.js';
+import { derivative, parseFunction, startsFunction } from './functions.js';
 import { type Items, parseBrackets, parseEnvironment, parseGroup } from './groups.js';
 import type { Token } from './tokens.js';
 
@@ -18,6 +18,12 @@ const ACCENTS = new Set(
     ' ',
   ),
 );
+const SAME_ACCENT: Record<string, string> = {
+  overrightarrow: 'vec',
+  overline: 'bar',
+  widehat: 'hat',
+  widetilde: 'tilde',
+};
 /** Commands that end a factor: relations, separators, closing brackets. */
 const STOPS = new Set(
   'le ge ne approx sim simeq cong equiv in notin subset subseteq to rightarrow Rightarrow longrightarrow mapsto implies iff cup cap setminus backslash newline rfloor rceil rangle rvert rVert rbrace pmod bmod mod pod choose over times cdot div ast star pm mp mid vert end land lor wedge vee colon circ therefore quad ldots degree llcorner lrcorner ulcorner urcorner lgroup rgroup rbrack'.split(
@@ -137,7 +143,7 @@ function quotient(numerator: Node, denominator: Node): Node {
   if (numerator.kind === 'quantity') {
     return { kind: 'quantity', value: { kind: 'div', num: numerator.value, den: denominator }, unit: numerator.unit };
   }
-  return { kind: 'div', num: numerator, den: denominator };
+  return derivative(numerator, denominator) ?? { kind: 'div', num: numerator, den: denominator };
 }
 
 /** Factors side by side. */
@@ -361,6 +367,7 @@ function parseCommand(c: Cursor, name: string, items: Items): Node {
     case 'measuredangle':
       return { kind: 'symbol', name: `${name}:${lettersOf(c)}` };
   }
-  if (ACCENTS.has(name)) return symbol(c, `${name}:${c.take('{') ? c.rawGroup() : takeOne(c)}`, items);
+  if (ACCENTS.has(name))
+    return symbol(c, `${SAME_ACCENT[name] ?? name}:${c.take('{') ? c.rawGroup() : takeOne(c)}`, items);
   return symbol(c, `\\${name}`, items);
 }

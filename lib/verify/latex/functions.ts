@@ -91,11 +91,14 @@ function root(c: Cursor, items: Items): Node {
 function fraction(c: Cursor, items: Items): Node {
   const numerator = items.argument(c);
   const denominator = items.argument(c);
-  return derivative(numerator, denominator) ?? { kind: 'div', num: numerator, den: denominator };
+  const found = derivative(numerator, denominator);
+  // `\frac{d}{dx}` of nothing.
+  if (found?.kind === 'symbol' && /^derivative:\d*::/.test(found.name) && !items.startsFactor(c)) return fail();
+  return found ?? { kind: 'div', num: numerator, den: denominator };
 }
 
 /** `\frac{dy}{dx}` is one thing, not y/x. */
-function derivative(numerator: Node, denominator: Node): Node | null {
+export function derivative(numerator: Node, denominator: Node): Node | null {
   const top = numerator.kind === 'mul' ? numerator.args : [numerator];
   const bottom = denominator.kind === 'mul' ? denominator.args : [];
   if (!isDifferential(top[0]) || !isDifferential(bottom[0])) return null;

@@ -1,5 +1,5 @@
 /** Brackets of every kind: groups, tuples, intervals, sets, absolute values, floors, matrices. */
-import { call, type Node } from './ast.js';
+import { call, type Node, negate } from './ast.js';
 import { type Cursor, fail } from './cursor.js';
 
 /** The parsers of what brackets hold, handed down so that the files need not import each other in a circle. */
@@ -17,7 +17,7 @@ export interface Items {
   exponent(c: Cursor): Node | 'degree' | null;
 }
 
-const MATRICES = new Set(['matrix', 'pmatrix', 'bmatrix', 'Bmatrix', 'smallmatrix', 'array']);
+const MATRICES = new Set(['matrix', 'pmatrix', 'bmatrix', 'Bmatrix', 'smallmatrix', 'array', 'vmatrix']);
 
 /** Lines that each say something. */
 const SYSTEMS = new Set(['cases', 'aligned', 'align', 'align*', 'gathered', 'split']);
@@ -182,8 +182,24 @@ export function parseEnvironment(c: Cursor, items: Items): Node {
     if (rows.at(-1)?.length === 0) rows.pop();
     const width = rows[0]?.length ?? 0;
     if (width === 0 || rows.some((row) => row.length !== width)) fail();
-    return { kind: 'matrix', rows };
+    return name === 'vmatrix' ? determinant(rows) : { kind: 'matrix', rows };
   });
+}
+
+/** Larger determinants are no answers. */
+const MAX_DETERMINANT = 4;
+
+/** Along the first row. */
+function determinant(rows: Node[][]): Node {
+  const [first = [], ...rest] = rows;
+  if (first.length !== rows.length || rows.length > MAX_DETERMINANT) return fail();
+  if (rows.length === 1) return first[0] as Node;
+  const args = first.map((entry, k): Node => {
+    const minor = determinant(rest.map((row) => row.filter((_, column) => column !== k)));
+    const term: Node = { kind: 'mul', args: [entry, minor] };
+    return k % 2 === 0 ? term : negate(term);
+  });
+  return { kind: 'add', args };
 }
 
 /** A system of equations: its lines are a list. */
