@@ -56,11 +56,11 @@ const cases: [string, ComplementaryGradOptions][] = [
 describe('complementaryGrad', () => {
   for (const [name, options] of cases) {
     it(`is tokenStats, complementaryLoss and tokenGrad in one: ${name}`, async () => {
-      const { temperature = 1 } = options;
+      const { temperature = 1, ...rule } = options;
       const weightless = name === 'a weight of nothing';
       const parts = Tensor.from(logitsOf(), { shape: [rows, vocab] });
       const stats = await tokenStats(parts, targets, { temperature });
-      const loss = await complementaryLoss({ ...options, logprob: stats.logprob, oneMinusP: stats.oneMinusP });
+      const loss = await complementaryLoss({ ...rule, logprob: stats.logprob, oneMinusP: stats.oneMinusP });
       await tokenGrad(parts, targets, { a: loss.a, temperature });
 
       const fused = Tensor.from(logitsOf(), { shape: [rows, vocab] });
@@ -84,9 +84,9 @@ describe('complementaryGrad', () => {
     it(`through a head: ${name}`, async () => {
       const hidden = Tensor.from(noise(rows * 16, 1, 3), { shape: [rows, 16] });
       const head = Tensor.from(noise(vocab * 16, 1.5, 4), { shape: [vocab, 16] });
-      const { temperature = 1 } = options;
+      const { temperature = 1, ...rule } = options;
       const stats = await tokenStats({ hidden, head }, targets, { temperature });
-      const loss = await complementaryLoss({ ...options, logprob: stats.logprob, oneMinusP: stats.oneMinusP });
+      const loss = await complementaryLoss({ ...rule, logprob: stats.logprob, oneMinusP: stats.oneMinusP });
       const parts = await tokenGrad({ hidden, head }, targets, { a: loss.a, temperature });
       const fused = await complementaryGrad({ hidden, head }, targets, options);
       assert.equal(fused.activeTokens, loss.activeTokens);
