@@ -161,6 +161,13 @@ describe('a plan', () => {
       two.advice.map((text) => text.split(' ')[0]),
       ['optimizer.gradientCheckpointing', 'optimizer.microBatchTokens'],
     );
+    const adapter: MemoryOptions = { ...options, lora: { rank: 256 }, cacheTokens: 10_000 };
+    const small = planMemory(
+      config,
+      adapter,
+      (estimateMemory(config, { ...adapter, lora: { rank: 16 } }).total * 1.001) / 0.95,
+    );
+    assert.match(small.advice.join(), /lora\.rank = 16/);
     const none = planMemory(config, options, 1e5);
     assert.deepEqual(none.advice, []);
     assert.throws(() => requireFit(none, 'x.toml'), {

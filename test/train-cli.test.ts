@@ -322,7 +322,12 @@ describe('progress', () => {
     const lines: string[] = [];
     const stream = { isTTY: false, write: (line: string) => lines.push(line) > 0 } as unknown as NodeJS.WriteStream;
     const progress = new Progress({ iterations: 100, lines: 5, label: 'EEPO ', stream });
-    const metrics = { 'rollout/stage1/reward': 0.5, 'rollout/stage1/entropy': 0.25, 'rollout/stage2/entropy': 0.3 };
+    const metrics = {
+      'reward/mean': 0.5,
+      'rollout/stage1/reward': 0.75,
+      'rollout/stage1/entropy': 0.25,
+      'rollout/stage2/entropy': 0.3,
+    };
     for (let iteration = 1; iteration <= 100; iteration++) progress.iteration({ iteration, metrics, samples: [] });
     progress.stop();
     assert.equal(lines.length, 6);

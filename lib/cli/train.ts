@@ -1,4 +1,5 @@
 /** `eepo train CONFIG.toml` */
+import { readdirSync } from 'node:fs';
 import type { Command } from 'commander';
 import type { PolicyConfig } from '../config-json.js';
 import { InvalidArgumentError } from '../errors.js';
@@ -87,13 +88,14 @@ export async function trainWithProgress(
 function sizes(config: TrainConfig, parameters: number, device: string, task: Task): string[] {
   const { rollout, optimizer } = config;
   const samples = rollout.promptsPerIteration * rollout.groupSize;
+  const updates = Math.ceil(rollout.promptsPerIteration / optimizer.miniBatchPrompts) * optimizer.epochs;
   return [
     `${parameters.toLocaleString('en-US')} parameters on ${device}`,
     `task ${task.name} (${Object.entries(task.splits)
       .map(([split, problems]) => `${split} ${problems.length}`)
       .join(', ')})`,
     `${rollout.promptsPerIteration} prompts x ${rollout.groupSize} = ${samples} samples of at most ${rollout.maxNewTokens} tokens`,
-    `${Math.ceil(rollout.promptsPerIteration / optimizer.miniBatchPrompts) * optimizer.epochs} updates an iteration`,
+    `${updates} ${updates === 1 ? 'update' : 'updates'} an iteration`,
     `${config.run.iterations} iterations`,
   ];
 }
@@ -150,6 +152,13 @@ function modelWithoutWeights(config: PolicyConfig): TrainablePolicy {
   return policy as TrainablePolicy;
 }
 
+/** Files and folders of a run, folders with a slash. */
+function contents(path: string): string[] {
+  return readdirSync(path, { withFileTypes: true })
+    .map((entry) => (entry.isDirectory() ? `${entry.name}/` : entry.name))
+    .sort();
+}
+
 /** The end of a run in a few lines: the evaluations, if any, and where the files are. */
 export function resultText(summary: RunSummary): string {
   const names = [...new Set([...Object.keys(summary.first), ...Object.keys(summary.last)])].filter((name) =>
@@ -172,6 +181,6 @@ export function resultText(summary: RunSummary): string {
     ...table,
     `${summary.iterations} iterations in ${formatSeconds(summary.seconds)}; last: reward ${show(last['reward/mean'])}, ` +
       `entropy of stage 1 ${show(last['rollout/stage1/entropy'])}${h2 === undefined ? '' : `, of stage 2 ${show(h2)}`}`,
-    `run: ${summary.path} (config.toml, metrics.jsonl, completions.jsonl, model/)`,
+    `run: ${summary.path} (${contents(summary.path).join(', ')})`,
   ].join('\n');
 }

@@ -198,7 +198,7 @@ export function resultDocument(results: readonly ModelResult[], table: ResultTab
   return [
     `Accuracy in percent, ${what}${over}.`,
     formatResultTable(table, 'markdown'),
-    'Every metric in percent, with its standard error over the problems:',
+    'Shares in percent with their standard error over the problems, entropy in nats, length in tokens:',
     formatDetails(results, 'markdown'),
     '',
   ].join('\n\n');

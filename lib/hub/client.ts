@@ -124,9 +124,13 @@ export class HubClient {
   /** What is told when no attempt is left. */
   #failed(error: unknown): HubError {
     if (error instanceof Transient) return error.final();
+    const { type, name } = this.repo;
+    const what =
+      type === 'model'
+        ? `${name} was looked for on ${this.settings.endpoint} (a local folder of this name does not exist)`
+        : `the data set ${name} was looked for on ${this.settings.endpoint}`;
     return new Unreachable(
-      `${this.repo.name} was looked for on ${this.settings.endpoint} (a local folder of this name does not exist), which ` +
-        `cannot be reached: ${reasonOf(error)}. Behind a proxy set HTTPS_PROXY; for a mirror set HF_ENDPOINT`,
+      `${what}, which cannot be reached: ${reasonOf(error)}. Behind a proxy set HTTPS_PROXY; for a mirror set HF_ENDPOINT`,
       { cause: error },
     );
   }

@@ -86,7 +86,12 @@ const changes: Change[] = [
     apply: (options) => ({ ...options, lora: { rank: 64 } }),
   },
   {
-    text: 'a smaller rollout.maxNewTokens',
+    text: 'lora.rank = 16 (a smaller adapter)',
+    possible: ({ lora }) => lora !== null && lora.rank > 16,
+    apply: (options) => (options.lora === null ? options : { ...options, lora: { ...options.lora, rank: 16 } }),
+  },
+  {
+    text: 'a smaller rollout.maxNewTokens (512 is enough)',
     possible: ({ maxNewTokens }) => maxNewTokens > 512,
     apply: (options) => ({ ...options, maxNewTokens: 512 }),
   },

@@ -96,7 +96,8 @@ export async function prepareRun(
   const { path, chatTemplate } = config.model;
   const hub = hubOptions(config.model, { signal, onProgress });
   const folder = await modelFolder(path, { ...hub, weights: false });
-  checkModelFolder(folder, folder === path);
+  // a plan for another machine needs no weights on this one
+  checkModelFolder(folder, folder === path && available === undefined);
   const tokenizer = await Tokenizer.load(folder, chatTemplate === '' ? {} : { chatTemplate });
   const task = await loadTask(config, tokenizer, { ...hub, revision: undefined });
   const { config: modelConfig } = await readConfig(folder);

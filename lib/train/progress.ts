@@ -16,7 +16,7 @@ const fixed = (value: number | undefined, digits = 3): string => (value === unde
 export function metricsLine(metrics: Metrics): string {
   const h2 = metrics['rollout/stage2/entropy'];
   return [
-    `reward ${fixed(metrics['rollout/stage1/reward'])}`,
+    `reward ${fixed(metrics['reward/mean'])}`,
     `H1 ${fixed(metrics['rollout/stage1/entropy'])}`,
     ...(h2 === undefined ? [] : [`H2 ${fixed(h2)}`]),
     `${Math.round(metrics['perf/tokens_per_s'] ?? 0)} tok/s`,
