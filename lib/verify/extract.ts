@@ -147,7 +147,8 @@ export function lastBoxed(text: string): string | null {
  * {@link extractAnswer} for a whole response, whose last value counts however it is said). For texts that should be bare
  * answers and are not: "Therefore we get 3" states 3, "divisible by 3" states nothing.
  */
-export function statedAnswer(text: string): string | null {
+export function statedAnswer(whole: string): string | null {
+  const text = withoutThinking(whole, 'fallback');
   const boxes = findBoxes(text);
   if (boxes.last.length > 0) return boxedAnswer(boxes);
   if (boxes.unclosed >= 0) return text.slice(boxes.unclosed).replace(/^\\+(?:boxed|fbox)\s*\{?/, '');

@@ -32,13 +32,12 @@ const EMPTY = new Set([
   'norealroot',
   '\\emptyset',
   '\\varnothing',
-  '\\{\\}',
 ]);
 
 /** Whether the answer says that nothing solves the problem. */
 export const saysNone = (cleaned: string): boolean => {
   const key = textKey(cleaned);
-  return EMPTY.has(key) || /^(?:thereare|thereis)no(?:real)?solutions?$/.test(key);
+  return /^\\\{\s*\\\}$/.test(cleaned) || EMPTY.has(key) || /^(?:thereare|thereis)no(?:real)?solutions?$/.test(key);
 };
 
 const ONES =

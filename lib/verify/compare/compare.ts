@@ -1,6 +1,6 @@
 /** Whether two answers say the same. Symmetric: every rule is applied both ways round. */
 import { Algebra, differenceOf, type Verdict } from '../algebra/algebra.js';
-import { Budget } from '../algebra/arithmetic.js';
+import { Budget, contains } from '../algebra/arithmetic.js';
 import { keyOf } from '../canonical.js';
 import { type Node, num, type RelationOp } from '../latex/ast.js';
 import { equalRationals, parseDecimal } from '../rational.js';
@@ -100,13 +100,15 @@ export class Comparison {
     const near = (x: number, y: number): boolean => Math.abs(x - y) <= ROUNDING * Math.max(Math.abs(x), Math.abs(y));
     const y = this.algebra.real(value);
     return items.slice(0, -1).every((item) => {
-      const x = this.algebra.real(item);
+      // Of a function nobody defined the value is not known.
+      const x = contains(item, ({ kind }) => kind === 'apply') ? null : this.algebra.real(item);
       return x === null || y === null || near(x, y) || near(100 * x, y);
     });
   }
 
   private bothRelations(a: Relation, b: Relation): Verdict {
-    if (a.modulus !== null && b.modulus !== null && a.ops.length + b.ops.length === 0) return this.residues(a, b);
+    if (a.modulus !== null && b.modulus !== null && isResidue(a) && isResidue(b) && a.ops.length * b.ops.length === 0)
+      return this.residues(a, b);
     const left = namedValue(a);
     const right = namedValue(b);
     if (left !== null && right !== null && sameName(left.label, right.label)) {
@@ -371,6 +373,10 @@ function differentNames(items: Node[]): boolean {
     names.some((name) => family(name) !== family(names[0]))
   );
 }
+
+/** `3 \\pmod 5`, or a name that is congruent to it. */
+const isResidue = ({ ops, items }: Relation): boolean =>
+  ops.length === 0 || (ops.length === 1 && ops[0] === 'equiv' && isLabel(items[0] as Node));
 
 const isLess = (op: RelationOp): boolean => op === '<' || op === '<=';
 const isStrict = (op: RelationOp): boolean => op === '<' || op === '>';

@@ -18,6 +18,11 @@ export interface Boxes {
 const CONNECTOR =
   /^(?:[\s$,;&]|\\[,;:!()[\]\\]|\\q?quad(?![a-zA-Z])|\\(?:text|mathrm|mbox)\{\s*(?:and|or)\s*\}|(?:and|or)(?![a-zA-Z])|[A-Za-z](?:_[A-Za-z0-9]|_\{[A-Za-z0-9]{1,4}\})?\s*=)*$/;
 const MAX_CONNECTOR = 120;
+/** `\\boxed{1} papers and \\boxed{2}`: up to three words after a box, and a conjunction right before the next one. */
+const WORDS =
+  /^[\s$]*(?:\\text\s*\{)?\s*(?:[a-z()]+\s+){0,5}(?:and|or)\s*\}?[\s$]*(?:\\[()[\]]|\$|\s)*(?:[A-Za-z]\s*=\s*)?$/;
+/** Words of a solution that goes on: the second box is another one. */
+const DEDUCES = /\b(?:so|then|hence|thus|therefore|is|are|was|get|we|not|but|if|wrong)\b/;
 const MAX_BARE = 200;
 
 /** Finds the last boxes. Over-escaped macros (`\\boxed`) count, `\{` is no brace, of nested boxes the innermost counts. */
@@ -68,7 +73,9 @@ export function findBoxes(text: string): Boxes {
 }
 
 function isConnector(text: string, from: number, to: number): boolean {
-  return to - from <= MAX_CONNECTOR && to >= from && CONNECTOR.test(text.slice(from, to));
+  if (to - from > MAX_CONNECTOR || to < from) return false;
+  const between = text.slice(from, to);
+  return CONNECTOR.test(between) || (WORDS.test(between) && !DEDUCES.test(between));
 }
 
 /** Of `\boxed 7` the end of the 7: a space, `$` or end of line outside every bracket, or a bracket that was not opened. */

@@ -29,27 +29,36 @@ export function lastValue(text: string): string | null {
 export function statedValue(sentence: string): string | null {
   const last = findLast(sentence);
   if (last === null) return null;
-  const words = withoutMath(last.before);
-  const isStated = OTHER_LANGUAGE.test(words) || (STATES.test(last.before) && !HEDGES.test(words));
+  const words = withoutMath(last.before).replace(DENIED, ' ');
+  const states = STATES.test(last.before) || IS_THE_ANSWER.test(last.after);
+  const isStated = OTHER_LANGUAGE.test(words) || (states && !HEDGES.test(words));
   return isStated ? result(last) : null;
 }
 
+/** `$x > 5$ is the solution`. */
+const IS_THE_ANSWER =
+  /^[\s$*]*(?:is|are)\s+(?:the|our|my)\s+(?:(?:final|correct|only|required|desired)\s+)?(?:solutions?|answers?|results?)\b/i;
+/** "Not 10" says that another number follows. */
+const DENIED = /\b(?:not|n't)\s+[-\d.,]+(?=\s)/gi;
 const STATES =
-  /(?:\b(?:is|are|equals?|equal\s+to|was|be|being|becomes?|that|get|gets|got|gives?|obtain|obtained|have|has|est|es|ist)|[:=：])[\s*_($[]*$/i;
+  /(?:\b(?:is|it's|are|equals?|equal\s+to|was|be|being|becomes?|that|get|gets|got|gives?|obtain|obtained|have|has|est|es|ist)|[:=：])[\s*_($[]*$/i;
 const HEDGES =
   /\b(?:if|unless|when|whenever|not|no|or|either|neither|nor|all|any|every|some|only|less|greater|more|fewer|least|most|than|between|divisible|multiple|except)\b/i;
-/** Two letters of another script, or of a word with an accent. */
-const OTHER_LANGUAGE = /(?:(?!\p{ASCII})\p{L}){2}/u;
+/** Two letters of another script, or a word with an accent. */
+const OTHER_LANGUAGE = /(?:(?!\p{ASCII})\p{L}){2}|(?<!\p{L})(?=\p{L}{3})\p{L}*[à-öø-ÿ]/iu;
 
 /** The last value and what comes before it. */
-function findLast(text: string): (Candidate & { before: string }) | null {
+function findLast(text: string): (Candidate & { before: string; after: string }) | null {
   for (const length of TAILS) {
     const tail = fromWhole(text, length);
     const values = valuesOf(tail)
       .map(({ begin, end, math }) => withWords(tail, begin, end, math))
       .filter(({ begin }) => !NEGATED.test(tail.slice(Math.max(0, begin - 24), begin)));
     const last = values.findLast((value) => !value.math || !isVariable(value.text)) ?? values.at(-1);
-    if (last !== undefined) return { ...last, before: tail.slice(0, last.begin) };
+    if (last !== undefined) {
+      const after = tail.slice(last.begin + last.text.length);
+      return { ...last, before: tail.slice(0, last.begin), after };
+    }
     if (text.length <= length) break;
   }
   return null;

@@ -4,14 +4,14 @@ import { mathEnd, valuesOf, withoutMath } from './values.js';
 
 /** Every repetition is bounded: a text of nothing but line ends or "answer" takes linear time. */
 const MARKERS =
-  /\bfinal answer\b[*_`#\s]{0,8}(?:(?:is|are|=|[:：])[*_`\s]{0,8})*|\banswer\b(?:[^.\n:：=]{0,60}?(?:\b(?:is|are|be|equals)\b|[:：])[*_`]{0,3}[:：]?|\s{0,3}=|\s{0,3}(?=\$|\\[([]))|(?<![^\n])[*_#>\s]{0,8}(?:A|Ans)\s?[:：]|答案(?:是|为|：|:)/gi;
+  /\bfinal answer\b[*_`#\s]{0,8}(?:(?:is|are|=|[:：])[*_`\s]{0,8})*|\banswer\b(?:[^.\n:：=]{0,60}?(?:\b(?:is|are|be|equals)\b|[:：])[*_`]{0,3}[:：]?|\s{0,3}=|\s{0,3}(?=\$|\\[([]))|(?<![^\n])[*_#>\s]{0,8}(?:A|Ans)\s?[:：]|答案(?:是|为|：|:)|(?<!\p{L})(?:r[ée]ponse|respuesta|risposta|resposta|antwort|ответ|答え)(?: final[ea]?)?(?:\s+(?:est|es|è|é|ist|lautet)\b|\s?[:：—=は])|\b(?:it's|it is|(?:option|choice) is|I (?:choose|pick|select))\s+(?=(?:option |choice )?\(?[A-E]\)?(?:[.;]|\s*$))/giu;
 /** Markers that are looked at, from the last. */
 const MAX_MARKERS = 32;
 /** How an answer does not begin: "the answer is correct", "the answer is as follows". */
 const NO_ANSWER =
   /^(?:(?:in)?correct|right|wrong|not|helpful|useful|clear|obvious|unknown|as follows|found|given|obtained|then|therefore|that|in the|if|what|where|how|whether|based|supposed|expected|required)\b/i;
 const FILLER =
-  /^(?:option|choice|approximately|about|exactly|simply|just|equal to|the|thus|therefore|then|indeed|clearly|again)\s+/i;
+  /^(?:option|choice|for sure|definitely|certainly|probably|most likely|approximately|about|exactly|simply|just|equal to|the|thus|therefore|then|indeed|clearly|again)\s+/i;
 /** What comes after an answer in its sentence. */
 const REASON =
   /[,;]?\s+(?:because|since|where|which|whereas|although|though|but|so|hence|thus|when|if|while|assuming|(?:and\s+|is\s+)?not)\b|,\s+(?=(?!and\b|or\b)[a-z]{2,}'?[a-z]*\s+[a-z]+)/;
@@ -68,7 +68,9 @@ function endsSentence(text: string, i: number): boolean {
 function answerOf(statement: string, colon: boolean): string | null {
   let text = bare(statement);
   if (text === '' || NO_ANSWER.test(text)) return null;
-  const choice = /^\(?([A-Z])\)?(?=[.,:)]|\s+(?:because|since|as)\b)(?!,\s?[-0-9A-Z\\$(])/.exec(text);
+  const choice = /^\(?([A-Z])\)?(?=[.,:)]|\s+(?:because|since|as|not|non|nicht)\b)(?!,\s?[-0-9A-Z\\$(])/.exec(
+    text.replace(FILLER, ''),
+  );
   if (choice !== null) return choice[1] as string;
   const end = indexOutsideMath(text, REASON);
   if (end > 0) text = bare(text.slice(0, end));

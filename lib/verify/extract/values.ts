@@ -67,8 +67,8 @@ function valueAt(text: string, i: number): Value | null {
  * and closes as in Pandoc, so that `$5 and $6` is no mathematics.
  */
 export function mathEnd(text: string, i: number): number {
-  if (text.startsWith('\\(', i)) return closing(text, i + 2, '\\)', MAX_INLINE);
-  if (text.startsWith('\\[', i)) return closing(text, i + 2, '\\]', MAX_DISPLAY);
+  if (text.startsWith('\\(', i)) return closingBracket(text, i + 2, '\\)', MAX_INLINE);
+  if (text.startsWith('\\[', i)) return closingBracket(text, i + 2, '\\]', MAX_DISPLAY);
   if (text[i] !== '$' || text[i - 1] === '\\') return -1;
   if (text[i + 1] === '$') return closing(text, i + 2, '$$', MAX_DISPLAY);
   const end = closing(text, i + 1, '$', MAX_INLINE);
@@ -77,6 +77,18 @@ export function mathEnd(text: string, i: number): number {
   if (inside.includes('\n\n') || /[0-9]/.test(text[end] ?? '')) return -1;
   if (/^\S[\s\S]*\S$|^\S$/.test(inside)) return end;
   return /\S/.test(inside) && !hasWord(inside) ? end : -1;
+}
+
+/** The last search: what was not found from there on is not searched for again, however often mathematics opens. */
+let searched = { text: '', delimiter: '', from: 0, at: -1 };
+
+function closingBracket(text: string, from: number, delimiter: string, limit: number): number {
+  const known = searched.text === text && searched.delimiter === delimiter && searched.from <= from;
+  if (!known || (searched.at >= 0 && searched.at < from)) {
+    searched = { text, delimiter, from, at: text.indexOf(delimiter, from) };
+  }
+  const { at } = searched;
+  return at < 0 || at + delimiter.length > from + limit ? -1 : at + delimiter.length;
 }
 
 function closing(text: string, from: number, delimiter: string, limit: number): number {

@@ -197,6 +197,8 @@ function script(piece: string, alphabet: string): string {
  */
 export function cleanLatex(text: string): string {
   let out = withoutEmphasis(withoutLooseEnds(toAscii(text)));
+  // Numbers in lines are no difference: 0, then -1.
+  if (LINES.test(out)) out = out.replace(/\s*\n\s*/g, ', ');
   if (out.includes('\\')) {
     // Escaped twice, as in a JSON file read as text; in a matrix `\\x` is a new row.
     if (!out.includes('\\begin')) out = out.replace(/\\\\(?=[a-zA-Z]{2})/g, '\\');
@@ -259,6 +261,7 @@ const TEMPERATURE =
 const REPEATING = /(\d{0,20})\.(\d{0,40})\\(?:overline|bar|dot)\s*\{?(\d{1,40})\}?(?:(\d{0,20})\\dot\s*\{?(\d)\}?)?/g;
 /** `5\frac{\text{m}}{\text{s}}`. */
 const UNIT_FRACTION = /(\d *)\\frac *\{ *\\(?:text|mathrm) *\{([^{}]*)\} *\} *\{ *\\(?:text|mathrm) *\{([^{}]*)\} *\}/g;
+const LINES = /^[-+]?[\d./]+(?:[^\S\n]*\n\s*[-+]?[\d./]+)+$/;
 const SWISS = /(?<![\d.'])\d{1,3}(?:'\d{3})+(?![\d'])/g;
 
 /** Digits that come again and again before the dots. */
