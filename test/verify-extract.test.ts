@@ -389,7 +389,7 @@ test('a megabyte of anything, and ten of the worst, take a time in proportion', 
   };
   for (const piece of [...PIECES, '\\boxed(', '\\boxed{1}', 'A:\n', '1,', 'x^{', '\\frac{', '(1,'])
     time(piece, 10 ** 6, 1_500);
-  for (const piece of ['\\boxed{', '####\n', 'answer is ', '\n', '\\[']) time(piece, 10 ** 7, 10_000);
+  for (const piece of ['\\boxed{', '####\n', 'answer is ', '\n', '\\[', '\\(']) time(piece, 10 ** 7, 10_000);
   assert.deepEqual(slow, []);
 });
 
