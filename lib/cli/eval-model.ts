@@ -159,7 +159,14 @@ async function taskSets(
   const task = await loadTask(config, tokenizer, { ...hubOptions(config.model, { signal }), revision: undefined });
   for (const text of new Set(task.notes)) note(text);
   const eval_ = { ...config.eval, splits: options.split };
-  return evaluationSplits(task, { ...config, eval: eval_ }).map((split) => taskSet(task, split));
+  const splits = evaluationSplits(task, { ...config, eval: eval_ });
+  if (splits.length === 0) {
+    throw new InvalidArgumentError(
+      `task ${task.name} of this run has no split to evaluate on (no task.evalPath); say what: --benchmarks math500, ` +
+        '--data FILE, or --split train',
+    );
+  }
+  return splits.map((split) => taskSet(task, split));
 }
 
 async function problemSets(

@@ -280,6 +280,6 @@ function isEmpty(value: unknown): boolean {
 
 function missing(row: Row, columns: readonly string[], where: string): InvalidFileError {
   return new InvalidFileError(
-    `${where}: none of the columns ${columns.map((name) => `"${name}"`).join(', ')}; the row has ${Object.keys(row).join(', ')}`,
+    `${where}: none of the columns ${columns.map((name) => `"${name}"`).join(', ')}; the row has ${Object.keys(row).join(', ')}; rename one`,
   );
 }
