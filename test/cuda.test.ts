@@ -356,6 +356,71 @@ describe('cuda: a policy agrees with its twin on the CPU', { skip }, () => {
   }
 });
 
+describe('cuda: memory while responses are drawn', { skip }, () => {
+  const config = {
+    model_type: 'llama',
+    vocab_size: 37,
+    hidden_size: 8,
+    intermediate_size: 8,
+    num_hidden_layers: 1,
+    num_attention_heads: 4,
+    num_key_value_heads: 4,
+    head_dim: 128, // 4 kB of keys and values per position and layer
+    max_position_embeddings: 128,
+    rms_norm_eps: 1e-6,
+  };
+  const options = { samplesPerPrompt: 9, maxNewTokens: 36, seed: 4, stopTokens: [] };
+
+  it('a cache whose layers are larger than a copy of rows may be wide grows', async () => {
+    const gpu = await Policy.create(config, { seed: 3, device: 'cuda' });
+    // 33 tokens need a larger region: by then a layer has 1.2 MB, see kMaxPitch of native/test/emulator/runtime.cc
+    const grown = await gpu.generate([[1, 2, 3]], options);
+    const bounded = await gpu.generate([[1, 2, 3]], { ...options, cacheTokens: 600 });
+    assert.deepEqual(grown, bounded);
+    gpu.dispose();
+  });
+
+  it('is lent only while nothing in it is needed: the same gradients whatever is called in between', async () => {
+    const batch = { prompts: [[1, 2, 3], [1, 2, 3], [4]], responses: [[5, 6], [7], [8, 9, 10, 11]] };
+    const entropy = new Float32Array(7).fill(0.3);
+    const gate = { alpha: 9, window: 2, epsLow: 1e-6, epsHigh: 1e-5, clampGrad: 'zero', normalize: 'none' } as const;
+    const short = { samplesPerPrompt: 2, maxNewTokens: 3, seed: 4, stopTokens: [] };
+    const small = { ...config, num_attention_heads: 2, num_key_value_heads: 1, head_dim: 8, num_hidden_layers: 1 };
+    for (const choices of [{ gradientCheckpointing: true }, { lora: { rank: 2, seed: 3 } }] as const) {
+      const run = async (disturbed: boolean) => {
+        const gpu = await Policy.create(small, { seed: 3, device: 'cuda', ...choices });
+        const disturb = async () => {
+          if (!disturbed) return;
+          await gpu.generate([[1, 2, 3]], short);
+          await gpu.score([[1, 2, 3, 4, 5, 6, 7]]);
+          (await gpu.clone()).dispose();
+          await gpu.forward(batch, { keepActivations: false });
+        };
+        const seen: unknown[] = [];
+        for (let step = 0; step < 2; step++) {
+          await disturb();
+          seen.push((await gpu.forget(batch, { ...gate, entropy, eta: 0.1 })).gradNorm);
+          await disturb();
+          seen.push(await gpu.generate([[5, 6]], { ...short, weights: 'rollout' }));
+          await gpu.syncRollout();
+          for (let micro = 0; micro < 2; micro++) {
+            seen.push(await gpu.forward(batch));
+            await disturb();
+            await gpu.backward(new Float32Array(7).fill(-0.1), null);
+            await disturb();
+          }
+          for (const tensor of (await gpu.gradients()).values()) seen.push(await tensor.data());
+          seen.push(await gpu.step({ lr: 1e-2 }));
+        }
+        seen.push(await gpu.hash());
+        gpu.dispose();
+        return seen;
+      };
+      assert.deepEqual(await run(true), await run(false));
+    }
+  });
+});
+
 describe('cuda: a policy in bfloat16', { skip }, () => {
   // Both have the same weights; the GPU rounds what they are multiplied with as well, 2^-9 relative per product.
   const prompts = [

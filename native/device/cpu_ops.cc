@@ -53,7 +53,9 @@ class CpuOps final : public Ops {
 
   at::Tensor empty(const std::vector<int64_t>& shape, DType dtype) override {
     int64_t bytes = static_cast<int64_t>(size_of(dtype));
-    for (const int64_t d : shape) bytes *= d;
+    for (const int64_t d : shape)
+      check(!__builtin_mul_overflow(bytes, d, &bytes), ErrorCode::OutOfMemory,
+            "out of memory: more bytes were asked for than can be addressed");
     // Linux grants more than it has and kills the process at the first touch: refuse before that.
     check(bytes <= physical_memory(), ErrorCode::OutOfMemory, "out of memory: ", bytes,
           " bytes were asked for, this machine has ", physical_memory());

@@ -71,16 +71,26 @@ bool CachePool::grow(int64_t capacity) {
       !free_.empty() && free_.rbegin()->first + free_.rbegin()->second == size_ ? free_.rbegin()->second : 0;
   const int64_t needed = size_ + capacity - tail;
   if (needed > limit_) return false;
-  const int64_t size = std::min(limit_, std::max(needed, 2 * size_));
+  // doubled, so that growing is rare; where there is no memory for that, by what is needed until one sample fits
+  const int64_t doubled = std::min(limit_, std::max(needed, 2 * size_));
+  const bool enough = size_ >= floor_;
+  if (resize(doubled, enough || doubled > needed) || (!enough && resize(needed, false))) return true;
+  limit_ = size_;  // work with what there is: samples wait for each other
+  return false;
+}
+
+// false, where `may_fail`: no memory, and nothing has changed.
+bool CachePool::resize(int64_t size, bool may_fail) {
   try {
-    FloatBuffer larger(ops_, layers_ * size * position_floats_);
-    if (size_ > 0)
-      ops_.copy_2d(larger.data(), size * position_floats_ * kFloat, memory_.data(), size_ * position_floats_ * kFloat,
-                   size_ * position_floats_ * kFloat, layers_);
+    int64_t floats = 0;
+    check(!__builtin_mul_overflow(layers_ * position_floats_, size, &floats), ErrorCode::OutOfMemory,
+          "out of memory: a key-value cache of ", size, " positions was asked for");
+    FloatBuffer larger(ops_, floats);
+    for (int64_t l = 0; l < layers_ && size_ > 0; ++l)  // a GPU copies rows at most 2 GiB apart, layers may be larger
+      ops_.copy(larger.data() + l * size * position_floats_, layer(l), layer_floats() * kFloat);
     memory_ = std::move(larger);
   } catch (const Error& error) {
-    if (error.code() != ErrorCode::OutOfMemory || size_ < floor_) throw;
-    limit_ = size_;  // work with what there is: samples wait for each other
+    if (error.code() != ErrorCode::OutOfMemory || !may_fail) throw;
     return false;
   }
   CacheRegion added{size_, size - size_};

@@ -40,6 +40,7 @@ class CachePool {
 
  private:
   bool grow(int64_t capacity);
+  bool resize(int64_t size, bool may_fail);
   std::optional<CacheRegion> fit(int64_t capacity);
 
   Ops& ops_;

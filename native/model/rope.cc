@@ -80,7 +80,8 @@ void RopeTable::extend(Ops& ops, int64_t count) {
   if (base_.empty()) base_ = rope_frequencies(rope_, head_dim_, 1);
   // A copy on a device is made anew whenever it grows: grow rarely.
   const int64_t wanted = ops.device() == Device::Cpu ? count : std::max({count, 2 * known, int64_t{1024}});
-  cosine_.resize(known * half);  // both end at a whole position, also after a failed allocation
+  cosine_at_ = sine_at_ = nullptr;  // on a CPU they point into what may move now: an exception must not leave them
+  cosine_.resize(known * half);     // both end at a whole position, also after a failed allocation
   sine_.resize(known * half);
   for (int64_t p = known; p < wanted; ++p)
     append(p, own_angles(p + 1) ? rope_frequencies(rope_, head_dim_, p + 1) : base_);
@@ -95,11 +96,6 @@ void RopeTable::append_sequence(int64_t length) {
 void RopeTable::upload(Ops& ops) {
   cosine_at_ = ops.stage(cosine_, cosine_memory_);
   sine_at_ = ops.stage(sine_, sine_memory_);
-}
-
-void RopeTable::clear() {
-  cosine_.clear();
-  sine_.clear();
 }
 
 }  // namespace eepo

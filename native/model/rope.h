@@ -32,7 +32,8 @@ class RopeTable {
     return rope_.type == RopeType::Dynamic ? rope_.original_positions : std::numeric_limits<int64_t>::max();
   }
 
-  int64_t rows() const { return static_cast<int64_t>(cosine_.size()) / (head_dim_ / 2); }
+  /// Whole rows: a sine is appended after its cosine.
+  int64_t rows() const { return static_cast<int64_t>(sine_.size()) / (head_dim_ / 2); }
   /// Makes rows [0, count) the angles of positions [0, count): of dynamic ones, those a token has that is the last of
   /// its sequence so far. A decoding step wants them so.
   void extend(Ops& ops, int64_t count);
@@ -40,7 +41,6 @@ class RopeTable {
   void append_sequence(int64_t length);
   /// The rows on the device, after append_sequence().
   void upload(Ops& ops);
-  void clear();
 
   RopeRows at() const { return {cosine_at_, sine_at_}; }
 

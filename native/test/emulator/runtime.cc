@@ -6,6 +6,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -20,6 +21,7 @@ namespace eepo::cuda {
 namespace {
 
 constexpr int64_t kTotalBytes = int64_t{2} << 30;
+constexpr int64_t kMaxPitch = int64_t{1} << 20;  // of copy_2d; a GPU's is 2 GiB, too much to be reached by a test
 
 // Every byte that belongs to the "GPU": so that host memory handed to a kernel is found.
 class Memory {
@@ -113,6 +115,7 @@ class EmulatedRuntime final : public Runtime {
   }
   void copy_2d(void* to, int64_t to_pitch, const void* from, int64_t from_pitch, int64_t width,
                int64_t height) override {
+    check(std::max(to_pitch, from_pitch) <= kMaxPitch, ErrorCode::Native, "CUDA: a copy of rows failed: pitch");
     for (int64_t i = 0; i < height; ++i)
       std::memcpy(static_cast<char*>(to) + i * to_pitch, static_cast<const char*>(from) + i * from_pitch,
                   static_cast<size_t>(width));
