@@ -61,9 +61,16 @@ async function cached(repo: Repo, cache: RepoCache, reason: Unreachable | null):
   const commit = await cache.commitOf(revision);
   if (commit === null) {
     if (reason) throw reason;
+    const [what, command] =
+      repo.type === 'model'
+        ? [`${repo.name} (revision ${revision}) is neither a local folder nor`, `npx eepo download ${repo.name}`]
+        : [
+            `the data set ${repo.name} (revision ${revision}) is not`,
+            `npx eepo download ${repo.name} --dataset --include '*.json*' --include '*.parquet'`,
+          ];
     throw new HubError(
-      `${repo.name} (revision ${revision}) is neither a local folder nor in ${cacheDir}, and the hub may not be asked ` +
-        `(option offline, or HF_HUB_OFFLINE). Once, with a connection: npx eepo download ${repo.name}`,
+      `${what} in ${cacheDir}, and the hub may not be asked (option offline, or HF_HUB_OFFLINE). Once, with a ` +
+        `connection: ${command}`,
     );
   }
   if (reason) onProgress({ phase: 'note', text: `${reason.message}. Using what was downloaded before` });
