@@ -169,6 +169,8 @@ describe('a plan', () => {
     );
     assert.match(small.advice.join(), /lora\.rank = 16/);
     const none = planMemory(config, options, 1e5);
+    // with the cache that 8 responses need at least, not the one for all 32
+    assert.equal(none.options.cacheTokens, 8 * none.cacheTokensLeast);
     assert.deepEqual(none.advice, []);
     assert.throws(() => requireFit(none, 'x.toml'), {
       code: 'EEPO_CONFIG',

@@ -223,6 +223,25 @@ describe('trainer', () => {
     closeTo(first?.metrics['reward/frac_left_out'], 1 / 16, 1e-9, 'left out');
   });
 
+  it('warns once where no response gets a reward', async () => {
+    const warnings: Error[] = [];
+    const listen = (warning: Error): void => void (warning.name === 'EepoRewardWarning' && warnings.push(warning));
+    process.on('warning', listen);
+    try {
+      let tried = false; // the check before the run gets one, the run none
+      const reward: RewardFunction = (inputs) => inputs.map(() => (tried ? null : 1));
+      const { trainer } = toyTrainer({ task: toyTask({ reward }), config: toyConfig({ run: { iterations: 2 } }) });
+      await trainer.prepare();
+      tried = true;
+      await collect(trainer);
+      await new Promise((resolve) => setImmediate(resolve));
+    } finally {
+      process.off('warning', listen);
+    }
+    assert.equal(warnings.length, 1);
+    assert.match(warnings[0]?.message ?? '', /iteration 1: no response got a reward/);
+  });
+
   it('reports its phases in order', async () => {
     const events: TrainerEvent[] = [];
     const config = toyConfig({ run: { iterations: 1 }, objective: { klCoef: 0.1 } });

@@ -102,7 +102,7 @@ async function verifyOne(pool: VerifierPool, answers: string[], options: Options
   }
   const answer = options.response || options.strict ? { response: prediction } : { prediction };
   const [verdict] = (await pool.verify([{ ...answer, gold, options: optionsOf(options) }])) as [Verdict];
-  console.log(`${verdict.outcome}: ${verdict.reason}`);
+  console.log(verdict.reason === verdict.outcome ? verdict.outcome : `${verdict.outcome}: ${verdict.reason}`);
   const rows: [string, string][] = [['prediction', verdict.answer ?? '(none)']];
   for (const text of gold) rows.push(['gold', goldAnswer(text)]);
   for (const [name, text] of rows) {

@@ -28,8 +28,17 @@ export function planMemory(config: PolicyConfig, options: MemoryOptions, availab
   const usable = available * (1 - RESERVE);
   const bounded = boundCache(config, options, usable);
   const estimate = estimateMemory(config, bounded);
-  const fits = estimate.total <= usable;
-  return { ...estimate, options: bounded, available, fits, advice: fits ? [] : adviceFor(config, options, usable) };
+  if (estimate.total <= usable) return { ...estimate, options: bounded, available, fits: true, advice: [] };
+  // what it would take at least: a cache of any size would do, so the smallest useful one is shown
+  const least = options.cacheTokens > 0 ? options : { ...options, cacheTokens: usefulCache(options, estimate) };
+  const advice = adviceFor(config, options, usable);
+  return { ...estimateMemory(config, least), options: least, available, fits: false, advice };
+}
+
+/** Tokens of the smallest cache that is of use. */
+function usefulCache(options: MemoryOptions, { cacheTokensLeast, cacheTokensMost }: MemoryEstimate): number {
+  const rows = Math.min(USEFUL_ROWS, options.prompts * options.samplesPerPrompt);
+  return Math.min(rows * cacheTokensLeast, cacheTokensMost);
 }
 
 /** `options` with a cache that fills what the rest leaves, if that is enough to be of use. */
@@ -43,8 +52,7 @@ function boundCache(config: PolicyConfig, options: MemoryOptions, usable: number
   // a bounded cache may need less for growing
   const { cacheBytesPerToken } = estimateMemory(config, { ...options, cacheTokens: estimate.cacheTokensLeast });
   const tokens = Math.floor((usable - rest) / cacheBytesPerToken / 16) * 16;
-  const rows = Math.min(USEFUL_ROWS, options.prompts * options.samplesPerPrompt);
-  return tokens >= rows * estimate.cacheTokensLeast ? { ...options, cacheTokens: tokens } : options;
+  return tokens >= usefulCache(options, estimate) ? { ...options, cacheTokens: tokens } : options;
 }
 
 interface Change {
@@ -61,7 +69,7 @@ const changes: Change[] = [
     apply: (options) => ({ ...options, gradientCheckpointing: true }),
   },
   {
-    text: 'optimizer.microBatchTokens = 1 (one sequence at a time; same results)',
+    text: 'optimizer.microBatchTokens = 1 (no more than one sequence at a time; same results)',
     possible: ({ microBatchTokens, longestPrompt, maxNewTokens }) => microBatchTokens > longestPrompt + maxNewTokens,
     apply: (options) => ({ ...options, microBatchTokens: 1 }),
   },

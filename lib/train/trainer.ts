@@ -174,6 +174,7 @@ export class Trainer implements AsyncIterable<Iteration> {
   #preparation: Preparation | null = null;
   #stream: PromptStream | null = null;
   #iteration = 0;
+  #warned = false;
 
   /** @throws ConfigError for a wrong configuration, and where neither the task nor `reward` rewards */
   constructor(options: TrainerOptions) {
@@ -345,6 +346,7 @@ export class Trainer implements AsyncIterable<Iteration> {
       ),
     );
     const { rewards } = judged;
+    this.#warnWithoutRewards(rewards, iteration);
     const groups = groupAdvantages(rewards, this.config.rollout.groupSize, {
       normalizeByStd: this.config.objective.advantageStd,
     });
@@ -393,6 +395,17 @@ export class Trainer implements AsyncIterable<Iteration> {
       overlong: this.config.reward.overlong,
       ...(signal === undefined ? {} : { signal }),
     };
+  }
+
+  /** Nothing is learned from an iteration without rewards, and nothing else would say so. */
+  #warnWithoutRewards(rewards: readonly Reward[], iteration: number): void {
+    if (this.#warned || rewards.some((reward) => reward !== null)) return;
+    this.#warned = true;
+    process.emitWarning(
+      `iteration ${iteration}: no response got a reward, every one was null (a time limit? see reward/*/timeouts); ` +
+        'nothing is learned from it',
+      'EepoRewardWarning',
+    );
   }
 
   #rollout(prompts: readonly RolloutPrompt[], iteration: number): Promise<Rollout> {

@@ -1,5 +1,6 @@
 /** Whether two answers are the same: the public face of the comparison. */
-import { checkOptions, type OptionKeys } from '../options.js';
+import { InvalidArgumentError } from '../errors.js';
+import { checkOptions, describe, type OptionKeys } from '../options.js';
 import { keyOf } from './canonical.js';
 import { Comparison, type Tolerance } from './compare/compare.js';
 import { mapTree } from './compare/tree.js';
@@ -59,21 +60,36 @@ export interface AnswerComparison {
  * are defined, the same interval, set, tuple, matrix, equation up to a factor, unit or word. Symmetric, total (it throws
  * nothing, whatever the texts hold) and bounded in time and memory; what cannot be decided within the bounds is not equal.
  */
-export function equivalent(prediction: string, gold: string, options: EquivalentOptions = {}): boolean {
+export function equivalent(
+  prediction: string | number,
+  gold: string | number,
+  options: EquivalentOptions = {},
+): boolean {
   checkComparison(options, 'equivalent');
   return compareAnswers(prediction, gold, options).equal;
 }
 
 /** {@link equivalent} with the reason, and whether anything was decided at all. */
-export function compareAnswers(prediction: string, gold: string, options: EquivalentOptions = {}): AnswerComparison {
+export function compareAnswers(
+  prediction: string | number,
+  gold: string | number,
+  options: EquivalentOptions = {},
+): AnswerComparison {
   checkComparison(options, 'compareAnswers');
   const tolerance = typeof options.tolerance === 'number' ? { relative: options.tolerance } : (options.tolerance ?? {});
-  const x = answerOf(prediction);
-  const y = answerOf(gold);
+  const x = answerOf(textOf(prediction, 'prediction'));
+  const y = answerOf(textOf(gold, 'gold'));
   if (x === null || y === null) return outcome('undecided', 'too long');
   const result = compareTexts(x, y, tolerance);
   if (result.equal) return result;
   return compareStated(x, y, tolerance) ?? result;
+}
+
+/** Gold answers are often numbers in a file. */
+function textOf(answer: string | number, name: string): string {
+  if (typeof answer === 'string') return answer;
+  if (typeof answer === 'number') return String(answer);
+  throw new InvalidArgumentError(`${name} must be a string or a number, got ${describe(answer)}`);
 }
 
 const outcome = (verdict: 'equal' | 'different' | 'undecided', reason: string): AnswerComparison => ({
