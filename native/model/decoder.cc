@@ -60,19 +60,22 @@ void Decoder::place(const Packed& batch, Activations& acts) {
   int64_t longest = 0;
   for (int64_t s = 0; s < batch.count(); ++s) longest = std::max(longest, batch.whole_length(s));
   acts.own_rope.reset();
-  if (rope_.own_angles(longest))
-    acts.own_rope.emplace(config_.rope, config_.head_dim).extend(ops_, rope_.longest_common());
-  else
+  RopeTable* own = nullptr;
+  if (rope_.own_angles(longest)) {
+    own = &acts.own_rope.emplace(config_.rope, config_.head_dim);
+    own->extend(ops_, rope_.longest_common());
+  } else {
     rope_.extend(ops_, longest);
+  }
   for (int64_t s = 0; s < batch.count(); ++s) {
     int64_t row = batch.prefix_length(s);
-    if (rope_.own_angles(batch.whole_length(s))) {
-      row += acts.own_rope->rows();
-      acts.own_rope->append_sequence(batch.whole_length(s));
+    if (own != nullptr && rope_.own_angles(batch.whole_length(s))) {
+      row += own->rows();
+      own->append_sequence(batch.whole_length(s));
     }
     for (int64_t t = batch.offsets[s]; t < batch.offsets[s + 1]; ++t) acts.positions[t] = static_cast<int32_t>(row++);
   }
-  if (acts.own_rope) acts.own_rope->upload(ops_);
+  if (own != nullptr) own->upload(ops_);
 }
 
 void Decoder::forward(const Weights& weights, const Packed& batch, const std::vector<int64_t>& rows, Activations& acts,

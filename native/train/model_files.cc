@@ -274,6 +274,7 @@ void Model::save_adapter(const std::string& path, const CancelToken& cancel) con
   check(adapter_ != nullptr, ErrorCode::Unsupported, "this policy has no adapter to save");
   const std::vector<Parameter>& parameters = adapter_->parameters();
   std::vector<NamedTensor> tensors;
+  tensors.reserve(parameters.size());
   for (const Parameter& p : parameters) tensors.push_back({p.name, p.shape});
   write_safetensors(
       path, tensors, DType::Float32,
