@@ -3,20 +3,10 @@ import { open, readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { readJson } from './config-json.js';
 import { InvalidFileError, UnsupportedError } from './errors.js';
+import { tokenizerFiles } from './tokenizer/folder.js';
 
 /** Files of a model folder that are copied, unchanged, into a saved one. */
-export const companionFiles = [
-  'generation_config.json',
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'special_tokens_map.json',
-  'added_tokens.json',
-  'vocab.json',
-  'merges.txt',
-  'tokenizer.model',
-  'chat_template.jinja',
-  'chat_template.json',
-];
+export const companionFiles = ['generation_config.json', ...tokenizerFiles, 'chat_template.json'];
 
 export const singleFile = 'model.safetensors';
 export const indexFile = 'model.safetensors.index.json';

@@ -14,10 +14,10 @@ import type { ForgetOptions, Generation } from '../lib/policy-types.js';
 import { roundToBfloat16 } from '../lib/reference.js';
 import { twoStageRollout } from '../lib/rollout.js';
 import { countdown } from '../lib/tasks/countdown.js';
-import type { Tensor } from '../lib/tensor.js';
 import { defineConfig } from '../lib/train/config.js';
 import { Trainer } from '../lib/train/trainer.js';
 import { embeddedModel } from './support/data.js';
+import { forgetting, values } from './support/policy.js';
 
 const shape = { vocab_size: 211, hidden_size: 48, intermediate_size: 80, num_hidden_layers: 3, num_attention_heads: 6 };
 const common = { ...shape, max_position_embeddings: 256, rms_norm_eps: 1e-6 };
@@ -34,7 +34,7 @@ const prompts = [
 ];
 const sequences = [[1, 2, 3, 4, 5], [7], Array.from({ length: 70 }, (_, i) => (i * 37) % 211)];
 
-const bytes = (arrays: ArrayLike<number>[]): number[] => arrays.flatMap((array) => Array.from(array));
+const _bytes = (arrays: ArrayLike<number>[]): number[] => arrays.flatMap((array) => Array.from(array));
 const drawn = (all: Generation[]): number[] =>
   all.flatMap(({ tokens, logprob, entropy }) => [...tokens, ...logprob, ...entropy]);
 const batchOf = (all: Generation[], of: readonly (readonly number[])[] = prompts) => ({
@@ -43,27 +43,6 @@ const batchOf = (all: Generation[], of: readonly (readonly number[])[] = prompts
 });
 const wave = (count: number, scale: number): Float32Array =>
   Float32Array.from({ length: count }, (_, i) => scale * Math.sin(1 + i * 1.7));
-
-async function values(map: Map<string, Tensor>): Promise<Map<string, Float32Array>> {
-  const all = new Map<string, Float32Array>();
-  for (const [name, tensor] of map) {
-    all.set(name, (await tensor.data()) as Float32Array);
-    tensor.dispose();
-  }
-  return all;
-}
-
-const forgetting = (all: Generation[], change: Partial<ForgetOptions> = {}): ForgetOptions => ({
-  entropy: Float32Array.from(bytes(all.map(({ entropy }) => entropy))),
-  eta: 3e-3,
-  alpha: Number.POSITIVE_INFINITY,
-  window: 3,
-  epsLow: 1e-6,
-  epsHigh: 1e-5,
-  clampGrad: 'zero',
-  normalize: 'none',
-  ...change,
-});
 
 /** The first bytes of a safetensors file, its header parsed. */
 async function headerOf(path: string): Promise<Record<string, { dtype: string; shape: number[] }>> {

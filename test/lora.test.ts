@@ -6,15 +6,15 @@ import { describe, it } from 'node:test';
 import { type LoraOptions, normalizeLora } from '../lib/adapter.js';
 import { cudaStatus } from '../lib/cuda.js';
 import { Policy } from '../lib/policy.js';
-import type { ForgetOptions, Generation } from '../lib/policy-types.js';
+import type { Generation } from '../lib/policy-types.js';
 import { countdown } from '../lib/tasks/countdown.js';
-import type { Tensor } from '../lib/tensor.js';
 import { defineConfig } from '../lib/train/config.js';
 import { loadRun } from '../lib/train/load.js';
 import { trainRun } from '../lib/train/run.js';
 import { Trainer } from '../lib/train/trainer.js';
 import { embeddedModel, ROOT, readSafetensors } from './support/data.js';
 import { temporaryFolder } from './support/files.js';
+import { values as arraysOf, forgetting } from './support/policy.js';
 import { needsPython, runPython } from './support/python-modules.js';
 
 const fixture = (kind: string, name: string) => join(ROOT, 'test', 'fixtures', kind, name);
@@ -46,15 +46,6 @@ function close(actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance
   }
 }
 
-async function data(tensors: Map<string, Tensor>): Promise<Map<string, Float32Array>> {
-  const result = new Map<string, Float32Array>();
-  for (const [name, tensor] of tensors) {
-    result.set(name, (await tensor.data()) as Float32Array);
-    tensor.dispose();
-  }
-  return result;
-}
-
 const cuda = cudaStatus();
 for (const device of ['cpu', 'cuda'] as const) {
   const skip = device === 'cuda' && !cuda.available ? `no CUDA: ${cuda.reason}` : false;
@@ -73,7 +64,7 @@ for (const device of ['cpu', 'cuda'] as const) {
         const expected = readSafetensors(join(fixture('lora', name), 'golden_grads.safetensors'));
         using policy = await load();
         await crossEntropy(policy, golden.ids);
-        const gradients = await data(await policy.gradients());
+        const gradients = await arraysOf(await policy.gradients());
         assert.deepEqual([...gradients.keys()].sort(), [...expected.keys()].sort());
         for (const [key, { data: wanted }] of expected) {
           const got = gradients.get(key) ?? new Float32Array();
@@ -114,7 +105,7 @@ for (const device of ['cpu', 'cuda'] as const) {
 
     it('draws A as PEFT does and has B zero', async () => {
       using policy = await Policy.load(fixture('goldens', name), { lora, device });
-      const seen = await data(await policy.parameters());
+      const seen = await arraysOf(await policy.parameters());
       assert.equal(seen.size, 2 * 7 * 2);
       for (const [key, values] of seen) {
         const largest = Math.max(...values.map(Math.abs));
@@ -135,12 +126,14 @@ for (const device of ['cpu', 'cuda'] as const) {
     it('has the targets it is given', async () => {
       const targets = ['down_proj', 'k_proj'] as const;
       using policy = await Policy.load(fixture('goldens', name), { lora: { ...lora, targets }, device });
-      const modules = new Set([...(await data(await policy.parameters())).keys()].map((key) => key.split('.').at(-3)));
+      const modules = new Set(
+        [...(await arraysOf(await policy.parameters())).keys()].map((key) => key.split('.').at(-3)),
+      );
       assert.deepEqual(modules, new Set(targets));
       await crossEntropy(policy, ids);
       await policy.step({ lr: 1e-2 });
       await crossEntropy(policy, ids);
-      for (const [key, values] of await data(await policy.gradients())) {
+      for (const [key, values] of await arraysOf(await policy.gradients())) {
         assert.ok(
           values.some((g) => g !== 0),
           `no gradient of ${key}`,
@@ -218,7 +211,7 @@ for (const device of ['cpu', 'cuda'] as const) {
       const prompts = [[2, 3, 7, 9, 104, 105, 41]];
       const before = await policy.hash();
       const drawn = await policy.generate(prompts, { maxNewTokens: 12, samplesPerPrompt: 8, seed: 1 });
-      const report = await policy.forget(batchOf(prompts, drawn), forgetting(drawn));
+      const report = await policy.forget(batchOf(prompts, drawn), forgetting(drawn, { eta: 0.3 }));
       assert.equal(report.skipped, null);
       assert.ok(report.stage1LogpDelta < -1e-3, `${report.stage1LogpDelta}`);
       assert.ok(report.relativeStep > 0 && report.paramChangedFrac > 0 && report.paramChangedFrac <= 1);
@@ -269,17 +262,6 @@ for (const device of ['cpu', 'cuda'] as const) {
 const batchOf = (prompts: number[][], generations: Generation[]) => ({
   prompts: generations.map(({ prompt }) => prompts[prompt] as number[]),
   responses: generations.map(({ tokens }) => tokens),
-});
-
-const forgetting = (generations: Generation[]): ForgetOptions => ({
-  entropy: Float32Array.from(generations.flatMap(({ entropy }) => [...entropy])),
-  eta: 0.3,
-  alpha: Number.POSITIVE_INFINITY,
-  window: 3,
-  epsLow: 1e-6,
-  epsHigh: 1e-5,
-  clampGrad: 'zero',
-  normalize: 'none',
 });
 
 describe('a run with [lora]', () => {

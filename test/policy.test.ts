@@ -5,8 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { Policy } from '../lib/policy.js';
-import type { ForgetOptions, Generation } from '../lib/policy-types.js';
+import type { Generation } from '../lib/policy-types.js';
 import { embeddedModel } from './support/data.js';
+import { forgetting } from './support/policy.js';
 
 /** Countdown prompts: `2 3 7 9 _ > 41` and others. */
 const prompts = [
@@ -14,18 +15,6 @@ const prompts = [
   [1, 4, 6, 8, 104, 105, 24],
   [3, 3, 5, 9, 104, 105, 30],
 ];
-
-const forgetting = (generations: Generation[], change: Partial<ForgetOptions> = {}): ForgetOptions => ({
-  entropy: Float32Array.from(generations.flatMap(({ entropy }) => [...entropy])),
-  eta: 3e-3,
-  alpha: Number.POSITIVE_INFINITY,
-  window: 3,
-  epsLow: 1e-6,
-  epsHigh: 1e-5,
-  clampGrad: 'zero',
-  normalize: 'none',
-  ...change,
-});
 
 const batchOf = (generations: Generation[]) => ({
   prompts: generations.map(({ prompt }) => prompts[prompt] as number[]),

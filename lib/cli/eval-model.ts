@@ -9,6 +9,7 @@ import { weightsFingerprint } from '../eval/settings.js';
 import { evaluateBenchmarks, type ModelResult } from '../eval/suite.js';
 import type { EvaluationSet } from '../eval/types.js';
 import { modelFolder } from '../hub/index.js';
+import { cacheBytesPerToken, cacheTokensFor } from '../memory/estimate.js';
 import { Policy, type PolicyConfig } from '../policy.js';
 import { PROMPT_STYLES, type PromptStyle } from '../tasks/data/prompts.js';
 import { createTask } from '../tasks/index.js';
@@ -267,8 +268,8 @@ const DEFAULT_BATCH = 256;
 
 /** As many tokens as half of what memory is free can keep the keys and values of; where it is full, samples wait. */
 async function cacheTokens(policy: { device: 'cpu' | 'cuda'; config: PolicyConfig }): Promise<number> {
-  const { numLayers, numKeyValueHeads, headDim, maxPositionEmbeddings } = policy.config;
   const { freeBytes } = await deviceInfo(policy.device);
-  const bytesPerToken = 2 * numLayers * numKeyValueHeads * headDim * 4;
-  return Math.max(maxPositionEmbeddings, Math.floor(freeBytes / 2 / bytesPerToken));
+  // never too few for a prompt and a response that fill the context
+  const least = cacheTokensFor(policy.config.maxPositionEmbeddings, 1);
+  return Math.max(least, Math.floor(freeBytes / 2 / cacheBytesPerToken(policy.config)));
 }

@@ -110,13 +110,26 @@ function cacheGrowth({ device, cacheTokens }: MemoryOptions): number {
   return device === 'cuda' && cacheTokens > 0 ? 1 : 1.5;
 }
 
+/** Regions of the cache end at multiples of 16 (native/model/cache_pool.h). */
+const blocks = (tokens: number): number => Math.ceil(tokens / 16) * 16;
+
+/** The last token's keys and values are never read. */
+const ownTokens = (maxNewTokens: number): number => blocks(Math.max(maxNewTokens - 1, 1));
+
+/** Tokens that the key-value cache must hold for one prompt and one response. */
+export function cacheTokensFor(promptTokens: number, maxNewTokens: number): number {
+  return blocks(promptTokens) + ownTokens(maxNewTokens);
+}
+
 /** As native/model/cache_pool.h: regions are multiples of 16; one that grows holds its old region too. */
 function cacheTokens(options: MemoryOptions) {
   const { prompts, longestPrompt, maxNewTokens } = options;
-  const round = (tokens: number) => Math.ceil(tokens / 16) * 16;
-  const own = round(Math.max(maxNewTokens - 1, 1));
+  const own = ownTokens(maxNewTokens);
   const rows = rowsAtATime(options);
-  return { most: prompts * round(longestPrompt) + rows * (own * 1.5 + 16), least: round(longestPrompt) + own };
+  return {
+    most: prompts * blocks(longestPrompt) + rows * (own * 1.5 + 16),
+    least: cacheTokensFor(longestPrompt, maxNewTokens),
+  };
 }
 
 function weightItems(config: PolicyConfig, options: MemoryOptions): MemoryItem[] {

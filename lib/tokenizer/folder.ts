@@ -6,7 +6,7 @@ import { InvalidFileError } from '../errors.js';
 export type Json = Record<string, unknown>;
 
 /** What belongs to a tokenizer in a model folder; only `tokenizer.json` is required. */
-const FILES = [
+export const tokenizerFiles = [
   'tokenizer.json',
   'tokenizer_config.json',
   'special_tokens_map.json',
@@ -124,14 +124,14 @@ async function templateFiles(dir: string): Promise<string[]> {
 
 async function existing(dir: string): Promise<string[]> {
   const there = await Promise.all(
-    FILES.map((name) =>
+    tokenizerFiles.map((name) =>
       stat(join(dir, name)).then(
         (found) => found.isFile(),
         () => false,
       ),
     ),
   );
-  return FILES.filter((_, i) => there[i]);
+  return tokenizerFiles.filter((_, i) => there[i]);
 }
 
 async function readText(path: string, maxBytes: number): Promise<string | null> {

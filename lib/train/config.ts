@@ -4,6 +4,7 @@ import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { ConfigError } from '../errors.js';
 import { isRepoName } from '../hub/index.js';
+import { cacheTokensFor } from '../memory/estimate.js';
 import { isHubUri } from '../tasks/data/source.js';
 import { checkConfig, checkSections, configError, parseTomlText } from './config-file.js';
 import { evaluation } from './sections/evaluation.js';
@@ -125,12 +126,6 @@ export function defineConfig(input: Partial<TrainConfigInput> = {}): TrainConfig
     source: 'config',
     crossChecks,
   });
-}
-
-/** Tokens that the key-value cache needs for one prompt and one response: both are rounded up to its blocks of 16. */
-export function cacheTokensFor(promptTokens: number, maxNewTokens: number): number {
-  const blocks = (tokens: number): number => Math.ceil(tokens / 16) * 16;
-  return blocks(promptTokens) + blocks(Math.max(maxNewTokens - 1, 1));
 }
 
 /** Checks that need the model: prompt and response must fit into its context and into the cache. */

@@ -10,12 +10,13 @@ import type { Estimate } from '../eval/statistics.js';
 import { checkNames, responsesPath, writeSummary } from '../eval/suite.js';
 import type { SetSummary } from '../eval/summary.js';
 import type { EvaluationSet, EvaluationTokenizer } from '../eval/types.js';
+import { cacheTokensFor } from '../memory/estimate.js';
 import type { PolicyLike } from '../policy.js';
 import { PRESET_STYLES } from '../tasks/presets.js';
 import type { Task } from '../tasks/types.js';
 import { encodeAll } from '../tokenizer/prompts.js';
 import { resolveStopTokens } from '../tokenizer/stop-tokens.js';
-import { cacheTokensFor, type TrainConfig } from './config.js';
+import type { TrainConfig } from './config.js';
 import { finiteOnly, type Metrics } from './metrics.js';
 import type { Evaluator } from './trainer.js';
 
