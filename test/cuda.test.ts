@@ -520,6 +520,27 @@ describe('cuda: the package', { skip }, () => {
     for (const policy of [cpu, gpu, copy, again]) policy.dispose();
   });
 
+  it('has the same gradients every time, of responses that begin behind one prompt', async () => {
+    using policy = await Policy.load(embeddedModel, { device: 'cuda' });
+    using twin = await Policy.load(embeddedModel);
+    const samples = 8; // the hidden state of the prompt's last token gets a gradient from each
+    const prompts = Array.from({ length: samples }, (_, s) => [1, 2, 3, 4, 5, s < 4 ? 6 : 7]);
+    const responses = prompts.map((_, s) => Array.from({ length: 8 }, (_, t) => (7 * s + 3 * t) % 90));
+    const a = noise(64, 1, 5);
+    const gradients = async (of: Policy) => {
+      await of.forward({ prompts, responses });
+      await of.backward(a, null);
+      const all = await of.gradients();
+      const data = await Promise.all([...all.values()].map((tensor) => tensor.data()));
+      await of.zeroGrad();
+      return data;
+    };
+    const first = await gradients(policy);
+    const there = await gradients(twin);
+    for (const [i, gradient] of first.entries()) assert.ok(relative(there[i] as Float32Array, gradient) < 1e-4);
+    for (let again = 0; again < 10; again++) assert.deepEqual(await gradients(policy), first);
+  });
+
   it('waits for the GPU once per position, and for nothing else while it generates', async () => {
     const policy = await Policy.load(embeddedModel, { device: 'cuda' });
     const waits = async (): Promise<number> => (await deviceInfo('cuda')).synchronizations;

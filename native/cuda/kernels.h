@@ -109,16 +109,14 @@ void embed(const Context& context, const void* table, DType dtype, const int32_t
            float* out);
 /// Between float32 and bfloat16, to nearest even.
 void cast(const Context& context, const void* from, DType from_dtype, void* to, DType to_dtype, int64_t n);
-/// `ids` on the HOST: tokens are grouped by id there, so that every row of d_table is summed in token order by one
-/// block.
-void embed_backward(const Context& context, const float* d_out, const int32_t* ids, int64_t tokens, int64_t dim,
-                    float* d_table);
 void add_bias(const Context& context, float* x, const float* bias, int64_t rows, int64_t cols);
 void bias_backward(const Context& context, const float* dx, int64_t rows, int64_t cols, float* dbias);
 void add(const Context& context, const float* x, int64_t n, float* y);
-/// out[r] = x[rows[r]], and back: x[rows[r]] += d_out[r] (rows are distinct).
-void gather_rows(const Context& context, const float* x, const int64_t* rows, int64_t count, int64_t dim, float* out);
-void scatter_add_rows(const Context& context, const float* d_out, const int64_t* rows, int64_t count, int64_t dim,
+/// out[r] = x[rows[r]]
+void gather_rows(const Context& context, const float* x, const int32_t* rows, int64_t count, int64_t dim, float* out);
+/// x[host_rows[r]] += d_out[r]. The rows are on the HOST: they are grouped there by what they name, so that every row
+/// of x is summed by one thread a column, in the order of r.
+void scatter_add_rows(const Context& context, const float* d_out, const int32_t* host_rows, int64_t count, int64_t dim,
                       float* x);
 
 /// The tables of one batch's segments on the device. Made on the host by plan_attention, uploaded as one block.

@@ -117,10 +117,6 @@ class CudaOps final : public Ops {
   void embed(const WeightMatrix& table, const int32_t* ids, int64_t tokens, float* out) override {
     launch([&] { cuda::embed(context_, table.data, table.dtype, ids, tokens, table.in, out); });
   }
-  void embed_backward(const float* d_out, const int32_t* host_ids, int64_t tokens, int64_t dim,
-                      float* d_table) override {
-    launch([&] { cuda::embed_backward(context_, d_out, host_ids, tokens, dim, d_table); });
-  }
   void add_bias(float* x, const float* bias, int64_t rows, int64_t cols) override {
     launch([&] { cuda::add_bias(context_, x, bias, rows, cols); });
   }
@@ -133,11 +129,11 @@ class CudaOps final : public Ops {
   void cast(const void* from, DType from_dtype, void* to, DType to_dtype, int64_t n) override {
     launch([&] { cuda::cast(context_, from, from_dtype, to, to_dtype, n); });
   }
-  void gather_rows(const float* x, const int64_t* rows, int64_t count, int64_t dim, float* out) override {
+  void gather_rows(const float* x, const int32_t* rows, int64_t count, int64_t dim, float* out) override {
     launch([&] { cuda::gather_rows(context_, x, rows, count, dim, out); });
   }
-  void scatter_add_rows(const float* d_out, const int64_t* rows, int64_t count, int64_t dim, float* x) override {
-    launch([&] { cuda::scatter_add_rows(context_, d_out, rows, count, dim, x); });
+  void scatter_add_rows(const float* d_out, const int32_t* host_rows, int64_t count, int64_t dim, float* x) override {
+    launch([&] { cuda::scatter_add_rows(context_, d_out, host_rows, count, dim, x); });
   }
 
   std::shared_ptr<AttentionPlan> plan(const Segments& segments) override {

@@ -135,10 +135,6 @@ class CpuOps final : public Ops {
   void embed(const WeightMatrix& table, const int32_t* ids, int64_t tokens, float* out) override {
     eepo::embed(table.data, table.dtype, ids, tokens, table.in, out);
   }
-  void embed_backward(const float* d_out, const int32_t* host_ids, int64_t tokens, int64_t dim,
-                      float* d_table) override {
-    eepo::embed_backward(d_out, host_ids, tokens, dim, d_table);
-  }
   void add_bias(float* x, const float* bias, int64_t rows, int64_t cols) override {
     eepo::add_bias(x, bias, rows, cols);
   }
@@ -149,13 +145,12 @@ class CpuOps final : public Ops {
   void cast(const void* from, DType from_dtype, void* to, DType to_dtype, int64_t n) override {
     eepo::ascend({{from, from_dtype, nullptr, DType::Float32, to, to_dtype, n}}, 0, Rounding::Nearest, 0);
   }
-  void gather_rows(const float* x, const int64_t* rows, int64_t count, int64_t dim, float* out) override {
+  void gather_rows(const float* x, const int32_t* rows, int64_t count, int64_t dim, float* out) override {
     for (int64_t r = 0; r < count; ++r)
       copy(out + r * dim, x + rows[r] * dim, dim * static_cast<int64_t>(sizeof(float)));
   }
-  void scatter_add_rows(const float* d_out, const int64_t* rows, int64_t count, int64_t dim, float* x) override {
-    for (int64_t r = 0; r < count; ++r)
-      for (int64_t i = 0; i < dim; ++i) x[rows[r] * dim + i] += d_out[r * dim + i];
+  void scatter_add_rows(const float* d_out, const int32_t* host_rows, int64_t count, int64_t dim, float* x) override {
+    eepo::scatter_add_rows(d_out, host_rows, count, dim, x);
   }
 
   std::shared_ptr<AttentionPlan> plan(const Segments& segments) override { return std::make_shared<CpuPlan>(segments); }

@@ -129,17 +129,15 @@ class Ops {
   virtual void rope(float* x, int64_t ld, int64_t heads, int64_t head_dim, const int32_t* positions, int64_t tokens,
                     const float* cosine, const float* sine, bool inverse) = 0;
   virtual void embed(const WeightMatrix& table, const int32_t* ids, int64_t tokens, float* out) = 0;
-  virtual void embed_backward(const float* d_out, const int32_t* host_ids, int64_t tokens, int64_t dim,
-                              float* d_table) = 0;
   virtual void add_bias(float* x, const float* bias, int64_t rows, int64_t cols) = 0;
   virtual void bias_backward(const float* dx, int64_t rows, int64_t cols, float* dbias) = 0;
   virtual void add(const float* x, int64_t n, float* y) = 0;
   /// Between float32 and bfloat16, rounding to nearest even.
   virtual void cast(const void* from, DType from_dtype, void* to, DType to_dtype, int64_t n) = 0;
   /// out[r] = x[rows[r]]
-  virtual void gather_rows(const float* x, const int64_t* rows, int64_t count, int64_t dim, float* out) = 0;
-  /// x[rows[r]] += d_out[r]; rows are distinct.
-  virtual void scatter_add_rows(const float* d_out, const int64_t* rows, int64_t count, int64_t dim, float* x) = 0;
+  virtual void gather_rows(const float* x, const int32_t* rows, int64_t count, int64_t dim, float* out) = 0;
+  /// Back, and the gradient of embed: x[host_rows[r]] += d_out[r], in the order of r. A row may be named many times.
+  virtual void scatter_add_rows(const float* d_out, const int32_t* host_rows, int64_t count, int64_t dim, float* x) = 0;
 
   virtual std::shared_ptr<AttentionPlan> plan(const Segments& segments) = 0;
   virtual void attention(const float* qkv, const AttentionShape& shape, const AttentionPlan& plan, float* out,

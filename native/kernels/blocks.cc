@@ -99,11 +99,11 @@ void embed(const void* table, DType dtype, const int32_t* ids, int64_t tokens, i
   });
 }
 
-void embed_backward(const float* d_out, const int32_t* ids, int64_t tokens, int64_t dim, float* d_table) {
-  // threads own columns, not rows: every table entry is summed in token order
-  for_blocks(dim, 32, tokens * dim >= kParallelWork, [&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t t = 0; t < tokens; ++t)
-      for (int64_t i = begin; i < end; ++i) d_table[ids[t] * dim + i] += d_out[t * dim + i];
+void scatter_add_rows(const float* d_out, const int32_t* rows, int64_t count, int64_t dim, float* x) {
+  // threads own columns, not rows: every element is summed in the order of r
+  for_blocks(dim, 32, count * dim >= kParallelWork, [&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t r = 0; r < count; ++r)
+      for (int64_t i = begin; i < end; ++i) x[rows[r] * dim + i] += d_out[r * dim + i];
   });
 }
 

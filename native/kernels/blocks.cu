@@ -72,8 +72,8 @@ __global__ __launch_bounds__(kStripThreads) void rope_kernel(Strips strips, floa
 }
 
 // out[row of strips] = from[index[row]], converted; the same row where `index` is null.
-template <int V, class From, class To, class Index>
-__global__ __launch_bounds__(kStripThreads) void gather_kernel(Strips strips, const From* from, const Index* index,
+template <int V, class From, class To>
+__global__ __launch_bounds__(kStripThreads) void gather_kernel(Strips strips, const From* from, const int32_t* index,
                                                                int64_t dim, To* out) {
   int64_t t, i;
   if (!strips.mine(t, i)) return;
@@ -85,29 +85,27 @@ __global__ __launch_bounds__(kStripThreads) void gather_kernel(Strips strips, co
   *reinterpret_cast<Pack<To, V>*>(out + t * dim + i * V) = y;
 }
 
-template <class From, class To, class Index>
-void gather(const Context& context, const From* from, const Index* index, int64_t rows, int64_t dim, To* out) {
+template <class From, class To>
+void gather(const Context& context, const From* from, const int32_t* index, int64_t rows, int64_t dim, To* out) {
   if (rows * dim == 0) return;
   with_width(dim % 4 == 0 && aligned16(from, out), [&](auto v) {
     constexpr int V = decltype(v)::value;
     const Strips strips(rows, dim / V);
-    EEPO_LAUNCH((gather_kernel<V, From, To, Index>), strips.blocks(), kStripThreads, 0, context.stream, strips, from,
-                index, dim, out);
+    EEPO_LAUNCH((gather_kernel<V, From, To>), strips.blocks(), kStripThreads, 0, context.stream, strips, from, index,
+                dim, out);
   });
 }
 
-// y[row of t] += x[t]: row t itself where `index` is null.
+// y += x
 template <int V>
-__global__ __launch_bounds__(kStripThreads) void add_rows_kernel(Strips strips, const float* x, const int64_t* index,
-                                                                 int64_t dim, float* y) {
+__global__ __launch_bounds__(kStripThreads) void add_kernel(Strips strips, const float* x, float* y) {
   int64_t t, i;
   if (!strips.mine(t, i)) return;
-  float* to = y + (index ? index[t] : t) * dim + i * V;
-  auto sum = load_pack<V>(to);
-  const auto more = load_pack<V>(x + t * dim + i * V);
+  auto sum = load_pack<V>(y + i * V);
+  const auto more = load_pack<V>(x + i * V);
 #pragma unroll
   for (int e = 0; e < V; ++e) sum.at[e] += more.at[e];
-  store_pack<V>(to, sum);
+  store_pack<V>(y + i * V, sum);
 }
 
 template <int V>
@@ -122,16 +120,15 @@ __global__ __launch_bounds__(kStripThreads) void add_bias_kernel(Strips strips, 
   store_pack<V>(at, sum);
 }
 
-// One row of the table per row of the strips. order: the tokens grouped by id; group k is order[first[k]..first[k+1]).
-// Tokens are added one by one, so that the result has the bits of the CPU's.
+// One row of x per row of the strips. order: the summands grouped by their row; group k is order[first[k]..first[k+1])
+// and belongs to row named[k]. They are added one by one, so that the result has the bits of the CPU's.
 template <int V>
-__global__ __launch_bounds__(kStripThreads) void embed_backward_kernel(Strips strips, const float* d_out,
-                                                                       const int32_t* order, const int32_t* first,
-                                                                       const int32_t* ids, int64_t dim,
-                                                                       float* d_table) {
+__global__ __launch_bounds__(kStripThreads) void scatter_add_kernel(Strips strips, const float* d_out,
+                                                                    const int32_t* order, const int32_t* first,
+                                                                    const int32_t* named, int64_t dim, float* x) {
   int64_t group, i;
   if (!strips.mine(group, i)) return;
-  float* to = d_table + static_cast<int64_t>(ids[group]) * dim + i * V;
+  float* to = x + static_cast<int64_t>(named[group]) * dim + i * V;
   auto sum = load_pack<V>(to);
   const int32_t end = first[group + 1];
 #pragma unroll 4
@@ -143,26 +140,26 @@ __global__ __launch_bounds__(kStripThreads) void embed_backward_kernel(Strips st
   store_pack<V>(to, sum);
 }
 
-// The three tables of embed_backward in one array: order [tokens], first [groups + 1], ids [groups].
-std::vector<int32_t> group_by_id(const int32_t* ids, int64_t tokens, int64_t& groups) {
-  std::vector<uint64_t> keys(tokens);  // id, then token: sorting keeps the tokens of an id in order
-  for (int64_t t = 0; t < tokens; ++t)
-    keys[t] = static_cast<uint64_t>(static_cast<uint32_t>(ids[t])) << 32 | static_cast<uint32_t>(t);
+// The three tables of scatter_add_rows in one array: order [count], first [groups + 1], named [groups].
+std::vector<int32_t> group_by_row(const int32_t* rows, int64_t count, int64_t& groups) {
+  std::vector<uint64_t> keys(count);  // row, then summand: sorting keeps the summands of a row in order
+  for (int64_t r = 0; r < count; ++r)
+    keys[r] = static_cast<uint64_t>(static_cast<uint32_t>(rows[r])) << 32 | static_cast<uint32_t>(r);
   std::sort(keys.begin(), keys.end());
-  std::vector<int32_t> order, first, distinct;
-  order.reserve(3 * tokens + 1);
-  for (int64_t k = 0; k < tokens; ++k) {
-    const auto id = static_cast<int32_t>(keys[k] >> 32);
-    if (k == 0 || id != distinct.back()) {
+  std::vector<int32_t> order, first, named;
+  order.reserve(3 * count + 1);
+  for (int64_t k = 0; k < count; ++k) {
+    const auto row = static_cast<int32_t>(keys[k] >> 32);
+    if (k == 0 || row != named.back()) {
       first.push_back(static_cast<int32_t>(k));
-      distinct.push_back(id);
+      named.push_back(row);
     }
     order.push_back(static_cast<int32_t>(keys[k] & 0xffffffffu));
   }
-  first.push_back(static_cast<int32_t>(tokens));
-  groups = static_cast<int64_t>(distinct.size());
+  first.push_back(static_cast<int32_t>(count));
+  groups = static_cast<int64_t>(named.size());
   order.insert(order.end(), first.begin(), first.end());
-  order.insert(order.end(), distinct.begin(), distinct.end());
+  order.insert(order.end(), named.begin(), named.end());
   return order;
 }
 
@@ -219,23 +216,6 @@ void cast(const Context& context, const void* from, DType from_dtype, void* to, 
     gather(context, static_cast<const BFloat16*>(from), kInPlace, 1, n, static_cast<float*>(to));
 }
 
-void embed_backward(const Context& context, const float* d_out, const int32_t* ids, int64_t tokens, int64_t dim,
-                    float* d_table) {
-  if (tokens * dim == 0) return;
-  int64_t groups = 0;
-  const std::vector<int32_t> tables = group_by_id(ids, tokens, groups);
-  auto* order = static_cast<int32_t*>(context.scratch(tables.size() * sizeof(int32_t)));
-  context.upload(order, tables.data(), tables.size() * sizeof(int32_t));
-  const int32_t* first = order + tokens;
-  const int32_t* distinct = first + groups + 1;
-  with_width(dim % 4 == 0 && aligned16(d_out, d_table), [&](auto v) {
-    constexpr int V = decltype(v)::value;
-    const Strips strips(groups, dim / V);
-    EEPO_LAUNCH((embed_backward_kernel<V>), strips.blocks(), kStripThreads, 0, context.stream, strips, d_out, order,
-                first, distinct, dim, d_table);
-  });
-}
-
 void add_bias(const Context& context, float* x, const float* bias, int64_t rows, int64_t cols) {
   if (rows * cols == 0) return;
   with_width(cols % 4 == 0 && aligned16(x, bias), [&](auto v) {
@@ -259,22 +239,28 @@ void add(const Context& context, const float* x, int64_t n, float* y) {
   with_width(n % 4 == 0 && aligned16(x, y), [&](auto v) {
     constexpr int V = decltype(v)::value;
     const Strips strips(1, n / V);
-    EEPO_LAUNCH((add_rows_kernel<V>), strips.blocks(), kStripThreads, 0, context.stream, strips, x,
-                static_cast<const int64_t*>(nullptr), n, y);
+    EEPO_LAUNCH((add_kernel<V>), strips.blocks(), kStripThreads, 0, context.stream, strips, x, y);
   });
 }
 
-void gather_rows(const Context& context, const float* x, const int64_t* rows, int64_t count, int64_t dim, float* out) {
+void gather_rows(const Context& context, const float* x, const int32_t* rows, int64_t count, int64_t dim, float* out) {
   gather(context, x, rows, count, dim, out);
 }
 
-void scatter_add_rows(const Context& context, const float* d_out, const int64_t* rows, int64_t count, int64_t dim,
+void scatter_add_rows(const Context& context, const float* d_out, const int32_t* host_rows, int64_t count, int64_t dim,
                       float* x) {
   if (count * dim == 0) return;
+  int64_t groups = 0;
+  const std::vector<int32_t> tables = group_by_row(host_rows, count, groups);
+  auto* order = static_cast<int32_t*>(context.scratch(tables.size() * sizeof(int32_t)));
+  context.upload(order, tables.data(), tables.size() * sizeof(int32_t));
+  const int32_t* first = order + count;
+  const int32_t* named = first + groups + 1;
   with_width(dim % 4 == 0 && aligned16(d_out, x), [&](auto v) {
     constexpr int V = decltype(v)::value;
-    const Strips strips(count, dim / V);
-    EEPO_LAUNCH((add_rows_kernel<V>), strips.blocks(), kStripThreads, 0, context.stream, strips, d_out, rows, dim, x);
+    const Strips strips(groups, dim / V);
+    EEPO_LAUNCH((scatter_add_kernel<V>), strips.blocks(), kStripThreads, 0, context.stream, strips, d_out, order, first,
+                named, dim, x);
   });
 }
 

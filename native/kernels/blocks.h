@@ -28,10 +28,9 @@ void swiglu_backward(const float* gate_up, const float* d_out, int64_t width, in
 void rope(float* x, int64_t ld, int64_t heads, int64_t head_dim, const int32_t* positions, int64_t tokens,
           const float* cosine, const float* sine, bool inverse);
 
-/// out[t] = table[ids[t]], of a float32 or bfloat16 table; and its gradient, d_table[ids[t]] += d_out[t] in token
-/// order.
+/// out[t] = table[ids[t]], of a float32 or bfloat16 table; and its gradient, x[rows[r]] += d_out[r] in the order of r.
 void embed(const void* table, DType dtype, const int32_t* ids, int64_t tokens, int64_t dim, float* out);
-void embed_backward(const float* d_out, const int32_t* ids, int64_t tokens, int64_t dim, float* d_table);
+void scatter_add_rows(const float* d_out, const int32_t* rows, int64_t count, int64_t dim, float* x);
 
 /// Every row += bias; and dbias += sum of rows.
 void add_bias(float* x, const float* bias, int64_t rows, int64_t cols);

@@ -78,7 +78,7 @@ void Decoder::place(const Packed& batch, Activations& acts) {
   if (own != nullptr) own->upload(ops_);
 }
 
-void Decoder::forward(const Weights& weights, const Packed& batch, const std::vector<int64_t>& rows, Activations& acts,
+void Decoder::forward(const Weights& weights, const Packed& batch, const std::vector<int32_t>& rows, Activations& acts,
                       Keep keep, float* hidden, const CancelToken& cancel, const KeyValueSink& sink) {
   const int64_t n = batch.tokens(), dim = config_.hidden_size;
   acts.valid = false;
@@ -147,7 +147,7 @@ void Decoder::backward(const Weights& weights, Activations& acts, const float* d
                          {1, dim, dim, dim}, asked, false, d_last, grad.vector(layout_.final_norm));
   float* dx = d_x_.reserve(ops_, n * dim);
   ops_.zero(dx, n * dim * static_cast<int64_t>(sizeof(float)));
-  ops_.scatter_add_rows(d_last, acts.device_rows, asked, dim, dx);
+  ops_.scatter_add_rows(d_last, acts.rows.data(), asked, dim, dx);
   for (int64_t l = config_.layers - 1; l >= 0; --l) {
     cancel.check();
     LayerActivations& kept = acts.layers[l];
@@ -158,7 +158,7 @@ void Decoder::backward(const Weights& weights, Activations& acts, const float* d
     }
     layer_backward(weights, l, acts, acts.keep == Keep::Inputs ? acts.passing : kept, kept.input.data(), dx, grad);
   }
-  if (grad.base()) ops_.embed_backward(dx, acts.batch.ids.data(), n, dim, grad.matrix(layout_.embed));
+  if (grad.base()) ops_.scatter_add_rows(dx, acts.batch.ids.data(), n, dim, grad.matrix(layout_.embed));
 }
 
 void Decoder::layer_backward(const Weights& weights, int64_t l, const Activations& acts, const LayerActivations& a,

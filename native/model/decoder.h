@@ -52,11 +52,11 @@ struct Activations {
   std::shared_ptr<AttentionPlan> plan;
   at::Tensor ids_memory, positions_memory, rows_memory;  // copies on the device
   const int32_t* device_positions = nullptr;
-  const int64_t* device_rows = nullptr;
+  const int32_t* device_rows = nullptr;
   std::vector<LayerActivations> layers;  // none, or one each
   LayerActivations passing;              // of the layer being computed, where it is not kept
   FloatBuffer last, inv_final;           // input of the final norm (rows asked for only), its 1/rms
-  std::vector<int64_t> rows;             // the token rows whose hidden state was asked for
+  std::vector<int32_t> rows;             // the token rows whose hidden state was asked for, with repetitions
   bool valid = false;
 };
 
@@ -92,7 +92,7 @@ class Decoder {
 
   /// hidden: [rows.size(), hidden_size], the final hidden states of those token rows. What `keep` names is left in
   /// `acts` for backward; otherwise its buffers are scratch.
-  void forward(const Weights& weights, const Packed& batch, const std::vector<int64_t>& rows, Activations& acts,
+  void forward(const Weights& weights, const Packed& batch, const std::vector<int32_t>& rows, Activations& acts,
                Keep keep, float* hidden, const CancelToken& cancel, const KeyValueSink& sink = nullptr);
 
   /// logits[rows, vocab] of final hidden states.

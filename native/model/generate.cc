@@ -204,7 +204,7 @@ class Generator {
     Packed chunk;
     chunk.offsets.push_back(0);
     std::vector<size_t> members;
-    std::vector<int64_t> last;
+    std::vector<int32_t> last;
     std::vector<CacheSlot> slots;
     for (size_t p = first; p < prompt_state_.size() && rows > 0; ++p, rows -= per_prompt) {
       Prompt& prompt = prompt_state_[p];
@@ -217,7 +217,7 @@ class Generator {
       chunk.ids.insert(chunk.ids.end(), prompts_.ids.begin() + prompts_.offsets[p],
                        prompts_.ids.begin() + prompts_.offsets[p + 1]);
       chunk.offsets.push_back(chunk.tokens());
-      last.push_back(chunk.tokens() - 1);
+      last.push_back(static_cast<int32_t>(chunk.tokens() - 1));
       members.push_back(p);
     }
     if (members.empty()) return false;

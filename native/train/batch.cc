@@ -31,7 +31,7 @@ SharedBatch share_prompts(const TrainBatch& batch, int64_t sharing_limit) {
     packed.whole.push_back(whole);
   };
   const auto rows_from = [&](int64_t begin) {
-    for (int64_t t = begin; t < packed.tokens(); ++t) shared.rows.push_back(t);
+    for (int64_t t = begin; t < packed.tokens(); ++t) shared.rows.push_back(static_cast<int32_t>(t));
   };
   int64_t prompt_segment = -1;
   const int32_t* previous = nullptr;  // the prompt of prompt_segment
@@ -53,7 +53,7 @@ SharedBatch share_prompts(const TrainBatch& batch, int64_t sharing_limit) {
       previous = ids;
       previous_length = prompt;
     }
-    shared.rows.push_back(packed.offsets[prompt_segment + 1] - 1);
+    shared.rows.push_back(static_cast<int32_t>(packed.offsets[prompt_segment + 1] - 1));
     const int64_t own = packed.tokens();
     if (response > 1) append(ids + prompt, ids + whole - 1, prompt_segment, whole);
     rows_from(own);

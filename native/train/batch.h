@@ -29,7 +29,7 @@ size_t micro_batch_end(const TrainBatch& batch, size_t first, int64_t budget);
 /// longer than `sharing_limit` (Decoder::sharing_limit) keep a prompt of their own.
 struct SharedBatch {
   Packed packed;
-  std::vector<int64_t> rows;     // the row whose hidden state predicts each response token, sequence by sequence
+  std::vector<int32_t> rows;     // the row whose hidden state predicts each response token, sequence by sequence
   std::vector<int64_t> targets;  // those tokens
 };
 SharedBatch share_prompts(const TrainBatch& batch, int64_t sharing_limit);

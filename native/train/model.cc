@@ -62,7 +62,8 @@ TokenStats Model::score(const Packed& batch, int64_t micro_batch_tokens, const C
     const int64_t base = batch.offsets[first];
     chunk.ids.assign(batch.ids.begin() + base, batch.ids.begin() + batch.offsets[end]);
     for (size_t s = first; s <= end; ++s) chunk.offsets.push_back(batch.offsets[s] - base);
-    std::vector<int64_t> rows(chunk.tokens()), targets(chunk.tokens());
+    std::vector<int32_t> rows(chunk.tokens());
+    std::vector<int64_t> targets(chunk.tokens());
     std::iota(rows.begin(), rows.end(), 0);
     // A sequence's last row has no target and its log-prob is dropped below. It gets the same one in every batch, for
     // an entropy's last bit may depend on the target, which is summed apart.
@@ -95,7 +96,7 @@ TokenStats Model::head_stats(const Weights& weights, const float* hidden, const 
 
 void Model::logits(const Packed& batch, float* device_out, const CancelToken& cancel) {
   const int64_t n = batch.tokens(), dim = config().hidden_size;
-  std::vector<int64_t> rows(n);
+  std::vector<int32_t> rows(n);
   std::iota(rows.begin(), rows.end(), 0);
   float* hidden = scratch_hidden_.reserve(ops_, n * dim);
   decoder_.forward(weights(), batch, rows, scratch_, Keep::Nothing, hidden, cancel);
