@@ -219,7 +219,6 @@ export {
   type Evaluator,
   type Iteration,
   type Preparation,
-  type ReferencePolicy,
   type TrainablePolicy,
   Trainer,
   type TrainerEvent,
@@ -228,6 +227,7 @@ export {
   type TrainerTokenizer,
   type TrainSample,
 } from './train/trainer.js';
+export type { ReferencePolicy } from './train/update.js';
 export {
   type AnswerComparison,
   compareAnswers,

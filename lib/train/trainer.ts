@@ -1,13 +1,11 @@
 /** GRPO and EEPO, iteration by iteration. */
-import { MetricAccumulator } from '../algorithm/accumulator.js';
 import { groupAdvantages } from '../algorithm/advantages.js';
-import { normalizerOf } from '../algorithm/batch.js';
 import { EntropyGate } from '../algorithm/gate.js';
 import { grpo } from '../algorithm/grpo.js';
 import type { Objective } from '../algorithm/types.js';
-import { AbortedError, ConfigError, NonFiniteError } from '../errors.js';
+import { AbortedError, ConfigError } from '../errors.js';
 import { checkOptions, type OptionKeys, SIGNAL } from '../options.js';
-import type { PolicyLike, StepReport } from '../policy.js';
+import type { PolicyLike } from '../policy.js';
 import { type Rollout, type RolloutPhase, type RolloutPrompt, twoStageRollout } from '../rollout.js';
 import {
   type AnyReward,
@@ -21,7 +19,6 @@ import type { NamedReward, PerSampleRewardFunction, Problem, Reward, RewardInput
 import { encodeAll, type PromptEncoder } from '../tokenizer/prompts.js';
 import { defaultStopTokens, resolveStopTokens, type StoppingTokenizer } from '../tokenizer/stop-tokens.js';
 import { Tokenizer } from '../tokenizer.js';
-import { chunk, type LossSample, microBatches, sequenceBatch, splitTokens, tokenBatch } from './batching.js';
 import { checkContext, defineConfig, type TrainConfig, type TrainConfigInput } from './config.js';
 import {
   finiteOnly,
@@ -32,6 +29,7 @@ import {
   unlearnMetrics,
 } from './metrics.js';
 import { PromptStream } from './prompt-stream.js';
+import { addLogprobs, lossSample, type ReferencePolicy, updatePolicy } from './update.js';
 
 /** What the trainer needs of a policy. */
 export type TrainablePolicy = Pick<
@@ -51,9 +49,6 @@ export type TrainablePolicy = Pick<
   /** Where the tokenizer is, if the trainer is not given one. */
   readonly folder?: string | null;
 };
-
-/** What the KL penalty needs of the reference model. */
-export type ReferencePolicy = Pick<PolicyLike, 'forward'>;
 
 /** What the trainer needs of a tokenizer. */
 export interface TrainerTokenizer extends PromptEncoder, StoppingTokenizer {
@@ -360,11 +355,14 @@ export class Trainer implements AsyncIterable<Iteration> {
         advantage: groups.advantages[i] as number,
       }),
     );
-    const lossSamples = this.#lossSamples(samples, prompts);
+    const lossSamples = samples.map((sample) =>
+      lossSample(this.config, sample, (prompts[sample.promptIndex] as RolloutPrompt).tokens),
+    );
+    const updating = { policy: this.#policy, config: this.config, check: () => this.#signalCheck() };
     if (this.config.objective.ratio !== 'behavior' || this.#reference !== null) {
-      await timed('reference', () => this.#addLogprobs(lossSamples));
+      await timed('reference', () => addLogprobs(lossSamples, this.#reference, updating));
     }
-    const update = await timed('update', () => this.#update(lossSamples));
+    const update = await timed('update', () => updatePolicy(lossSamples, this.#objective, updating, iteration));
     this.#iteration = iteration;
 
     const seconds = (performance.now() - start) / 1000;
@@ -437,94 +435,6 @@ export class Trainer implements AsyncIterable<Iteration> {
       onPhase: (phase) => this.#emit({ type: 'phase', iteration, phase }),
       onProgress: ({ tokens, running }) => this.#emit({ type: 'progress', iteration, tokens, running }),
     });
-  }
-
-  #lossSamples(samples: readonly TrainSample[], prompts: readonly RolloutPrompt[]): LossSample[] {
-    const { ratio } = this.config.objective;
-    return samples.map((sample) => ({
-      prompt: (prompts[sample.promptIndex] as RolloutPrompt).tokens,
-      response: sample.tokens,
-      behaviorLogprob: sample.logprob,
-      // Stage 1 was drawn from theta itself: what was recorded is what would be computed again.
-      policyLogprob: ratio !== 'behavior' && sample.stage === 1 ? sample.logprob : null,
-      refLogprob: null,
-      advantage: sample.advantage,
-      stage: sample.stage,
-    }));
-  }
-
-  /** What some objectives need beside the recorded log-probs: those under theta_k and under the reference model. */
-  async #addLogprobs(samples: LossSample[]): Promise<void> {
-    if (this.config.objective.ratio !== 'behavior') {
-      const stage2 = samples.filter(({ stage }) => stage === 2);
-      await this.#logprobs(this.#policy, stage2, (sample, logprob) => {
-        sample.policyLogprob = logprob;
-      });
-    }
-    if (this.#reference !== null) {
-      await this.#logprobs(this.#reference, samples, (sample, logprob) => {
-        sample.refLogprob = logprob;
-      });
-    }
-  }
-
-  async #logprobs(
-    policy: ReferencePolicy,
-    samples: LossSample[],
-    put: (sample: LossSample, logprob: Float32Array) => void,
-  ): Promise<void> {
-    const { temperature } = this.config.rollout;
-    for (const part of microBatches(samples, this.config.optimizer.microBatchTokens)) {
-      this.#signalCheck();
-      const seen = await policy.forward(sequenceBatch(part), { temperature, keepActivations: false });
-      splitTokens(
-        seen.logprob,
-        part.map(({ response }) => response),
-      ).forEach((logprob, k) => {
-        put(part[k] as LossSample, logprob);
-      });
-    }
-  }
-
-  /** One optimizer step per mini-batch of prompts, `epochs` times over. */
-  async #update(samples: readonly LossSample[]): Promise<Metrics> {
-    const { optimizer, rollout } = this.config;
-    const total = new MetricAccumulator();
-    const steps: StepReport[] = [];
-    for (let epoch = 0; epoch < optimizer.epochs; epoch++) {
-      for (const miniBatch of chunk(samples, optimizer.miniBatchPrompts * rollout.groupSize)) {
-        const normalizer = normalizerOf(miniBatch.map(({ response }) => response.length));
-        for (const part of microBatches(miniBatch, optimizer.microBatchTokens)) {
-          this.#signalCheck();
-          const seen = await this.#policy.forward(sequenceBatch(part), { temperature: rollout.temperature });
-          const { a, b, metrics } = this.#objective(tokenBatch(part, seen), normalizer);
-          total.merge(metrics);
-          await this.#policy.backward(a, b);
-        }
-        steps.push(
-          await this.#policy.step({
-            lr: optimizer.lr,
-            betas: [optimizer.betas[0], optimizer.betas[1]],
-            eps: optimizer.eps,
-            weightDecay: optimizer.weightDecay,
-            maxGradNorm: optimizer.maxGradNorm > 0 ? optimizer.maxGradNorm : null,
-          }),
-        );
-      }
-    }
-    const applied = steps.filter((step) => step.applied);
-    if (applied.length === 0) {
-      throw new NonFiniteError(
-        `iteration ${this.#iteration + 1}: the gradients of every update are NaN or infinite, nothing was changed; ` +
-          'lower optimizer.lr or unlearn.eta, or clip more with optimizer.maxGradNorm',
-      );
-    }
-    return {
-      ...total.values(),
-      'actor/grad_norm': applied.reduce((sum, { gradNorm }) => sum + gradNorm, 0) / applied.length,
-      'actor/skipped_steps': steps.length - applied.length,
-      'actor/lr': optimizer.lr,
-    };
   }
 
   async #evaluation(iteration: number): Promise<Metrics> {
