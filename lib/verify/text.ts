@@ -1,4 +1,5 @@
 /** Answers in words: names, choices, times. */
+import { table } from './table.js';
 
 /** What is left of a text answer when spelling goes: spaces, braces, quotes, faces, articles, and case in words. */
 export function textKey(cleaned: string): string {
@@ -45,7 +46,7 @@ const ONES =
     ' ',
   );
 const TENS = 'twenty thirty forty fifty sixty seventy eighty ninety'.split(' ');
-const SETS: Record<string, string> = {
+const SETS = table<string>({
   allrealnumbers: '\\mathbb{R}',
   allreals: '\\mathbb{R}',
   realnumbers: '\\mathbb{R}',
@@ -53,13 +54,13 @@ const SETS: Record<string, string> = {
   allintegers: '\\mathbb{Z}',
   integers: '\\mathbb{Z}',
   setofallintegers: '\\mathbb{Z}',
-};
+});
 
 /** The mathematics that an answer in words says, `three` and `all real numbers`; null for any other text. */
 export function wordedMathematics(cleaned: string): string | null {
   if (!/^[a-z\\]/i.test(cleaned) || cleaned.length > 60) return null;
   const key = textKey(cleaned);
-  if (Object.hasOwn(SETS, key)) return SETS[key] as string;
+  if (key in SETS) return SETS[key] as string;
   const except = /^(?:the )?(?:set of )?(?:all )?real(?:s| numbers) (?:except|but|other than)(?: for)? (\S.*)$/i.exec(
     cleaned.replace(/\\text\s*\{([^{}]*)\}/g, '$1'),
   );

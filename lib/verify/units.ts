@@ -1,6 +1,7 @@
 /** Units: what a number measures or counts. */
 import type { Unit } from './latex/ast.js';
 import { multiplyRationals, ONE, type Rational } from './rational.js';
+import { table } from './table.js';
 
 interface UnitInfo {
   /** What it measures, as powers of dimensions; units of the same powers convert into each other. */
@@ -101,7 +102,7 @@ const SENSES = new Map(
 );
 const AREA = new Set('square sq squared'.split(' '));
 const VOLUME = new Set('cubic cu cubed'.split(' '));
-const IRREGULAR: Record<string, string> = {
+const IRREGULAR = table<string>({
   people: 'person',
   men: 'man',
   women: 'woman',
@@ -109,7 +110,7 @@ const IRREGULAR: Record<string, string> = {
   dice: 'die',
   vertices: 'vertex',
   matrices: 'matrix',
-};
+});
 
 /** Whether a run of letters (lower case, longer than one) names a unit. */
 export const isUnitWord = (word: string): boolean =>

@@ -1,6 +1,7 @@
 /** An answer: items with separators, each a relation, a set, a ratio or a quantity with its unit. */
 
 import { equalRationals } from '../rational.js';
+import { table } from '../table.js';
 import { changesNumber, isUnitLetter, measureOf } from '../units.js';
 import type { Node, RelationOp, Separator, Unit } from './ast.js';
 import { childrenOf, int, num } from './ast.js';
@@ -21,7 +22,7 @@ const ITEMS: Items = {
   startsFactor,
 };
 
-const RELATIONS: Record<string, RelationOp> = {
+const RELATIONS = table<RelationOp>({
   '=': '=',
   '<': '<',
   '>': '>',
@@ -29,8 +30,8 @@ const RELATIONS: Record<string, RelationOp> = {
   '>=': '>=',
   '!=': '!=',
   '~': '~',
-};
-const RELATION_COMMANDS: Record<string, RelationOp> = {
+});
+const RELATION_COMMANDS = table<RelationOp>({
   le: '<=',
   ge: '>=',
   ne: '!=',
@@ -52,19 +53,19 @@ const RELATION_COMMANDS: Record<string, RelationOp> = {
   implies: 'to',
   lt: '<',
   gt: '>',
-};
+});
 /** Words before a value that add nothing. */
 const FILLERS = new Set(
   'approximately about approx exactly only roughly around equals the is are nearly almost'.split(' '),
 );
-const MULTIPLES: Record<string, bigint> = {
+const MULTIPLES = table<bigint>({
   dozen: 12n,
   hundred: 100n,
   thousand: 1000n,
   million: 10n ** 6n,
   billion: 10n ** 9n,
   trillion: 10n ** 12n,
-};
+});
 const PERCENT_WORDS = new Set(['percent', 'pct', 'percentage', 'percents']);
 
 /** The meaning of an answer already cleaned, or null where it is no mathematics we read. */

@@ -1,4 +1,6 @@
 /** The smallest parts: letters with subscripts and primes, functions nobody defined, numerals in a base. */
+
+import { table } from '../table.js';
 import type { Node } from './ast.js';
 import { type Cursor, fail, spelling } from './cursor.js';
 import { type Items, parseBrackets } from './groups.js';
@@ -21,7 +23,7 @@ export function basedNumber(c: Cursor, digits: string): Node {
   return { kind: 'based', digits: digits.replace(/^0+(?=\d)/, ''), base };
 }
 
-const NUMBER_WORDS: Record<string, number> = {
+const NUMBER_WORDS = table<number>({
   two: 2,
   three: 3,
   four: 4,
@@ -34,7 +36,7 @@ const NUMBER_WORDS: Record<string, number> = {
   eleven: 11,
   twelve: 12,
   sixteen: 16,
-};
+});
 
 export function takeOne(c: Cursor): string {
   const token = c.next;

@@ -1,7 +1,8 @@
 /** Spelling that carries no meaning, before tokens: Unicode mathematics, spacing, sizes, delimiters of math mode. */
+import { table } from '../table.js';
 
 /** Characters that have a LaTeX name; a space ends the command. */
-const SYMBOLS: Record<string, string> = {
+const SYMBOLS = table<string>({
   '−': '-',
   '–': '-',
   '—': '-',
@@ -116,8 +117,8 @@ const SYMBOLS: Record<string, string> = {
   Φ: '\\Phi ',
   Ψ: '\\Psi ',
   Ω: '\\Omega ',
-};
-const FRACTIONS: Record<string, string> = {
+});
+const FRACTIONS = table<string>({
   '½': '1/2',
   '⅓': '1/3',
   '⅔': '2/3',
@@ -136,7 +137,7 @@ const FRACTIONS: Record<string, string> = {
   '⅞': '7/8',
   '⅑': '1/9',
   '⅒': '1/10',
-};
+});
 const SUPERSCRIPTS = '⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ';
 const SUBSCRIPTS = '₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎';
 const PLAIN_SCRIPT = '0123456789+-=()ni';

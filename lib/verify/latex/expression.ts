@@ -1,4 +1,6 @@
 /** Expressions: sums, products, powers, functions, brackets. Recursive descent, bounded in depth by the cursor. */
+
+import { table } from '../table.js';
 import { call, type Node, negate, num, type Unit } from './ast.js';
 import { basedNumber, lettersOf, symbol, takeOne, withSubscript } from './atoms.js';
 import { type Cursor, fail } from './cursor.js';
@@ -8,22 +10,22 @@ import type { Token } from './tokens.js';
 
 const DEGREE: Unit = { parts: [{ word: 'degree', power: 1 }] };
 const DOLLAR: Unit = { parts: [{ word: 'dollar', power: 1 }] };
-const CURRENCIES: Record<string, Unit> = {
+const CURRENCIES = table<Unit>({
   euro: { parts: [{ word: 'euro', power: 1 }] },
   pounds: { parts: [{ word: 'sterling', power: 1 }] },
   yen: { parts: [{ word: 'yen', power: 1 }] },
-};
+});
 const ACCENTS = new Set(
   'overline bar hat widehat tilde widetilde vec overrightarrow overleftrightarrow dot ddot underline mathring'.split(
     ' ',
   ),
 );
-const SAME_ACCENT: Record<string, string> = {
+const SAME_ACCENT = table<string>({
   overrightarrow: 'vec',
   overline: 'bar',
   widehat: 'hat',
   widetilde: 'tilde',
-};
+});
 /** Commands that end a factor: relations, separators, closing brackets. */
 const STOPS = new Set(
   'le ge ne approx sim simeq cong equiv in notin subset subseteq to rightarrow Rightarrow longrightarrow mapsto implies iff cup cap setminus backslash newline rfloor rceil rangle rvert rVert rbrace pmod bmod mod pod choose over times cdot div ast star pm mp mid vert end land lor wedge vee colon circ therefore quad ldots degree llcorner lrcorner ulcorner urcorner lgroup rgroup rbrack'.split(

@@ -1,10 +1,12 @@
 /** Functions with names: roots, fractions, trigonometry, logarithms, sums. */
+
+import { table } from '../table.js';
 import { call, type FunctionName, int, type Node } from './ast.js';
 import { type Cursor, fail } from './cursor.js';
 import { type Items, parseBrackets } from './groups.js';
 
 /** Functions of one argument, which may stand without brackets. */
-const UNARY: Record<string, FunctionName> = {
+const UNARY = table<FunctionName>({
   sin: 'sin',
   cos: 'cos',
   tan: 'tan',
@@ -38,7 +40,7 @@ const UNARY: Record<string, FunctionName> = {
   ceil: 'ceil',
   sgn: 'sign',
   cbrt: 'root',
-};
+});
 const INVERSE: Partial<Record<FunctionName, FunctionName>> = {
   sin: 'asin',
   cos: 'acos',
@@ -50,7 +52,7 @@ const INVERSE: Partial<Record<FunctionName, FunctionName>> = {
   cosh: 'acosh',
   tanh: 'atanh',
 };
-const VARIADIC: Record<string, FunctionName> = { gcd: 'gcd', lcm: 'lcm', max: 'max', min: 'min' };
+const VARIADIC = table<FunctionName>({ gcd: 'gcd', lcm: 'lcm', max: 'max', min: 'min' });
 const BIG = new Set(['sum', 'prod', 'int', 'lim', 'iint', 'oint']);
 const SPECIAL = new Set(['sqrt', 'frac', 'binom', 'dbinom', 'tbinom', 'log', 'lg', 'cis']);
 

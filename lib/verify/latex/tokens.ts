@@ -1,5 +1,6 @@
 /** Text into tokens. One pass, linear, whatever it holds. */
 import { parseDecimal, type Rational } from '../rational.js';
+import { table } from '../table.js';
 import { isUnitLetter, isUnitWord } from '../units.js';
 import { isWord } from '../words.js';
 
@@ -22,13 +23,13 @@ const GREEK = new Set(
     ' ',
   ),
 );
-const SAME_LETTER: Record<string, string> = {
+const SAME_LETTER = table<string>({
   varepsilon: 'epsilon',
   vartheta: 'theta',
   varrho: 'rho',
   varsigma: 'sigma',
   varphi: 'phi',
-};
+});
 /** Commands whose braces hold text rather than mathematics. */
 const TEXT_COMMANDS = new Set(
   'text textbf textit textrm textsf texttt textnormal mbox hbox textsc emph mathrm mathit mathbf mathsf mathtt mathnormal boldsymbol bm operatorname mathcal mathscr mathfrak'.split(
