@@ -1,5 +1,5 @@
 /** Low-rank adapters (LoRA) and their files, in the format of Hugging Face's PEFT. */
-import { mkdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { readJson } from './config-json.js';
@@ -7,6 +7,7 @@ import { readJson } from './config-json.js';
 import { InvalidArgumentError, InvalidFileError, UnsupportedError } from './errors.js';
 import { type LoraTarget, loraTargets } from './lora-targets.js';
 import { checkOptions, describe, type OptionKeys } from './options.js';
+import { regularFile } from './read-file.js';
 
 export { type LoraTarget, loraTargets };
 
@@ -147,10 +148,12 @@ export async function readAdapterConfig(dir: string): Promise<AdapterFiles> {
   const no = (what: string) => new UnsupportedError(`${path}: ${what} is not supported`);
   if (peft_type !== 'LORA') throw no(`peft_type "${peft_type}" (only "LORA")`);
   for (const [key, same] of Object.entries(plain)) {
-    if (!same(raw[key])) throw no(`${key} = ${JSON.stringify(raw[key])}`);
+    if (!same(raw[key]))
+      throw no(`${key} = ${typeof raw[key] === 'object' ? describe(raw[key]) : JSON.stringify(raw[key])}`);
   }
   const weights = join(dir, 'adapter_model.safetensors');
-  await stat(weights).catch((cause) => {
+  await regularFile(weights).catch((cause) => {
+    if (cause instanceof InvalidFileError) throw cause;
     throw new InvalidFileError(`${weights} does not exist; other formats of adapters are not read`, { cause });
   });
   return { rank: r, alpha: lora_alpha, targets: targetsOf(target_modules, no), rslora: use_rslora ?? false, weights };

@@ -2,10 +2,10 @@
  * Reads a model folder's config.json, in the old style (`rope_theta`, `rope_scaling`) and the new one
  * (`rope_parameters`), and normalises it. Everything the decoder cannot do exactly is refused by name.
  */
-import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { InvalidFileError, UnsupportedError } from './errors.js';
+import { parseJsonObject, readBytes } from './read-file.js';
 import { normalizeRope, type RopeScaling, refuseSlidingWindow, ropeKeys, windowKeys } from './rope.js';
 
 export type { RopeScaling } from './rope.js';
@@ -48,20 +48,24 @@ export interface PolicyConfig {
   padTokenId: number | null;
 }
 
-const tokenId = z.union([z.number().int().nonnegative(), z.array(z.number().int().nonnegative())]).nullish();
-const count = z.number().int().positive();
+/** Sizes and ids are 32-bit in the decoder. */
+const largest = 2 ** 31 - 1;
+const id = z.number().int().nonnegative().max(largest);
+const tokenId = z.union([id, z.array(id)]).nullish();
+const count = z.number().int().positive().max(largest);
 
 const schema = z.looseObject({
   model_type: z.string(),
   vocab_size: count,
   hidden_size: count,
   intermediate_size: count,
-  num_hidden_layers: count,
+  // several times as deep as any model is: each layer is memory before a weight is read
+  num_hidden_layers: count.max(10_000),
   num_attention_heads: count,
   num_key_value_heads: count.nullish(),
   head_dim: count.nullish(),
   max_position_embeddings: count,
-  rms_norm_eps: z.number().positive(),
+  rms_norm_eps: z.number().positive().max(1),
   ...ropeKeys,
   ...windowKeys,
   tie_word_embeddings: z.boolean().nullish(),
@@ -103,6 +107,13 @@ export function normalizeConfig(json: unknown, source = 'config.json'): PolicyCo
         `${raw.num_attention_heads} gives ${headDim}`,
     );
   }
+  const numKeyValueHeads = raw.num_key_value_heads ?? raw.num_attention_heads;
+  if (raw.num_attention_heads % numKeyValueHeads !== 0) {
+    throw new InvalidFileError(
+      `${source}: num_attention_heads (${raw.num_attention_heads}) must be a multiple of num_key_value_heads ` +
+        `(${numKeyValueHeads})`,
+    );
+  }
   const { ropeTheta, ropeScaling, context } = normalizeRope(raw, headDim, source);
   refuseSlidingWindow(raw, modelType, context, source);
   return {
@@ -112,7 +123,7 @@ export function normalizeConfig(json: unknown, source = 'config.json'): PolicyCo
     intermediateSize: raw.intermediate_size,
     numLayers: raw.num_hidden_layers,
     numHeads: raw.num_attention_heads,
-    numKeyValueHeads: raw.num_key_value_heads ?? raw.num_attention_heads,
+    numKeyValueHeads,
     headDim,
     maxPositionEmbeddings: context,
     rmsNormEps: raw.rms_norm_eps,
@@ -131,16 +142,18 @@ export function normalizeConfig(json: unknown, source = 'config.json'): PolicyCo
 
 /** Models of another kind, by whatever of their config.json tells: before anything is said about single keys. */
 function refuseKind(json: Record<string, unknown>, source: string): void {
-  const { model_type: type, architectures: listed, quantization_config: quantization } = json;
+  const { model_type: type, architectures: given, quantization_config: quantization } = json;
+  // a list of something else than names says nothing
+  const listed = Array.isArray(given) ? given.filter((name) => typeof name === 'string') : [];
   const supported = `${architectures.join(', ')} (${Object.values(classOf).join(', ')})`;
   if (typeof type === 'string' && !(architectures as readonly string[]).includes(type)) {
     throw new UnsupportedError(`${source}: model_type "${type}" is not supported; supported are ${supported}`);
   }
-  if (Array.isArray(listed) && listed.length > 0) {
+  if (listed.length > 0) {
     const wanted: string[] =
       typeof type === 'string' ? [classOf[type as keyof typeof classOf]] : Object.values(classOf);
     // the first Llamas were written LLaMAForCausalLM
-    const same = (name: unknown) => wanted.some((known) => known.toLowerCase() === String(name).toLowerCase());
+    const same = (name: string) => wanted.some((known) => known.toLowerCase() === name.toLowerCase());
     if (!listed.some(same)) {
       throw new UnsupportedError(
         `${source}: architecture ${listed.join(', ')} is not supported, only causal language models: ${supported}`,
@@ -148,7 +161,8 @@ function refuseKind(json: Record<string, unknown>, source: string): void {
     }
   }
   if (typeof quantization === 'object' && quantization !== null) {
-    const method = (quantization as { quant_method?: unknown }).quant_method ?? 'unknown method';
+    const { quant_method: named } = quantization as { quant_method?: unknown };
+    const method = typeof named === 'string' ? named : 'unknown method';
     throw new UnsupportedError(
       `${source}: quantized weights (quantization_config: ${method}) are not supported; use the model this one was made ` +
         'from, in float32, bfloat16 or float16',
@@ -194,29 +208,15 @@ export async function readConfig(dir: string): Promise<LoadedConfig> {
   return { config, raw: raw as Record<string, unknown> };
 }
 
+/** The largest index of shards known has 10 MB, the largest config.json 100 kB. */
+const MAX_JSON_BYTES = 256 * 2 ** 20;
+
 /** The parsed object of a JSON file; a missing one is an error if `requiredIn` names its folder, else null. */
 export async function readJson(path: string, requiredIn: string | null): Promise<Record<string, unknown> | null> {
-  let text: string;
-  try {
-    // a pipe or device would be read for ever
-    if (!(await stat(path)).isFile()) throw new Error('it is not a regular file');
-    text = await readFile(path, 'utf8');
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === 'ENOENT' && requiredIn === null) return null;
-    if (code === 'ENOENT' || code === 'ENOTDIR') {
-      throw new InvalidFileError(
-        `${path} does not exist: ${requiredIn} must be a Hugging Face model folder with config.json and model.safetensors`,
-        { cause: error },
-      );
-    }
-    throw new InvalidFileError(`${path} cannot be read: ${(error as Error).message}`, { cause: error });
-  }
-  try {
-    const json: unknown = JSON.parse(text);
-    if (typeof json === 'object' && json !== null && !Array.isArray(json)) return json as Record<string, unknown>;
-  } catch (error) {
-    throw new InvalidFileError(`${path} is not valid JSON: ${(error as Error).message}`, { cause: error });
-  }
-  throw new InvalidFileError(`${path} must hold a JSON object`);
+  const bytes = await readBytes(path, MAX_JSON_BYTES);
+  if (bytes !== null) return parseJsonObject(bytes.toString('utf8'), path);
+  if (requiredIn === null) return null;
+  throw new InvalidFileError(
+    `${path} does not exist: ${requiredIn} must be a Hugging Face model folder with config.json and model.safetensors`,
+  );
 }

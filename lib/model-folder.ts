@@ -3,6 +3,7 @@ import { open, readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { readJson } from './config-json.js';
 import { InvalidFileError, UnsupportedError } from './errors.js';
+import { regularFile } from './read-file.js';
 import { tokenizerFiles } from './tokenizer/folder.js';
 
 /** Files of a model folder that are copied, unchanged, into a saved one. */
@@ -22,13 +23,17 @@ const maxHeaderBytes = 100e6;
  */
 export async function weightFiles(dir: string): Promise<string[]> {
   const single = join(dir, singleFile);
-  if (await stat(single).catch(() => null)) return [single];
+  if (await stat(single).catch(() => null)) {
+    await regularFile(single);
+    return [single];
+  }
   const indexPath = join(dir, indexFile);
   if (!(await stat(indexPath).catch(() => null))) throw noWeights(dir, await readdir(dir));
   const index = await readWeightIndex(indexPath);
   const files = [...new Set(index.values())].sort();
   for (const file of files) {
-    await stat(join(dir, file)).catch((cause) => {
+    await regularFile(join(dir, file)).catch((cause) => {
+      if (cause instanceof InvalidFileError) throw cause;
       throw new InvalidFileError(`${join(dir, file)} is missing, but ${indexPath} names it; download the model again`, {
         cause,
       });
@@ -96,7 +101,7 @@ async function tensorNames(path: string): Promise<string[] | null> {
     const length = Buffer.alloc(8);
     if ((await file.read(length, 0, 8, 0)).bytesRead < 8) return null;
     const bytes = Number(length.readBigUInt64LE());
-    if (bytes > maxHeaderBytes) return null;
+    if (bytes > maxHeaderBytes || bytes > (await file.stat()).size) return null;
     const header = Buffer.alloc(bytes);
     if ((await file.read(header, 0, bytes, 8)).bytesRead < bytes) return null;
     return Object.keys(JSON.parse(header.toString('utf8')) as object).filter((name) => name !== '__metadata__');

@@ -58,7 +58,11 @@ export interface Llama3RopeScaling {
 export type RopeScaling = LinearRopeScaling | DynamicRopeScaling | YarnRopeScaling | Llama3RopeScaling;
 
 const positive = z.number().positive();
-const count = z.number().int().positive();
+const count = z
+  .number()
+  .int()
+  .positive()
+  .max(2 ** 31 - 1);
 
 const ropeObject = z
   .looseObject({
@@ -143,6 +147,11 @@ export function normalizeRope(raw: RawRope, headDim: number, source: string): Ro
   const ropeScaling = scalingOf(type as RopeScaling['type'], rope, raw, headDim, source);
   const original = originalContext(rope, raw);
   const stretched = type === 'llama3' ? 0 : Math.floor(original * ropeScaling.factor);
+  if (stretched >= 2 ** 31) {
+    throw new InvalidFileError(
+      `${source}: factor ${ropeScaling.factor} stretches a context of ${original} tokens beyond what can be counted`,
+    );
+  }
   return { ropeTheta, ropeScaling, context: Math.max(context, stretched) };
 }
 

@@ -381,9 +381,9 @@ describe('hostile model folders', () => {
     assert.rejects(Policy.load(dir), { code, message });
 
   for (const [what, change, message] of [
-    ['a billion layers', { num_hidden_layers: 1_000_000_000 }, /num_hidden_layers must be at most 10000/],
+    ['a billion layers', { num_hidden_layers: 1_000_000_000 }, /num_hidden_layers: .*10000/],
     ['sizes that overflow', { vocab_size: 2 ** 31 - 1, hidden_size: 2 ** 31 - 1 }, /at most 1e14/],
-    ['sizes past 31 bits', { hidden_size: 2 ** 40 }, /hidden_size must be a positive integer/],
+    ['sizes past 31 bits', { hidden_size: 2 ** 40 }, /hidden_size: .*2147483647/],
     ['heads that overflow', { num_attention_heads: 2 ** 30, head_dim: 2 ** 30 }, /at most 1e14/],
     ['more than the file holds', { hidden_size: 2 ** 20, vocab_size: 2 ** 20 }, /shape that config.json does not give/],
     ['heads not in groups', { num_attention_heads: 4, num_key_value_heads: 3 }, /must be a multiple/],

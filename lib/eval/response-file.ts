@@ -1,5 +1,5 @@
 /** responses.jsonl: every response of a set, one a line; what an evaluation that was stopped goes on from. */
-import { appendFileSync, closeSync, existsSync, mkdirSync, openSync, readSync, truncateSync } from 'node:fs';
+import { appendFileSync, closeSync, existsSync, mkdirSync, openSync, readSync, statSync, truncateSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { InvalidFileError } from '../errors.js';
 import type { ResponseStore } from './measure.js';
@@ -7,6 +7,8 @@ import type { ResponseLine, ResponseRecord } from './types.js';
 
 const CHUNK = 1 << 20;
 const NEWLINE = 0x0a;
+/** A response has a few hundred thousand characters at most. */
+const MAX_LINE_BYTES = 64 * 2 ** 20;
 const VERDICTS: readonly unknown[] = ['correct', 'wrong', 'no-answer', 'undecided'];
 
 /**
@@ -48,6 +50,7 @@ function withoutText({ text: _text, ...record }: ResponseLine): ResponseRecord {
  * @returns where the last complete line ends, and the size of the file
  */
 function readLines(path: string, use: (line: string, number: number) => void): { complete: number; size: number } {
+  if (!statSync(path).isFile()) throw new InvalidFileError(`${path}: not a file; give another folder`);
   const file = openSync(path, 'r');
   const chunk = Buffer.alloc(CHUNK);
   let rest: Buffer[] = [];
@@ -63,6 +66,11 @@ function readLines(path: string, use: (line: string, number: number) => void): {
       }
       rest.push(Buffer.from(chunk.subarray(begin, read)));
       size += read;
+      if (size - complete > MAX_LINE_BYTES) {
+        throw new InvalidFileError(
+          `${path}:${number + 1}: the line is longer than ${MAX_LINE_BYTES / 2 ** 20} MiB; not responses of an evaluation`,
+        );
+      }
     }
   } finally {
     closeSync(file);

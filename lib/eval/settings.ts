@@ -2,7 +2,8 @@
 import { createHash } from 'node:crypto';
 import { closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
-import { ConfigError, InvalidFileError } from '../errors.js';
+import { ConfigError } from '../errors.js';
+import { readChecked, settingsSchema } from './files.js';
 import type { EvaluationSet } from './types.js';
 
 /** settings.json. What changes no response (batch size, number of samples or problems, k) is not among them. */
@@ -104,19 +105,7 @@ export function incomparable(models: readonly { name: string; settings: Evaluati
 
 /** @throws InvalidFileError when the file is not what an evaluation writes */
 export function readSettings(path: string): EvaluationSettings {
-  let value: unknown;
-  try {
-    value = JSON.parse(readFileSync(path, 'utf8'));
-  } catch (cause) {
-    throw new InvalidFileError(`${path}: cannot be read as settings of an evaluation: ${(cause as Error).message}`, {
-      cause,
-    });
-  }
-  const { weights, sets } = (value ?? {}) as Partial<EvaluationSettings>;
-  if (typeof weights !== 'string' || typeof sets !== 'object' || sets === null) {
-    throw new InvalidFileError(`${path}: not the settings of an evaluation`);
-  }
-  return value as EvaluationSettings;
+  return readChecked(path, settingsSchema, 'the settings of an evaluation');
 }
 
 const BLOCKS = 64;

@@ -1,11 +1,12 @@
 /** Evaluating a model on several sets, with a folder that keeps every response and can be continued. */
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import lockfile from 'proper-lockfile';
 import { AbortedError, BusyError, InvalidArgumentError, InvalidFileError } from '../errors.js';
 import { checkOptions, type OptionKeys } from '../options.js';
 import type { PolicyLike } from '../policy.js';
 import { defaultStopTokens } from '../tokenizer/stop-tokens.js';
+import { readChecked, resultSchema } from './files.js';
 import { MEASURE_KEYS, type MeasureOptions, type MeasurePlan, measure, measurePlan, memoryStore } from './measure.js';
 import { openResponses } from './response-file.js';
 import { type EvaluationSettings, mergeSettings, readSettings, setFingerprint } from './settings.js';
@@ -215,23 +216,10 @@ async function locked<T>(
  */
 export function readResult(folder: string): ModelResult {
   const path = join(folder, 'results.json');
-  let value: unknown;
-  try {
-    value = JSON.parse(readFileSync(path, 'utf8'));
-  } catch (cause) {
-    const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT';
+  if (!existsSync(path)) {
     throw new InvalidFileError(
-      missing
-        ? `${folder} has no results.json; expected a folder that \`eepo eval\` has written, with at least one benchmark done`
-        : `${path}: cannot be read: ${(cause as Error).message}`,
-      { cause },
+      `${folder} has no results.json; expected a folder that \`eepo eval\` has written, with at least one benchmark done`,
     );
   }
-  const { name, sets } = (value ?? {}) as Partial<ModelResult>;
-  const isSet = (set: Partial<SetResult> | null): boolean =>
-    typeof set?.title === 'string' && typeof set.problems === 'number' && typeof set.passAtK === 'object';
-  if (typeof name !== 'string' || typeof sets !== 'object' || sets === null || !Object.values(sets).every(isSet)) {
-    throw new InvalidFileError(`${path}: not the results of an evaluation`);
-  }
-  return value as ModelResult;
+  return readChecked(path, resultSchema, 'the results of an evaluation');
 }

@@ -1,7 +1,8 @@
 /** The files of a tokenizer in a model folder. */
-import { readdir, readFile, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readdir, realpath, stat } from 'node:fs/promises';
+import { basename, dirname, join, sep } from 'node:path';
 import { InvalidFileError } from '../errors.js';
+import { parseJsonObject, readBytes } from '../read-file.js';
 
 export type Json = Record<string, unknown>;
 
@@ -55,13 +56,15 @@ export async function readTokenizerFolder(dir: string): Promise<TokenizerFolder>
       `${path}: no such file. A model folder needs the Hugging Face tokenizer.json beside its config.json`,
     );
   }
-  const definition = parseObject(text, path);
-  if (typeof definition.model !== 'object' || definition.model === null) {
+  const definition = parseJsonObject(text, path);
+  if (typeof definition.model !== 'object' || definition.model === null || Array.isArray(definition.model)) {
     throw new InvalidFileError(`${path}: "model" is missing; this is not a Hugging Face tokenizer.json`);
   }
   const optional = async (name: string): Promise<Json> => (await readObject(join(dir, name))) ?? {};
   const config = { ...(await optional('special_tokens_map.json')), ...(await optional('tokenizer_config.json')) };
   const additional = await templateFiles(dir);
+  const files = [...(await existing(dir)), ...additional];
+  await checkLinks(dir, files);
   return {
     path,
     text,
@@ -70,7 +73,7 @@ export async function readTokenizerFolder(dir: string): Promise<TokenizerFolder>
     generation: await optional('generation_config.json'),
     model: await optional('config.json'),
     templates: await readTemplates(dir, config, additional),
-    files: [...(await existing(dir)), ...additional],
+    files,
   };
 }
 
@@ -135,31 +138,37 @@ async function existing(dir: string): Promise<string[]> {
 }
 
 async function readText(path: string, maxBytes: number): Promise<string | null> {
-  try {
-    const { size } = await stat(path);
-    if (size > maxBytes) throw new InvalidFileError(`${path}: has ${size} bytes; at most ${maxBytes} are read`);
-    return await readFile(path, 'utf8');
-  } catch (cause) {
-    if (cause instanceof InvalidFileError) throw cause;
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return null;
-    throw new InvalidFileError(`${path}: cannot be read: ${(cause as Error).message}`, { cause });
-  }
+  const bytes = await readBytes(path, maxBytes);
+  return bytes === null ? null : bytes.toString('utf8');
 }
 
 async function readObject(path: string): Promise<Json | null> {
   const text = await readText(path, MAX_JSON_BYTES);
-  return text === null ? null : parseObject(text, path);
+  return text === null ? null : parseJsonObject(text, path);
 }
 
-function parseObject(text: string, path: string): Json {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new InvalidFileError(`${path}: not valid JSON: ${(cause as Error).message}`, { cause });
+/**
+ * The tokenizer's files are copied into saved models, which are given away: none may be a link to what lies elsewhere on
+ * this machine. Links within the folder are fine, and within the repository of a hub cache, whose files all are links.
+ *
+ * @throws InvalidFileError naming a link that leaves the folder
+ */
+async function checkLinks(dir: string, files: readonly string[]): Promise<void> {
+  const folder = await realpath(dir);
+  const snapshots = dirname(folder);
+  const roots = [folder];
+  if (basename(snapshots) === 'snapshots') {
+    roots.push(dirname(snapshots));
+    // blobs may lie on another disk
+    const blobs = await realpath(join(dirname(snapshots), 'blobs')).catch(() => null);
+    if (blobs !== null) roots.push(blobs);
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new InvalidFileError(`${path}: must hold a JSON object`);
+  for (const name of files) {
+    const target = await realpath(join(dir, name));
+    if (roots.some((root) => target.startsWith(root + sep))) continue;
+    throw new InvalidFileError(
+      `${join(dir, name)}: is a link to ${target}, outside of the model folder, and would be copied into every model saved ` +
+        'from it; put the file itself there',
+    );
   }
-  return value as Json;
 }

@@ -186,7 +186,9 @@ export function parseTomlText(source: string, name: string): Record<string, unkn
   try {
     return parseToml(source) as Record<string, unknown>;
   } catch (error) {
-    if (!(error instanceof TomlError)) throw error;
+    if (!(error instanceof TomlError)) {
+      throw new ConfigError(`${name}: cannot be read as TOML: ${(error as Error).message}`, { cause: error });
+    }
     const reason = error.message.split('\n')[0]?.replace(/^Invalid TOML document: /, '') ?? 'not valid TOML';
     throw new ConfigError(`${name}, line ${error.line}, column ${error.column}: ${reason}`, { cause: error });
   }
@@ -201,10 +203,15 @@ export function parseAssignment(assignment: string): { section: string; key: str
   if (at < 0 || parts.length !== 2 || !sectionName || !key) {
     throw new ConfigError(`--set ${assignment}: expected section.key=value, for example --set rollout.groupSize=16`);
   }
+  if (Object.hasOwn(Object.prototype, sectionName) || Object.hasOwn(Object.prototype, key)) {
+    throw new ConfigError(`--set ${assignment}: ${sectionName}.${key} is not an option`);
+  }
   const written = assignment.slice(at + 1).trim();
   let value: unknown;
   try {
-    value = (parseToml(`value = ${written}`) as { value: unknown }).value;
+    const parsed = parseToml(`value = ${written}`);
+    // More lines of TOML are no value.
+    value = Object.keys(parsed).length === 1 ? parsed.value : written;
   } catch {
     // What is not a TOML value is a word a shell took the quotes off: --set unlearn.gate=step.
     value = written;
@@ -212,7 +219,19 @@ export function parseAssignment(assignment: string): { section: string; key: str
   return { section: sectionName, key, value };
 }
 
-const show = (value: unknown): string => (value === undefined ? 'nothing' : JSON.stringify(value));
+/** A value as the message names it; scripts may pass what JSON does not have. */
+function show(value: unknown): string {
+  if (value === undefined) return 'nothing';
+  if (typeof value === 'number') return String(value);
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value);
+  } catch {
+    // Circular, a BigInt, or nested too deeply.
+  }
+  if (text === undefined) return describe(value);
+  return text.length > 200 ? `${text.slice(0, 200)}...` : text;
+}
 
 function unknownKeyProblem(path: string[], key: string, docs: FieldDoc[], sections: string[]): string {
   if (path.length === 0) {
@@ -236,7 +255,7 @@ function unknownKeyProblem(path: string[], key: string, docs: FieldDoc[], sectio
 
 function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
   let at = value;
-  for (const key of path) at = (at as Record<PropertyKey, unknown> | undefined)?.[key];
+  for (const key of path) at = (at as Record<PropertyKey, unknown> | null | undefined)?.[key];
   return at;
 }
 
@@ -340,7 +359,9 @@ export function checkConfig<T>(
     docs.find((doc) => doc.section === sectionName && doc.key === key)?.path ?? false;
   const merged: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(raw)) {
-    merged[name] = value !== null && typeof value === 'object' && !Array.isArray(value) ? { ...value } : value;
+    const copy = value !== null && typeof value === 'object' && !Array.isArray(value) ? { ...value } : value;
+    // A section may have any name, `__proto__` too.
+    Object.defineProperty(merged, name, { value: copy, enumerable: true, configurable: true, writable: true });
   }
   const put = (sectionName: string, key: string, value: unknown, fromCommandLine: boolean): void => {
     const kind = pathKind(sectionName, key);
@@ -355,7 +376,7 @@ export function checkConfig<T>(
   };
   for (const [name, fields] of Object.entries(merged)) {
     if (fields === null || typeof fields !== 'object') continue;
-    for (const [key, value] of Object.entries(fields)) put(name, key, value, false);
+    for (const [key, value] of Object.entries(fields)) if (pathKind(name, key) !== false) put(name, key, value, false);
   }
   const given = new Map<string, Override>();
   for (const written of overrides) {
@@ -397,7 +418,12 @@ function crossProblem(text: string, given: ReadonlyMap<string, Override>) {
 
 /** A copy without the keys that zod complained about, which then take their defaults. */
 function withoutIssues(raw: Record<string, unknown>, error: z.ZodError): Record<string, unknown> {
-  const copy = structuredClone(raw);
+  const copy = Object.fromEntries(
+    Object.entries(raw).map(([name, value]) => [
+      name,
+      value !== null && typeof value === 'object' && !Array.isArray(value) ? { ...value } : value,
+    ]),
+  );
   for (const issue of error.issues) {
     const keys = issue.code === 'unrecognized_keys' ? issue.keys : [issue.path[issue.path.length > 1 ? 1 : 0]];
     const owner = issue.code === 'unrecognized_keys' ? issue.path : issue.path.slice(0, issue.path.length > 1 ? 1 : 0);

@@ -1,10 +1,12 @@
 /** The configuration of a training run: every option, its default and the paper's value (arXiv 2510.05837). */
-import { existsSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readSync } from 'node:fs';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { ConfigError } from '../errors.js';
+import { BENCHMARK_NAMES } from '../eval/benchmarks.js';
 import { isRepoName } from '../hub/index.js';
 import { cacheTokensFor } from '../memory/estimate.js';
+import { nearest } from '../options.js';
 import { isHubUri } from '../tasks/data/source.js';
 import { checkConfig, checkSections, configError, parseTomlText } from './config-file.js';
 import { evaluation } from './sections/evaluation.js';
@@ -53,7 +55,7 @@ export function crossChecks(config: TrainConfig): string[] {
       `optimizer.miniBatchPrompts = ${o.miniBatchPrompts} does not divide rollout.promptsPerIteration = ${r.promptsPerIteration}`,
     );
   }
-  problems.push(...taskProblems(config));
+  problems.push(...taskProblems(config), ...evalProblems(config));
   return problems;
 }
 
@@ -74,6 +76,22 @@ function taskProblems({ task: t, reward: r }: TrainConfig): string[] {
   return problems;
 }
 
+/** What an evaluation would find out after the weights are loaded. */
+function evalProblems({ eval: e }: TrainConfig): string[] {
+  if (e.every === 0 && !e.atStart && !e.atEnd) return [];
+  const problems = e.benchmarks
+    .filter((name) => !BENCHMARK_NAMES.includes(name))
+    .map((name) => {
+      const near = nearest(name, BENCHMARK_NAMES);
+      const hint = near === null ? `there are ${BENCHMARK_NAMES.join(', ')}` : `did you mean "${near}"?`;
+      return `eval.benchmarks: there is no benchmark ${JSON.stringify(name)}; ${hint}`;
+    });
+  if (!e.greedy && e.samplesPerPrompt === 0) {
+    problems.push('eval: nothing to measure; set eval.greedy = true or eval.samplesPerPrompt above 0');
+  }
+  return problems;
+}
+
 /**
  * Paths of a file are relative to the file, those of --set to the working directory. `owner/name` stays what it is
  * where a model is expected and no such folder is there.
@@ -90,10 +108,30 @@ export function pathResolver(file: string): (path: string, fromCommandLine: bool
 /** Reads the text of a configuration file; a missing one is a ConfigError that names it. */
 export function readConfigText(file: string): string {
   if (!existsSync(file)) throw new ConfigError(`${file}: no such configuration file`);
+  let bytes: Buffer;
   try {
-    return readFileSync(file, 'utf8');
+    bytes = readAtMost(file, MAX_CONFIG_BYTES + 1);
   } catch (error) {
     throw new ConfigError(`${file}: cannot be read (${(error as Error).message})`, { cause: error });
+  }
+  if (bytes.length > MAX_CONFIG_BYTES) {
+    throw new ConfigError(`${file}: longer than ${MAX_CONFIG_BYTES} bytes; expected a configuration file (TOML)`);
+  }
+  return bytes.toString('utf8');
+}
+
+const MAX_CONFIG_BYTES = 2 ** 20;
+
+/** The beginning of a file, which may be a pipe (`<(...)` of a shell) or have no end. */
+function readAtMost(file: string, limit: number): Buffer {
+  const handle = openSync(file, 'r');
+  try {
+    const bytes = Buffer.alloc(limit);
+    let at = 0;
+    for (let read = 1; read > 0 && at < limit; at += read) read = readSync(handle, bytes, at, limit - at, null);
+    return bytes.subarray(0, at);
+  } finally {
+    closeSync(handle);
   }
 }
 

@@ -1,7 +1,7 @@
 /** Prompts with responses worth imitating, tokenized, as an endless stream. */
-import { readFileSync } from 'node:fs';
-import { gunzipSync } from 'node:zlib';
 import { InvalidFileError } from '../errors.js';
+import { readJsonLines } from '../tasks/data/read-text.js';
+import { columnValue, type PlacedRow, shown } from '../tasks/data/rows.js';
 import type { Demonstration } from '../tasks/types.js';
 import { PromptStream } from './prompt-stream.js';
 
@@ -46,41 +46,24 @@ export function* cycle<T>(items: readonly T[], seed: number): Generator<T, never
  *
  * @throws InvalidFileError that names the line
  */
-export function readDemonstrations(path: string, promptColumn: string, responseColumn: string): Demonstration[] {
-  let content: Buffer;
-  try {
-    content = readFileSync(path);
-    if (path.endsWith('.gz')) content = gunzipSync(content);
-  } catch (error) {
-    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-    throw new InvalidFileError(`${path}: ${missing ? 'no such file' : (error as Error).message}`, { cause: error });
-  }
+export async function readDemonstrations(
+  path: string,
+  promptColumn: string,
+  responseColumn: string,
+): Promise<Demonstration[]> {
   const rows: Demonstration[] = [];
-  content
-    .toString('utf8')
-    .split('\n')
-    .forEach((line, index) => {
-      if (line.trim() !== '') rows.push(readRow(line, `${path}:${index + 1}`, promptColumn, responseColumn));
-    });
+  for await (const placed of readJsonLines({ path, name: path })) {
+    rows.push({ prompt: textOf(placed, promptColumn), response: textOf(placed, responseColumn) });
+  }
   if (rows.length === 0) throw new InvalidFileError(`${path}: no demonstrations; expected one JSON object a line`);
   return rows;
 }
 
-function readRow(line: string, place: string, promptColumn: string, responseColumn: string): Demonstration {
-  let row: Record<string, unknown>;
-  try {
-    row = JSON.parse(line) as Record<string, unknown>;
-  } catch (error) {
-    throw new InvalidFileError(`${place}: not valid JSON: ${(error as Error).message}`, { cause: error });
-  }
-  const read = (column: string): string => {
-    const value = row?.[column];
-    if (typeof value === 'string' && value !== '') return value;
-    const keys = row !== null && typeof row === 'object' ? Object.keys(row).join(', ') : 'none';
-    throw new InvalidFileError(
-      `${place}: column ${JSON.stringify(column)} is ${value === undefined ? 'missing' : JSON.stringify(value)}; ` +
-        `expected a non-empty text (columns here: ${keys})`,
-    );
-  };
-  return { prompt: read(promptColumn), response: read(responseColumn) };
+function textOf({ row, where }: PlacedRow, column: string): string {
+  const value = columnValue(row, column);
+  if (typeof value === 'string' && value !== '') return value;
+  throw new InvalidFileError(
+    `${where}: column ${JSON.stringify(column)} is ${value === undefined ? 'missing' : shown(value)}; ` +
+      `expected a non-empty text (columns here: ${Object.keys(row).join(', ') || 'none'})`,
+  );
 }

@@ -6,13 +6,15 @@ import { resolveDevice } from '../cuda.js';
 import { InvalidFileError } from '../errors.js';
 import { type HubOptions, modelFolder } from '../hub/index.js';
 import { type MemoryPlan, requireFit } from '../memory/fit.js';
-import { indexFile, noWeights, singleFile } from '../model-folder.js';
+import { indexFile, noWeights, singleFile, weightFiles } from '../model-folder.js';
 import { Policy } from '../policy.js';
 import type { LoadOptions } from '../policy-types.js';
 import type { Task } from '../tasks/types.js';
 import type { TensorDevice } from '../tensor.js';
+import { resolveStopTokens } from '../tokenizer/stop-tokens.js';
 import { Tokenizer } from '../tokenizer.js';
 import type { TrainConfig } from './config.js';
+import { evaluationSplits } from './evaluation.js';
 import { planRun } from './memory.js';
 import type { LoadedRun } from './run.js';
 import { loadTask } from './task.js';
@@ -98,13 +100,20 @@ export async function prepareRun(
   const folder = await modelFolder(path, { ...hub, weights: false });
   // a plan for another machine needs no weights on this one
   checkModelFolder(folder, folder === path && available === undefined);
-  const tokenizer = await Tokenizer.load(folder, chatTemplate === '' ? {} : { chatTemplate });
-  const task = await loadTask(config, tokenizer, { ...hub, revision: undefined });
+  // the small files first: data sets take minutes to read
   const { config: modelConfig } = await readConfig(folder);
   const device = deviceOf(config, available);
+  const tokenizer = await Tokenizer.load(folder, chatTemplate === '' ? {} : { chatTemplate });
+  tokenizer.checkVocabulary(modelConfig.vocabSize, path);
+  resolveStopTokens(tokenizer, config.rollout.stopTokens);
+  if (folder === path && available === undefined) await weightFiles(folder);
+  const task = await loadTask(config, tokenizer, { ...hub, revision: undefined });
+  if (evaluates(config)) evaluationSplits(task, config);
   const memory = await planRun(config, modelConfig, device, available === undefined ? {} : { available });
   return { folder, modelConfig, device, tokenizer, task, memory };
 }
+
+const evaluates = ({ eval: e }: TrainConfig): boolean => e.every > 0 || e.atStart || e.atEnd;
 
 /** A run is planned for a GPU elsewhere where the amount of memory is given. */
 function deviceOf({ model }: TrainConfig, available: number | undefined): TensorDevice {

@@ -1,7 +1,7 @@
 /** A run of supervised fine-tuning on disk. */
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readConfig } from '../config-json.js';
 import { type HubOptions, modelFolder } from '../hub/index.js';
+import { weightFiles } from '../model-folder.js';
 import { Policy } from '../policy.js';
 import { countdown } from '../tasks/countdown.js';
 import type { Demonstration } from '../tasks/types.js';
@@ -20,9 +20,9 @@ export interface LoadedSft {
   demonstrations: Iterator<Demonstration, unknown>;
 }
 
-function demonstrationsOf(config: SftConfig): Iterator<Demonstration, unknown> {
+async function demonstrationsOf(config: SftConfig): Promise<Iterator<Demonstration, unknown>> {
   const { name, path, promptColumn, responseColumn } = config.data;
-  if (name === 'jsonl') return cycle(readDemonstrations(path, promptColumn, responseColumn), config.run.seed);
+  if (name === 'jsonl') return cycle(await readDemonstrations(path, promptColumn, responseColumn), config.run.seed);
   const stream = countdown().demonstrations?.(config.run.seed);
   if (stream === undefined) throw new Error('the countdown task has no demonstrations');
   return stream[Symbol.iterator]();
@@ -38,16 +38,18 @@ export async function loadSft(
   const hub = hubOptions(config.model, { signal, onProgress });
   const folder = path === '' ? create : await modelFolder(path, { ...hub, weights: false });
   checkModelFolder(folder, folder === path);
+  const { config: modelConfig, raw } = await readConfig(folder);
   const tokenizer = await Tokenizer.load(folder);
-  const demonstrations = demonstrationsOf(config);
+  tokenizer.checkVocabulary(modelConfig.vocabSize, folder);
+  if (folder === path) await weightFiles(folder);
+  const demonstrations = await demonstrationsOf(config);
   const policy =
     path === ''
-      ? await Policy.create(JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')), {
+      ? await Policy.create(raw, {
           device,
           seed: config.run.seed,
         })
       : await Policy.load(path, { ...hub, ...sameCommit(path, folder), device });
-  tokenizer.checkVocabulary(policy.config.vocabSize, folder);
   return { policy, tokenizer, demonstrations };
 }
 
