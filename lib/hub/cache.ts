@@ -130,20 +130,39 @@ export class RepoCache {
   }
 }
 
+/** Longest name of a file on the usual disks, in bytes; and a path that leaves room for the cache's own folders. */
+const maxNameBytes = 240;
+const maxPathBytes = 1_000;
+/** Separators of other systems, drives, and characters that would write on the terminal that shows the name. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
+const badCharacters = /[\\\0-\x1f\x7f-\x9f]|^[a-zA-Z]:/;
+
 /**
  * A path that a repository lists, if it stays inside a folder on every system.
  *
- * @throws InvalidFileError for one that leaves it.
+ * @throws InvalidFileError for one that leaves it, or that no disk can hold.
  */
 export function checkRepoPath(path: unknown, repo: string): string {
   const parts = typeof path === 'string' ? path.split('/') : [''];
-  const bad = (part: string) => part === '' || part === '.' || part === '..' || /[\\\0]|^[a-zA-Z]:/.test(part);
+  const bad = (part: string) => part === '' || part === '.' || part === '..' || badCharacters.test(part);
   if (parts.some(bad)) {
     throw new InvalidFileError(
-      `${repo} lists a file named ${JSON.stringify(path)}, which would leave the cache; nothing was downloaded`,
+      `${repo} lists a file named ${shownName(path)}, which would leave the cache; nothing was downloaded`,
+    );
+  }
+  const bytes = (text: string) => Buffer.byteLength(text);
+  if (bytes(path as string) > maxPathBytes || parts.some((part) => bytes(part) > maxNameBytes)) {
+    throw new InvalidFileError(
+      `${repo} lists a file named ${shownName(path)}, a name too long for a disk; nothing was downloaded`,
     );
   }
   return path as string;
+}
+
+/** JSON escapes the control characters below 0x20 only. */
+function shownName(path: unknown): string {
+  const text = (JSON.stringify(path) ?? String(path)).replace(/[\x7f-\x9f]/g, '?');
+  return text.length <= 200 ? text : `${text.slice(0, 200)}...`;
 }
 
 /** What a full or closed disk means; other errors as they are. */
@@ -158,6 +177,10 @@ export function explainDisk(error: unknown, folder: string): unknown {
   }
   if (code === 'EACCES' || code === 'EROFS' || code === 'EPERM') {
     return new HubError(`${folder} cannot be written (${message}); set HF_HOME to a folder that can`, { cause: error });
+  }
+  // any other complaint of the system about a file
+  if (typeof code === 'string' && (error as NodeJS.ErrnoException).path?.startsWith(folder)) {
+    return new HubError(`${folder}: ${message}`, { cause: error });
   }
   return error;
 }

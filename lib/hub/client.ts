@@ -14,20 +14,30 @@ export interface Repo {
 
 /** What the API may answer at most; the largest repositories list a few megabytes a page. */
 const maxAnswerBytes = 64e6;
+/** An answer of the API that takes longer than so many times the allowed silence drips on purpose. */
+const maxAnswerSilences = 10;
 /** Longest wait that a server may ask for. */
 const maxWaitSeconds = 120;
 
 export class HubClient {
   readonly #dispatcher: Dispatcher;
   readonly #origin: string;
+  /** False for plain http to another machine, where anybody on the way reads along. */
+  readonly #tokenMayTravel: boolean;
 
   constructor(
     readonly repo: Repo,
     readonly settings: HubSettings,
   ) {
-    const { env, timeout } = settings;
+    const { env, timeout, token } = settings;
+    const { origin, protocol, hostname } = new URL(settings.endpoint);
+    this.#origin = origin;
+    this.#tokenMayTravel = protocol === 'https:' || /^(?:localhost|127(?:\.\d+){3}|\[::1\])$/.test(hostname);
+    if (token !== null && !this.#tokenMayTravel) {
+      const text = `${settings.endpoint} is not https: the Hugging Face token is not sent to it`;
+      settings.onProgress({ phase: 'note', text });
+    }
     this.#dispatcher = proxyAgent(env, { connect: Math.min(timeout, 15_000), silence: timeout });
-    this.#origin = new URL(settings.endpoint).origin;
   }
 
   /** Ends all connections. */
@@ -54,8 +64,10 @@ export class HubClient {
       const answer = await this.request(String(input), init);
       const chunks: Uint8Array[] = [];
       let size = 0;
+      const end = performance.now() + maxAnswerSilences * this.settings.timeout;
       for await (const chunk of answer.body ?? []) {
         size += chunk.length;
+        if (performance.now() > end) throw new BrokenTransfer('an answer of the hub does not come to its end');
         if (size > maxAnswerBytes) throw new HubError(`${this.page}: the hub's answer is longer than 64 MB`);
         chunks.push(chunk);
       }
@@ -74,7 +86,8 @@ export class HubClient {
     const headers = new Headers(init.headers);
     headers.set('user-agent', 'eepo');
     headers.delete('authorization');
-    if (token !== null && new URL(url).origin === this.#origin) headers.set('authorization', `Bearer ${token}`);
+    if (token !== null && this.#tokenMayTravel && new URL(url).origin === this.#origin)
+      headers.set('authorization', `Bearer ${token}`);
     const answer = await undiciFetch(url, {
       ...init,
       headers: [...headers],

@@ -6,8 +6,9 @@ import { HubClient, type Repo, Unreachable } from './client.js';
 import type { HubSettings } from './settings.js';
 import { sizeOf, transfer } from './transfer.js';
 
-/** More than any model has; a server that lists without end is stopped. */
+/** More than any model has; a server that lists without end, were it pages without a file, is stopped. */
 const maxFiles = 100_000;
+const maxPages = 2_000;
 /** Connections at once: one seldom fills the line. */
 const parallel = 4;
 
@@ -51,6 +52,7 @@ function redacted(error: unknown, token: string | null): unknown {
   for (let at: unknown = error; at instanceof Error; at = at.cause) {
     at.message = at.message.replaceAll(token, '<token>');
     if (at.stack) at.stack = at.stack.replaceAll(token, '<token>');
+    if (at instanceof AggregateError) for (const part of at.errors) redacted(part, token);
   }
   return error;
 }
@@ -126,11 +128,21 @@ async function commitOf({ repo, settings, api }: HubClient): Promise<string> {
 async function list({ repo, settings, api }: HubClient, commit: string): Promise<RepoFile[]> {
   const { listFiles } = await import('@huggingface/hub');
   const files: RepoFile[] = [];
-  const request = { repo, revision: commit, recursive: true, hubUrl: settings.endpoint, fetch: api };
+  const names = new Set<string>();
+  let [pages, entries] = [0, 0];
+  const page: typeof api = (input, init) => {
+    pages += 1;
+    if (pages > maxPages) throw new HubError(`${repo.name} lists its files on more than ${maxPages} pages`);
+    return api(input, init);
+  };
+  const request = { repo, revision: commit, recursive: true, hubUrl: settings.endpoint, fetch: page };
   for await (const entry of listFiles(request)) {
+    entries += 1;
+    if (entries > maxFiles) throw new HubError(`${repo.name} lists more than ${maxFiles} files`);
     if (entry.type !== 'file') continue;
-    if (files.length >= maxFiles) throw new HubError(`${repo.name} lists more than ${maxFiles} files`);
     const path = checkRepoPath(entry.path, repo.name);
+    if (names.has(path)) throw new HubError(`${repo.name} lists ${path} twice; which is meant?`);
+    names.add(path);
     const hash: unknown = entry.lfs?.oid ?? entry.oid;
     const size = entry.lfs?.size ?? entry.size;
     if (
