@@ -3,6 +3,7 @@ import { open, readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { readJson } from './config-json.js';
 import { InvalidFileError, UnsupportedError } from './errors.js';
+import { describe } from './options.js';
 import { regularFile } from './read-file.js';
 import { tokenizerFiles } from './tokenizer/folder.js';
 
@@ -56,7 +57,7 @@ export async function readWeightIndex(path: string): Promise<Map<string, string>
   for (const [tensor, file] of Object.entries(map)) {
     if (typeof file !== 'string' || basename(file) !== file || ['', '.', '..'].includes(file) || /[\\\0]/.test(file)) {
       throw new InvalidFileError(
-        `${path}: ${tensor} is said to be in ${JSON.stringify(file)}, which is not the name of a file in the folder`,
+        `${path}: ${tensor} is said to be in ${describe(file)}, which is not the name of a file in the folder`,
       );
     }
     if (!file.endsWith('.safetensors')) {
