@@ -8,7 +8,7 @@ import { sizeOf, transfer } from './transfer.js';
 
 /** More than any model has; a server that lists without end, were it pages without a file, is stopped. */
 const maxFiles = 100_000;
-const maxPages = 2_000;
+const maxPages = 1_000;
 /** Connections at once: one seldom fills the line. */
 const parallel = 4;
 

@@ -42,6 +42,8 @@ export interface Fault {
   wrongRange?: boolean;
   /** Milliseconds to wait before answering. */
   delay?: number;
+  /** Goes on sending after the content until the client hangs up: bytes as fast as they go, or one in so many ms. */
+  endless?: 'fast' | number;
 }
 
 /** Files of at least this many bytes are stored as large files are: by SHA-256, on the CDN. */
@@ -62,6 +64,8 @@ export class FakeHub {
   readonly #servers: Server[] = [];
   endpoint = '';
   #cdn = '';
+  /** Bytes sent beyond what was asked for. */
+  surplus = 0;
 
   private constructor(readonly repos: Record<string, FakeRepo>) {}
 
@@ -73,6 +77,11 @@ export class FakeHub {
     hub.#cdn = await hub.#listen((request, answer) => hub.#serveCdn(request, answer), '127.0.0.2');
     t.after(() => hub.stop());
     return hub;
+  }
+
+  /** The address of the CDN: another host and port. */
+  get cdn(): string {
+    return this.#cdn;
   }
 
   stop(): void {
@@ -166,6 +175,16 @@ export class FakeHub {
     this.#send(answer, fault, content, { etag: `"${sha256(content)}"` }, request.headers.range);
   }
 
+  #endless(answer: ServerResponse, how: 'fast' | number): void {
+    const piece = Buffer.alloc(how === 'fast' ? 65_536 : 1, ' ');
+    const more = (): void => {
+      if (answer.destroyed) return;
+      this.surplus += piece.length;
+      answer.write(piece, () => (how === 'fast' ? setImmediate(more) : setTimeout(more, how)));
+    };
+    more();
+  }
+
   #send(
     answer: ServerResponse,
     fault: Fault,
@@ -192,6 +211,12 @@ export class FakeHub {
       headers['content-range'] = `bytes ${fault.wrongRange ? 0 : from}-${whole.length - 1}/${whole.length}`;
     }
     const body = whole.subarray(from);
+    if (fault.endless !== undefined) {
+      answer.writeHead(status, { ...headers, ...fault.headers });
+      answer.write(body);
+      this.#endless(answer, fault.endless);
+      return;
+    }
     answer.writeHead(status, { 'content-length': String(body.length), ...headers, ...fault.headers });
     if (fault.cutAfter !== undefined) answer.write(body.subarray(0, fault.cutAfter), () => answer.destroy());
     else if (fault.stallAfter !== undefined) answer.write(body.subarray(0, fault.stallAfter));
