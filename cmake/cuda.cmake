@@ -30,6 +30,7 @@ set(EEPO_CUDA_KERNELS
   native/kernels/blocks.cu
   native/kernels/complementary_loss.cu
   native/kernels/linear_head.cu
+  native/kernels/non_finite.cu
   native/kernels/rms_norm.cu
   native/kernels/sample.cu
   native/kernels/token_grad.cu

@@ -97,10 +97,19 @@ export class HubError extends EepoError {
   }
 }
 
-/** A reward function threw, or returned the wrong number or kind of values. */
+/** A reward function threw, took too long, or returned the wrong number or kind of values. `cause`: what it threw. */
 export class RewardError extends EepoError {
-  constructor(message: string, options?: ErrorOptions) {
+  /** The reward's name, where it has one. */
+  declare readonly reward?: string;
+  /** Index of the response in the batch, and the id of its problem, where one response is to blame. */
+  declare readonly sample?: number;
+  declare readonly problem?: string;
+
+  constructor(message: string, options?: ErrorOptions & { reward?: string; sample?: number; problem?: string }) {
     super('EEPO_REWARD', message, options);
+    if (options?.reward !== undefined) this.reward = options.reward;
+    if (options?.sample !== undefined) this.sample = options.sample;
+    if (options?.problem !== undefined) this.problem = options.problem;
   }
 }
 

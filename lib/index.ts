@@ -119,12 +119,14 @@ export {
 export {
   type CreateOptions,
   type Device,
+  type FindNonFiniteOptions,
   type ForgetOptions,
   type ForgetReport,
   type ForwardOptions,
   type GenerateOptions,
   type Generation,
   type LoadOptions,
+  type NonFinite,
   Policy,
   type PolicyConfig,
   type PolicyMemory,
@@ -160,6 +162,7 @@ export {
   type Demonstration,
   datasetTask,
   defineTask,
+  type ErrorPolicy,
   gsm8kTask,
   jsonlTask,
   type MathOptions,
@@ -212,6 +215,7 @@ export {
 } from './tokenizer.js';
 export { defineConfig, loadTrainConfig, type TrainConfig, type TrainConfigInput } from './train/config.js';
 export type { Metrics } from './train/metrics.js';
+export type { Incident } from './train/non-finite.js';
 export { type RunSummary, type TrainRunOptions, trainRun } from './train/run.js';
 export { cosineSchedule, type SftStep, SftTrainer, type SftTrainerOptions } from './train/sft.js';
 export { defineSftConfig, loadSftConfig, type SftConfig } from './train/sft-config.js';
@@ -219,6 +223,7 @@ export {
   type Evaluator,
   type Iteration,
   type Preparation,
+  type Streaks,
   type TrainablePolicy,
   Trainer,
   type TrainerEvent,

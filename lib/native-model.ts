@@ -1,6 +1,13 @@
 /** What the addon's model can do: the JavaScript side of native/node/model_binding.cc. */
 import type { PolicyConfig } from './config-json.js';
-import type { ForgetReport, PolicyMemory, StepReport, TokenStatistics, WeightDType } from './policy-types.js';
+import type {
+  ForgetReport,
+  NonFinite,
+  PolicyMemory,
+  StepReport,
+  TokenStatistics,
+  WeightDType,
+} from './policy-types.js';
 import type { NativeTensor, TensorDevice } from './tensor.js';
 
 /** native/node/model_binding.cc. */
@@ -38,6 +45,16 @@ export interface NativeModel {
   backward(a: Float32Array, b: Float32Array | null): Promise<void>;
   step(options: Record<string, number>): Promise<StepReport>;
   zeroGrad(): Promise<void>;
+  /** Without a batch (null, null, null): weights, gradients and moments. */
+  findNonFinite(
+    ids: Int32Array | null,
+    lengths: Int32Array | null,
+    promptLengths: Int32Array | null,
+    temperature: number,
+    rollout: boolean,
+    base: boolean,
+    signal: AbortSignal | undefined,
+  ): Promise<NonFinite | null>;
   forget(
     ids: Int32Array,
     lengths: Int32Array,

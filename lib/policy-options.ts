@@ -4,6 +4,7 @@ import { HUB_KEYS } from './hub/settings.js';
 import { type OptionKeys, SIGNAL } from './options.js';
 import type {
   CreateOptions,
+  FindNonFiniteOptions,
   ForgetOptions,
   ForwardOptions,
   GenerateOptions,
@@ -26,6 +27,12 @@ export const CREATE: OptionKeys<CreateOptions> = { ...MODEL, seed: true, compani
 export const FORWARD: OptionKeys<ForwardOptions> = {
   temperature: true,
   keepActivations: true,
+  adapter: true,
+  ...SIGNAL,
+};
+export const FIND_NON_FINITE: OptionKeys<FindNonFiniteOptions> = {
+  temperature: true,
+  weights: true,
   adapter: true,
   ...SIGNAL,
 };

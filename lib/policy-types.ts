@@ -132,6 +132,39 @@ export interface StepReport {
   gradNorm: number;
   /** false when the gradient was not finite: nothing was changed but the gradients were cleared. */
   applied: boolean;
+  /**
+   * Of a step that was not applied: the first gradient that is not finite, in the order of the backward pass (the head
+   * first). null where all are finite, but too large for float32 moments (their norm, after clipping, 1e18 or more).
+   */
+  cause?: NonFinite | null;
+}
+
+/** Where NaN or Infinity was found first. */
+export interface NonFinite {
+  kind: 'weight' | 'hidden' | 'logits' | 'logprob' | 'entropy' | 'gradient' | 'moment';
+  /** The Hugging Face name of a weight, gradient or moment; else a few words: "the hidden state after layer 3". */
+  name: string;
+  /** Of the element in its tensor; of hidden states and logits, within the row of their token. */
+  index: number;
+  /** NaN, Infinity or -Infinity. */
+  value: number;
+  /** Hidden states: the layer after which they are bad, from 0; null for the token embedding and everything else. */
+  layer: number | null;
+  /** Index of the row in the batch, and of the token in prompt + response; null for weights and gradients. */
+  sequence: number | null;
+  position: number | null;
+  /** All of it in words: "model.norm.weight: element 3 is NaN". */
+  text: string;
+}
+
+export interface FindNonFiniteOptions {
+  /** Default 1. */
+  temperature?: number;
+  /** theta or theta'. Default 'policy'. */
+  weights?: 'policy' | 'rollout';
+  /** false: the base without its adapter. Default true. */
+  adapter?: boolean;
+  signal?: AbortSignal;
 }
 
 export interface ForgetOptions {
@@ -190,6 +223,8 @@ export interface ForgetReport {
   stage1LogpDelta: number;
   /** Why theta' equals theta after all, or null. */
   skipped: 'no-open-token' | 'non-finite' | null;
+  /** With 'non-finite': the first gradient, weight of theta' or what comes of them; null where it is the loss itself. */
+  cause?: NonFinite | null;
 }
 
 /** A policy that can be sampled, scored, trained and made to forget. */
@@ -219,6 +254,8 @@ export interface PolicyLike {
   /** AdamW on the accumulated gradients, then clears them. */
   step(options: StepOptions): Promise<StepReport>;
   zeroGrad(): Promise<void>;
+  /** Where the first number is that is not finite: weights, then what the batch passes through, gradients, moments. */
+  findNonFinite?(batch: SequenceBatch | null, options?: FindNonFiniteOptions): Promise<NonFinite | null>;
   /** theta' = theta + eta grad L(O1), into the rollout copy. The policy's weights are not written. */
   forget(batch: SequenceBatch, options: ForgetOptions): Promise<ForgetReport>;
   /** theta' = theta again. */

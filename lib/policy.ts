@@ -18,9 +18,10 @@ import { callNative, loadNative } from './native.js';
 import type { NativeModel, NativeModelOptions } from './native-model.js';
 import { checkOptions, describe, SIGNAL } from './options.js';
 import { packBatch, packSequences, temperatureOf, wholeNumber } from './policy-arguments.js';
-import { CREATE, FORGET, FORWARD, GENERATE, LOAD, SAVE, STEP } from './policy-options.js';
+import { CREATE, FIND_NON_FINITE, FORGET, FORWARD, GENERATE, LOAD, SAVE, STEP } from './policy-options.js';
 import type {
   CreateOptions,
+  FindNonFiniteOptions,
   ForgetOptions,
   ForgetReport,
   ForwardOptions,
@@ -28,6 +29,7 @@ import type {
   Generation,
   LoadOptions,
   ModelChoices,
+  NonFinite,
   PolicyLike,
   PolicyMemory,
   SequenceBatch,
@@ -37,6 +39,9 @@ import type {
   WeightDType,
 } from './policy-types.js';
 import { type NativeTensor, requireDevice, type Tensor, type TensorDevice, wrapTensor } from './tensor.js';
+
+/** Above it a step of AdamW could overflow float32. Sensible ones are far below 1. */
+const MAX_LEARNING_RATE = 1e6;
 
 /** Tokens (prompt + response) that one `score` pass holds at a time. */
 const scoreMicroBatchTokens = 2048;
@@ -281,7 +286,8 @@ export class Policy implements PolicyLike {
 
   /**
    * One AdamW step (decoupled weight decay, as in PyTorch) on the accumulated gradients, which are cleared. A gradient
-   * that is not finite changes nothing: `applied` is false.
+   * that is not finite changes nothing, weights, moments and the count of steps keep their bits: `applied` is false, and
+   * `cause` names the gradient.
    */
   async step(options: StepOptions): Promise<StepReport> {
     const native = this.#native;
@@ -300,12 +306,54 @@ export class Policy implements PolicyLike {
         throw new InvalidArgumentError(`${name} must be a finite number >= 0, got ${value}`);
       }
     }
+    // Larger steps lead from finite weights to infinite ones, however small the gradient is.
+    if (values.lr > MAX_LEARNING_RATE) {
+      throw new InvalidArgumentError(`lr must be at most ${MAX_LEARNING_RATE}, got ${values.lr}`);
+    }
+    if (values.lr * values.weightDecay > 1) {
+      throw new InvalidArgumentError(
+        `lr x weightDecay is ${values.lr * values.weightDecay}; above 1 every step would turn the weights around`,
+      );
+    }
     // What float32 makes of them counts: with beta 1 or eps 0 a gradient of 0 turns a weight into 0 / 0.
     for (const [name, beta] of [['betas[0]', beta1] as const, ['betas[1]', beta2] as const]) {
       if (Math.fround(beta) >= 1) throw new InvalidArgumentError(`${name} must be below 1, got ${beta}`);
     }
     if (Math.fround(values.eps) === 0) throw new InvalidArgumentError(`eps must be above 0, got ${values.eps}`);
     return callNative(() => native.step(values));
+  }
+
+  /**
+   * The first tensor with NaN or Infinity, in the order of computation: a weight (by its Hugging Face name), then what
+   * the responses of the batch pass through, row by row (the hidden state after each layer, the logits, the log-prob),
+   * then accumulated gradients (the head first) and the optimizer's moments. null where everything is finite. It looks
+   * at everything and computes the batch again: a call for when something went wrong.
+   *
+   *     const found = await policy.findNonFinite({ prompts: [[1, 2]], responses: [[3, 4]] });
+   *     if (found) console.error(found.text); // model.layers.1.mlp.down_proj.weight: element 3 is NaN
+   *
+   * @param batch null: weights, gradients and moments alone
+   */
+  async findNonFinite(
+    batch: SequenceBatch | null = null,
+    options: FindNonFiniteOptions = {},
+  ): Promise<NonFinite | null> {
+    const native = this.#native;
+    checkOptions(options, FIND_NON_FINITE, 'policy.findNonFinite');
+    const { weights = 'policy', adapter = true } = options;
+    const packed = batch === null ? null : packBatch(this.config, batch);
+    const temperature = temperatureOf(options.temperature, false);
+    return callNative(() =>
+      native.findNonFinite(
+        packed?.ids ?? null,
+        packed?.lengths ?? null,
+        packed?.promptLengths ?? null,
+        temperature,
+        weights === 'rollout',
+        !adapter,
+        options.signal,
+      ),
+    );
   }
 
   /** Clears the accumulated gradients. */

@@ -1,11 +1,11 @@
 /** The two-stage rollout: sample, gate, forget, sample (Algorithm 1, lines 3-9). */
 import type { EntropyGate, GateDecision } from './algorithm/gate.js';
-import { InvalidArgumentError } from './errors.js';
+import { InvalidArgumentError, NonFiniteError } from './errors.js';
 import { checkOptions, type OptionKeys, SIGNAL } from './options.js';
 import type { ForgetReport, PolicyLike } from './policy.js';
 
 /** What a rollout needs of a policy. */
-export type RolloutPolicy = Pick<PolicyLike, 'config' | 'generate' | 'forget' | 'syncRollout'>;
+export type RolloutPolicy = Pick<PolicyLike, 'config' | 'generate' | 'forget' | 'syncRollout' | 'findNonFinite'>;
 
 /** One tokenized prompt. */
 export interface RolloutPrompt {
@@ -33,6 +33,13 @@ export interface UnlearnOptions {
   /** Type of theta' of a policy in bfloat16; default 'same'. */
   rolloutDtype?: 'same' | 'float32';
   microBatchTokens?: number;
+  /** A step whose length is more than so many times the norm of the weights is undone. Default 1; 0 = no bound. */
+  maxRelativeStep?: number;
+  /**
+   * A step that lowers the log-prob of the probed tokens by more nats than this, or raises it by more, on average, is
+   * undone. Default 20; 0 = no bound.
+   */
+  maxLogpDelta?: number;
 }
 
 export type RolloutPhase = 'stage1' | 'unlearn' | 'stage2';
@@ -72,6 +79,8 @@ const UNLEARN_KEYS: OptionKeys<UnlearnOptions> = {
   probeTokens: true,
   rolloutDtype: true,
   microBatchTokens: true,
+  maxRelativeStep: true,
+  maxLogpDelta: true,
 };
 const KEYS: OptionKeys<RolloutOptions> = {
   groupSize: true,
@@ -111,6 +120,8 @@ export interface Rollout {
   forget: ForgetReport | null;
   /** The gate's decision; null for GRPO. */
   gate: GateDecision | null;
+  /** Why the unlearning step diverged and was undone, so that stage 2 was drawn from theta; else null. */
+  undone: string | null;
   /** Seconds. */
   timings: Record<RolloutPhase, number>;
 }
@@ -184,7 +195,8 @@ function interleave(first: RolloutSample[], second: RolloutSample[], prompts: nu
  * Draws G responses to every prompt.
  *
  * With `unlearn`: G/2 from theta; one step of ascent on L(O1) away from them, theta' = theta + eta grad L; the other G/2
- * from theta'; theta' is thrown away, also when something fails. Without: G from theta. Random numbers are keyed by
+ * from theta'; theta' is thrown away, also when something fails. A step that diverges is undone: stage 2 is then drawn from
+ * theta, and `undone` says why. Without: G from theta. Random numbers are keyed by
  * (seed, iteration, prompt id, sample, position), so the two agree byte for byte where eta = 0.
  *
  * The policy's weights are never written; its gradient buffers must be empty.
@@ -242,44 +254,88 @@ export async function twoStageRollout(
 
   if (unlearn === null) {
     const samples = await timed('stage1', () => sample(1, groupSize, 0, 'policy'));
-    return { samples, forget: null, gate: null, timings };
+    return { samples, forget: null, gate: null, undone: null, timings };
   }
 
   const half = groupSize / 2;
   const stage1 = await timed('stage1', () => sample(1, half, 0, 'policy'));
   const gate = unlearn.gate.decide(meanTokenEntropy(stage1));
   try {
-    const forget = gate.skip
-      ? null
-      : await timed('unlearn', () =>
-          policy.forget(
-            {
-              prompts: stage1.map(({ promptIndex }) => (prompts[promptIndex] as RolloutPrompt).tokens),
-              responses: stage1.map(({ tokens }) => tokens),
-            },
-            {
-              entropy: concatFloat32(stage1.map(({ entropy }) => entropy)),
-              eta: unlearn.eta,
-              alpha: gate.alpha,
-              window: unlearn.gate.window,
-              epsLow: unlearn.epsLow ?? 1e-6,
-              epsHigh: unlearn.epsHigh ?? 1e-5,
-              clampGrad: unlearn.clampGrad ?? 'zero',
-              normalize: unlearn.normalize ?? 'none',
-              temperature,
-              probeTokens: unlearn.probeTokens ?? 256,
-              rolloutDtype: unlearn.rolloutDtype ?? 'same',
-              seed: options.seed ?? 0,
-              iteration: options.iteration ?? 0,
-              ...(unlearn.microBatchTokens === undefined ? {} : { microBatchTokens: unlearn.microBatchTokens }),
-              ...(signal === undefined ? {} : { signal }),
-            },
-          ),
-        );
-    const weights = forget === null ? 'policy' : 'rollout';
-    const stage2 = await timed('stage2', () => sample(2, half, half, weights));
-    return { samples: interleave(stage1, stage2, prompts.length), forget, gate, timings };
+    const step = gate.skip
+      ? { forget: null, undone: null }
+      : await timed('unlearn', () => unlearnStep(policy, prompts, stage1, gate.alpha, { ...options, unlearn }));
+    let { undone } = step;
+    const moved = step.forget !== null && undone === null;
+    let stage2: RolloutSample[] | null = null;
+    if (moved) {
+      try {
+        stage2 = await timed('stage2', () => sample(2, half, half, 'rollout'));
+      } catch (error) {
+        if (!(error instanceof NonFiniteError)) throw error;
+        undone = `under theta' ${error.message}`;
+      }
+    }
+    if (undone !== null) await policy.syncRollout();
+    stage2 ??= await timed('stage2', () => sample(2, half, half, 'policy'));
+    return { samples: interleave(stage1, stage2, prompts.length), forget: step.forget, gate, undone, timings };
   } finally {
     await policy.syncRollout();
   }
+}
+
+/** theta' = theta + eta grad L(O1), or why there is none: then what was made of it is to be dropped. */
+async function unlearnStep(
+  policy: RolloutPolicy,
+  prompts: readonly RolloutPrompt[],
+  stage1: readonly RolloutSample[],
+  alpha: number,
+  options: RolloutOptions & { unlearn: UnlearnOptions },
+): Promise<{ forget: ForgetReport | null; undone: string | null }> {
+  const { unlearn, signal, temperature = 1 } = options;
+  const batch = {
+    prompts: stage1.map(({ promptIndex }) => (prompts[promptIndex] as RolloutPrompt).tokens),
+    responses: stage1.map(({ tokens }) => tokens),
+  };
+  try {
+    const forget = await policy.forget(batch, {
+      entropy: concatFloat32(stage1.map(({ entropy }) => entropy)),
+      eta: unlearn.eta,
+      alpha,
+      window: unlearn.gate.window,
+      epsLow: unlearn.epsLow ?? 1e-6,
+      epsHigh: unlearn.epsHigh ?? 1e-5,
+      clampGrad: unlearn.clampGrad ?? 'zero',
+      normalize: unlearn.normalize ?? 'none',
+      temperature,
+      probeTokens: unlearn.probeTokens ?? 256,
+      rolloutDtype: unlearn.rolloutDtype ?? 'same',
+      seed: options.seed ?? 0,
+      iteration: options.iteration ?? 0,
+      ...(unlearn.microBatchTokens === undefined ? {} : { microBatchTokens: unlearn.microBatchTokens }),
+      ...(signal === undefined ? {} : { signal }),
+    });
+    return { forget, undone: divergence(forget, unlearn) };
+  } catch (error) {
+    if (!(error instanceof NonFiniteError)) throw error;
+    const found = await policy.findNonFinite?.(batch, { temperature }).catch(() => null);
+    return { forget: null, undone: found?.text ?? error.message };
+  }
+}
+
+/** What says that theta' is no use, or null. */
+function divergence(forget: ForgetReport, { maxRelativeStep = 1, maxLogpDelta = 20 }: UnlearnOptions): string | null {
+  const { skipped, cause, loss, gradNorm, relativeStep, stage1LogpDelta } = forget;
+  if (skipped === 'no-open-token') return null;
+  if (skipped === 'non-finite') {
+    const what = cause?.kind === 'gradient' ? `the gradient of ${cause.text}` : `theta': ${cause?.text}`;
+    return cause ? what : `the loss is ${loss} and the norm of its gradient ${gradNorm}`;
+  }
+  if (maxRelativeStep > 0 && !(relativeStep <= maxRelativeStep)) {
+    return `the step is ${relativeStep} times as long as the weights; at most ${maxRelativeStep} is allowed (unlearn.maxRelativeStep)`;
+  }
+  // NaN: nothing was probed.
+  if (maxLogpDelta > 0 && Math.abs(stage1LogpDelta) > maxLogpDelta) {
+    return `the log-prob of stage-1 tokens changed by ${stage1LogpDelta} nats on average; at most ${maxLogpDelta} are allowed (unlearn.maxLogpDelta)`;
+  }
+  return null;
 }

@@ -46,7 +46,7 @@ rm -f "$out/failed"
     compile "${name}_base" "native/kernels/${name}_isa.cc" $cpu -fno-trapping-math -Wno-maybe-uninitialized -DEEPO_ISA_NAMESPACE=isa_base
   done
   for name in token_stats token_stats_reference token_grad token_grad_reference complementary_loss ascend sample \
-    sample_reference gemm blocks attention linear_head; do
+    sample_reference gemm blocks attention linear_head non_finite; do
     compile "$name" "native/kernels/$name.cc" $cpu
   done
   compile isa native/core/isa.cc $cpu

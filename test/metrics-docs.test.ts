@@ -133,6 +133,7 @@ describe('docs/metrics.md', () => {
       run: { iterations: 1, completionsEvery: 1 },
       unlearn: { enabled: false },
       objective: { ratio: 'decoupled' },
+      reward: { onError: 'skip' },
     });
     // A verifier names its own counts.
     await train(

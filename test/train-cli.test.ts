@@ -328,7 +328,8 @@ describe('progress', () => {
       'rollout/stage1/entropy': 0.25,
       'rollout/stage2/entropy': 0.3,
     };
-    for (let iteration = 1; iteration <= 100; iteration++) progress.iteration({ iteration, metrics, samples: [] });
+    for (let iteration = 1; iteration <= 100; iteration++)
+      progress.iteration({ iteration, metrics, samples: [], incidents: [] });
     progress.stop();
     assert.equal(lines.length, 6);
     assert.match(lines[0] as string, /^EEPO 1\/100 {2}reward 0\.500 {2}H1 0\.250 {2}H2 0\.300/);

@@ -2,13 +2,22 @@
 import { AbortedError, RewardError } from '../errors.js';
 import type { PerSampleRewardFunction, Reward, RewardContext, RewardInput, TimeoutPolicy } from './types.js';
 
+/** What becomes of a reward that throws or is no finite number: the end of the run, or it is left out and counted. */
+export type ErrorPolicy = (typeof ERROR_POLICIES)[number];
+
+export const ERROR_POLICIES = ['stop', 'skip'] as const;
+
 export interface CallOptions {
   /** Named in messages. Default: the reward of the task. */
   label?: string;
+  /** The reward's own name, of errors. */
+  name?: string;
   /** Most milliseconds for a response. Default: no limit. */
   timeoutMs?: number;
   /** Default 'null'. */
   onTimeout?: TimeoutPolicy;
+  /** Default 'stop'. */
+  onError?: ErrorPolicy;
   signal?: AbortSignal;
 }
 
@@ -18,12 +27,36 @@ export interface CallReport {
   rewards: Reward[];
   /** Inputs whose time was over. */
   timeouts: number;
+  /** Inputs left out because the function threw, or gave what is no number. */
+  errors: number;
+  /** Inputs left out because their reward was NaN or infinite. */
+  nonfinite: number;
+  /** For each input whether it is one of those; undefined where all are well. */
+  failed?: boolean[];
+  /** Of the first that failed. */
+  failure: RewardError | null;
   /** What the function reported, added up. */
   counts: Record<string, number>;
 }
 
+/** So many failures in a row of a function that is asked for one response at a time; then it is not asked again. */
+const MAX_FAILURES = 16;
+
+/** The time was over and the policy is to end the run, whatever becomes of other errors. */
+export class LateError extends RewardError {}
+
 const LATE = Symbol('late');
 type Late = typeof LATE;
+
+/** An entry that is not there: what was thrown in its place. */
+class Failure {
+  constructor(
+    readonly error: RewardError,
+    readonly kind: 'errors' | 'nonfinite',
+  ) {}
+}
+
+type Entry = Reward | Late | Failure;
 
 /**
  * Judges a batch.
@@ -48,60 +81,176 @@ export async function callRewardFully(
   inputs: readonly RewardInput[],
   options: CallOptions & { label: string },
 ): Promise<CallReport> {
-  const { label, timeoutMs, signal, onTimeout = 'null' } = options;
-  if (signal?.aborted) throw new AbortedError(`${label} was aborted`, { cause: signal.reason });
+  const { label, onTimeout = 'null', onError = 'stop', timeoutMs } = options;
   const counts: Record<string, number> = {};
-  const ending = new Ending(timeoutMs, signal, label);
-  let values: (unknown | Late)[];
+  let entries: Entry[];
   try {
-    values = await settle(reward, inputs, ending, counts, label);
+    entries = await callBatch(reward, inputs, counts, options);
   } catch (error) {
-    if (error instanceof AbortedError) throw error;
-    const reason = error instanceof Error ? error.message : String(error);
-    if (!(error instanceof RewardError)) throw new RewardError(`${label} threw: ${reason}`, { cause: error });
-    throw reason.startsWith(label) ? error : new RewardError(`${label}: ${reason}`, { cause: error });
-  } finally {
-    ending.clear();
+    if (onError === 'stop' || !(error instanceof RewardError) || error instanceof LateError) throw error;
+    entries = await oneByOne(reward, inputs, counts, options, error);
   }
-  const late = values.indexOf(LATE);
+  const failures = entries.filter((entry) => entry instanceof Failure);
+  const late = entries.indexOf(LATE);
   if (late >= 0 && onTimeout === 'throw') {
-    throw new RewardError(`${label} took longer than ${timeoutMs} ms for a response to problem ${idOf(inputs, late)}`);
+    throw new LateError(
+      `${label} took longer than ${timeoutMs} ms for a response to problem ${idOf(inputs, late)}`,
+      placeOf(inputs, late, options),
+    );
   }
+  const failed = entries.map((entry) => entry === LATE || entry instanceof Failure);
   return {
-    rewards: values.map((value, i) => (value === LATE ? lateReward(onTimeout) : checked(value, i, inputs, label))),
-    timeouts: values.filter((value) => value === LATE).length,
+    rewards: entries.map((entry) => {
+      if (entry === LATE) return onTimeout === 'zero' ? 0 : null;
+      return entry instanceof Failure ? null : entry;
+    }),
+    timeouts: entries.filter((entry) => entry === LATE).length,
+    errors: failures.filter(({ kind }) => kind === 'errors').length,
+    nonfinite: failures.filter(({ kind }) => kind === 'nonfinite').length,
+    ...(failed.includes(true) ? { failed } : {}),
+    failure: failures[0]?.error ?? null,
     counts,
   };
 }
 
-const lateReward = (policy: TimeoutPolicy): Reward => (policy === 'zero' ? 0 : null);
-
-/** What the function returns, each entry on its own where it is a promise. */
-async function settle(
+/**
+ * The batch failed as a whole, and nothing says because of which response: each is judged alone. A function that fails
+ * for one after the other is broken, and the rest is not tried.
+ */
+async function oneByOne(
   reward: PerSampleRewardFunction,
   inputs: readonly RewardInput[],
-  ending: Ending,
   counts: Record<string, number>,
-  label: string,
-): Promise<unknown[]> {
-  const context: RewardContext = {
-    signal: ending.signal,
-    report: (more) => {
-      for (const [name, value] of Object.entries(more)) counts[name] = (counts[name] ?? 0) + value;
-    },
-  };
-  const returned: unknown = await ending.race(reward(inputs, context));
-  if (returned === LATE) return inputs.map(() => LATE);
+  options: CallOptions & { label: string },
+  first: RewardError,
+): Promise<Entry[]> {
+  if (inputs.length === 1) return [new Failure(placed(first, inputs, 0, options), 'errors')];
+  const entries: Entry[] = [];
+  let inARow = 0;
+  for (const [i, input] of inputs.entries()) {
+    if (inARow >= MAX_FAILURES) {
+      entries.push(entries[i - 1] as Entry);
+      continue;
+    }
+    let entry: Entry;
+    try {
+      entry = (await callBatch(reward, [input], counts, options))[0] as Entry;
+    } catch (error) {
+      if (!(error instanceof RewardError) || error instanceof LateError) throw error;
+      entry = new Failure(placed(error, inputs, i, options), 'errors');
+    }
+    inARow = entry === LATE || entry instanceof Failure ? inARow + 1 : 0;
+    entries.push(entry);
+  }
+  return entries;
+}
+
+/** One call. What is wrong with a single entry is in its place; what is wrong with the whole is thrown. */
+async function callBatch(
+  reward: PerSampleRewardFunction,
+  inputs: readonly RewardInput[],
+  counts: Record<string, number>,
+  options: CallOptions & { label: string },
+): Promise<Entry[]> {
+  const { label, timeoutMs, signal, name } = options;
+  if (signal?.aborted) throw new AbortedError(`${label} was aborted`, { cause: signal.reason });
+  const ending = new Ending(timeoutMs, signal, label);
+  try {
+    const context: RewardContext = {
+      signal: ending.signal,
+      report: (more) => {
+        for (const [key, value] of Object.entries(more)) counts[key] = (counts[key] ?? 0) + value;
+      },
+    };
+    const returned: unknown = await ending.race(reward(inputs, context));
+    if (returned === LATE) return inputs.map(() => LATE);
+    const entries = listOf(returned, inputs, options);
+    return await Promise.all(entries.map((entry, i) => settleEntry(entry, i, inputs, ending, options)));
+  } catch (error) {
+    if (error instanceof AbortedError) throw error;
+    throw wrapped(error, label, name === undefined ? {} : { reward: name });
+  } finally {
+    ending.clear();
+  }
+}
+
+function listOf(
+  returned: unknown,
+  inputs: readonly RewardInput[],
+  { label, name }: CallOptions & { label: string },
+): unknown[] {
+  const place: Place = name === undefined ? {} : { reward: name };
   if (!Array.isArray(returned) && !ArrayBuffer.isView(returned)) {
-    throw new RewardError(`${label} returned ${describe(returned)}; expected an array of numbers`);
+    throw new RewardError(`${label} returned ${describe(returned)}; expected an array of numbers`, place);
   }
   const entries = Array.from(returned as ArrayLike<unknown>);
   if (entries.length !== inputs.length) {
     throw new RewardError(
       `${label} returned ${entries.length} values for ${inputs.length} responses; expected one each`,
+      place,
     );
   }
-  return Promise.all(entries.map((entry) => (isPromise(entry) ? ending.race(entry) : entry)));
+  return entries;
+}
+
+async function settleEntry(
+  entry: unknown,
+  i: number,
+  inputs: readonly RewardInput[],
+  ending: Ending,
+  options: CallOptions & { label: string },
+): Promise<Entry> {
+  const { label } = options;
+  let value = entry;
+  if (isPromise(entry)) {
+    try {
+      value = await ending.race(entry);
+    } catch (error) {
+      if (error instanceof AbortedError) throw error;
+      return failure(wrapped(error, label, placeOf(inputs, i, options)), 'errors', options);
+    }
+  }
+  if (value === LATE) return LATE;
+  if (value === null || (typeof value === 'number' && Number.isFinite(value))) return value;
+  const error = new RewardError(
+    `${label} returned ${describe(value)} for a response to problem ${idOf(inputs, i)}; ` +
+      'expected a finite number, or null to leave the response out',
+    placeOf(inputs, i, options),
+  );
+  return failure(error, typeof value === 'number' ? 'nonfinite' : 'errors', options);
+}
+
+/** Where errors end the run, the first one need not wait for the other entries. */
+function failure(error: RewardError, kind: Failure['kind'], { onError }: CallOptions): Failure {
+  if (onError !== 'skip' || error instanceof LateError) throw error;
+  return new Failure(error, kind);
+}
+
+interface Place {
+  reward?: string;
+  sample?: number;
+  problem?: string;
+}
+
+function placeOf(inputs: readonly RewardInput[], i: number, { name }: CallOptions): Place {
+  return { sample: i, problem: idOf(inputs, i), ...(name === undefined ? {} : { reward: name }) };
+}
+
+/** The same error, with the response it is about. */
+function placed(error: RewardError, inputs: readonly RewardInput[], i: number, options: CallOptions): RewardError {
+  return new RewardError(`${error.message} (for a response to problem ${idOf(inputs, i)})`, {
+    cause: error.cause ?? error,
+    ...placeOf(inputs, i, options),
+  });
+}
+
+/** What was thrown as a RewardError that begins with the reward's name. */
+function wrapped(error: unknown, label: string, place: Place): RewardError {
+  const reason = error instanceof Error ? error.message : String(error);
+  if (!(error instanceof RewardError)) return new RewardError(`${label} threw: ${reason}`, { cause: error, ...place });
+  if (reason.startsWith(label)) return error;
+  const Kind = error instanceof LateError ? LateError : RewardError;
+  return new Kind(`${label}: ${reason}`, { cause: error, ...place });
 }
 
 /** When waiting ends: the time is over, or the run is stopped. */
@@ -152,14 +301,6 @@ class Ending {
 
 function isPromise(value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function';
-}
-
-function checked(value: unknown, i: number, inputs: readonly RewardInput[], label: string): Reward {
-  if (value === null || (typeof value === 'number' && Number.isFinite(value))) return value;
-  throw new RewardError(
-    `${label} returned ${describe(value)} for a response to problem ${idOf(inputs, i)}; ` +
-      'expected a finite number, or null to leave the response out',
-  );
 }
 
 const idOf = (inputs: readonly RewardInput[], i: number): string => inputs[i]?.problem.id ?? '?';

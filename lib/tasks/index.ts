@@ -7,6 +7,7 @@ import { DATASET_KEYS, type DatasetOptions, datasetTask } from './dataset.js';
 import { gsm8kTask, type MathOptions, mathTask, type PresetOptions, verlTask } from './presets.js';
 import type { Task } from './types.js';
 
+export type { ErrorPolicy } from './call-reward.js';
 export type { CountdownAnswer, CountdownOptions } from './countdown.js';
 export { countdown } from './countdown.js';
 export { PROMPT_STYLES, type PromptOptions, type PromptStyle } from './data/prompts.js';

@@ -1,10 +1,11 @@
 /** Rewards of a module that the configuration names: code of the configuration's owner, never of a data set. */
 import { existsSync } from 'node:fs';
 import { basename, extname } from 'node:path';
-import { InvalidArgumentError, RewardError } from '../errors.js';
+import { InvalidArgumentError } from '../errors.js';
+import { LateError } from './call-reward.js';
 import { RewardThread, type ThreadResult } from './reward-thread.js';
 import type { ModuleOutline } from './reward-worker.js';
-import { checkRewards } from './rewards.js';
+import { checkRewards, keepsOwnTime } from './rewards.js';
 import type {
   NamedReward,
   PerSampleRewardFunction,
@@ -80,7 +81,7 @@ function threadFunction(
   timeoutMs: number | undefined,
   onTimeout: TimeoutPolicy = 'null',
 ): PerSampleRewardFunction {
-  return async (inputs, context) => {
+  const fn: PerSampleRewardFunction = async (inputs, context) => {
     const first = await thread.call(inputs, timeoutMs, context?.signal);
     context?.report(first.counts);
     if (first.values === null || first.values.length !== inputs.length) return wrongShape(first);
@@ -90,12 +91,12 @@ function threadFunction(
       context?.report({ timeouts: values.filter((entry) => entry === undefined).length });
     }
     if (late >= 0 && onTimeout === 'throw') {
-      throw new RewardError(
-        `it took longer than ${timeoutMs} ms for a response to problem ${inputs[late]?.problem.id}`,
-      );
+      throw new LateError(`it took longer than ${timeoutMs} ms for a response to problem ${inputs[late]?.problem.id}`);
     }
     return values.map((entry) => (entry === undefined ? (onTimeout === 'zero' ? 0 : null) : entry.value) as Reward);
   };
+  keepsOwnTime.add(fn);
+  return fn;
 }
 
 /** What is checked, and described, where every reward is. */

@@ -1,8 +1,15 @@
 /** Several rewards for one response: their weighted sum, and what each of them says. */
-import { InvalidArgumentError } from '../errors.js';
+import { InvalidArgumentError, RewardError } from '../errors.js';
 import { checkOptions, type OptionKeys } from '../options.js';
-import { callRewardFully } from './call-reward.js';
-import type { NamedReward, PerSampleRewardFunction, Reward, RewardFunction, RewardInput } from './types.js';
+import { type CallReport, callRewardFully, type ErrorPolicy } from './call-reward.js';
+import type {
+  NamedReward,
+  PerSampleRewardFunction,
+  Reward,
+  RewardFunction,
+  RewardInput,
+  TimeoutPolicy,
+} from './types.js';
 import { verifierName } from './verifiers.js';
 
 /**
@@ -21,7 +28,29 @@ export interface RewardOptions {
   task: string;
   /** Default 'verify'. */
   overlong?: OverlongPolicy;
+  /** Default 'stop'. */
+  onError?: ErrorPolicy;
+  /** For rewards that have no limit of their own and do not keep the time themselves. Default: none. */
+  timeoutMs?: number;
+  /** For rewards that say none. Default 'null'. */
+  onTimeout?: TimeoutPolicy;
   signal?: AbortSignal;
+}
+
+/** Functions that end by themselves in bounded time: those of modules; verifiers are known by name. */
+export const keepsOwnTime = new WeakSet<PerSampleRewardFunction>();
+
+/** What of a reward was left out. */
+export interface RewardFailure {
+  /** `reward "x"`, or the reward of the task. */
+  label: string;
+  errors: number;
+  nonfinite: number;
+  timeouts: number;
+  /** Responses it was asked about. */
+  asked: number;
+  /** The first, in words; empty for what was only late. */
+  first: string;
 }
 
 export interface RewardReport {
@@ -29,8 +58,12 @@ export interface RewardReport {
   rewards: Reward[];
   /** What each named reward gave, in the order of the list; null also where it was not asked. */
   parts: { name: string; rewards: Reward[] }[];
-  /** `reward/<name>/mean`, `std`, `null_frac`, `timeouts`, and what the functions count. */
+  /** `reward/<name>/mean`, `std`, `null_frac`, `timeouts`, `errors`, `nonfinite`, and what the functions count. */
   metrics: Record<string, number>;
+  /** Rewards that failed for some response, or were cut off. */
+  failures: RewardFailure[];
+  /** Share of the responses for which one of them failed; of modules those that were cut off are counted, not known. */
+  failedShare: number;
 }
 
 /**
@@ -50,38 +83,81 @@ export async function computeRewards(
   const asked = inputs.map(({ finishReason }) => overlong === 'verify' || finishReason === 'stop');
   const judged = inputs.filter((_, i) => asked[i]);
   const calls = judged.length === 0 ? list.map(() => NOTHING) : await callAll(list, judged, options);
-  const parts = list.map((reward, r) => ({ reward, call: calls[r] as CallResult, rewards: spread(calls[r], asked) }));
-  const rewards = inputs.map((_, i): Reward => {
+  const overflow: RewardFailure = {
+    label: 'the weighted sum',
+    errors: 0,
+    nonfinite: 0,
+    timeouts: 0,
+    asked: judged.length,
+    first: '',
+  };
+  const parts = list.map((reward, r) => ({ reward, call: calls[r] as CallReport, rewards: spread(calls[r], asked) }));
+  const rewards = inputs.map((input, i): Reward => {
     if (!asked[i]) return overlong === 'zero' ? 0 : null;
-    return weightedSum(
+    const sum = weightedSum(
       list,
       parts.map((part) => part.rewards[i] as Reward),
     );
+    if (sum === null || Number.isFinite(sum)) return sum;
+    const message = `task "${options.task}": the weighted sum of the rewards is ${sum} for a response to problem ${input.problem.id}`;
+    if (options.onError !== 'skip') throw new RewardError(message, { sample: i, problem: input.problem.id });
+    overflow.nonfinite += 1;
+    overflow.first ||= message;
+    return null;
   });
+  const failures = [...list.flatMap((reward, r) => failureOf(reward, calls[r] as CallReport, options.task)), overflow];
   return {
     rewards,
+    failures: failures.filter(({ errors, nonfinite, timeouts }) => errors + nonfinite + timeouts > 0),
+    failedShare: failedShare(calls, judged.length, overflow.nonfinite),
     parts: parts.flatMap(({ reward: { name }, rewards: own }) => (name === null ? [] : [{ name, rewards: own }])),
-    metrics: Object.assign({}, ...parts.map(({ reward, call }) => metricsOf(reward, call))),
+    metrics: Object.assign({}, ...parts.map(({ reward, call }) => metricsOf(reward, call, options))),
   };
 }
 
-type CallResult = Awaited<ReturnType<typeof callRewardFully>>;
-const NOTHING: CallResult = { rewards: [], timeouts: 0, counts: {} };
+const NOTHING: CallReport = { rewards: [], timeouts: 0, errors: 0, nonfinite: 0, failure: null, counts: {} };
+
+const labelOf = (name: string | null, task: string): string =>
+  name === null ? `the reward of task "${task}"` : `reward "${name}" of task "${task}"`;
+
+/** A module's thread reports what it cut off as a count. */
+const timeoutsOf = ({ timeouts, counts }: CallReport): number => timeouts + (counts.timeouts ?? 0);
+
+function failureOf({ name }: AnyReward, call: CallReport, task: string): RewardFailure {
+  const { errors, nonfinite, failure, rewards } = call;
+  return {
+    label: labelOf(name, task),
+    errors,
+    nonfinite,
+    timeouts: timeoutsOf(call),
+    asked: rewards.length,
+    first: failure?.message ?? '',
+  };
+}
+
+function failedShare(calls: readonly CallReport[], asked: number, more: number): number {
+  if (asked === 0) return 0;
+  const any = Array.from({ length: asked }, (_, i) => calls.some(({ failed }) => failed?.[i] === true));
+  const cutOff = calls.reduce((sum, { counts }) => sum + (counts.timeouts ?? 0), 0);
+  return Math.min(1, (any.filter(Boolean).length + cutOff + more) / asked);
+}
 
 /** All at once; the first failure ends the others. */
 async function callAll(
   list: readonly AnyReward[],
   inputs: readonly RewardInput[],
-  { task, signal }: RewardOptions,
-): Promise<CallResult[]> {
+  { task, signal, onError, ...defaults }: RewardOptions,
+): Promise<CallReport[]> {
   const failed = new AbortController();
   const any = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
   try {
     return await Promise.all(
-      list.map(({ name, fn, timeoutMs, onTimeout }) =>
+      list.map(({ name, fn, timeoutMs = limitOf(fn, defaults), onTimeout = defaults.onTimeout }) =>
         callRewardFully(fn, inputs, {
-          label: name === null ? `the reward of task "${task}"` : `reward "${name}" of task "${task}"`,
+          label: labelOf(name, task),
           signal: any,
+          ...(name === null ? {} : { name }),
+          ...(onError === undefined ? {} : { onError }),
           ...(timeoutMs === undefined ? {} : { timeoutMs }),
           ...(onTimeout === undefined ? {} : { onTimeout }),
         }),
@@ -93,8 +169,12 @@ async function callAll(
   }
 }
 
+function limitOf(fn: PerSampleRewardFunction, { timeoutMs }: Pick<RewardOptions, 'timeoutMs'>): number | undefined {
+  return keepsOwnTime.has(fn) || verifierName(fn) !== null ? undefined : timeoutMs;
+}
+
 /** The values at the places that were asked, null elsewhere. */
-function spread(call: CallResult | undefined, asked: readonly boolean[]): Reward[] {
+function spread(call: CallReport | undefined, asked: readonly boolean[]): Reward[] {
   let next = 0;
   return asked.map((yes) => (yes ? (call?.rewards[next++] ?? null) : null));
 }
@@ -109,10 +189,18 @@ function weightedSum(list: readonly AnyReward[], values: readonly Reward[]): Rew
   return sum;
 }
 
-function metricsOf({ name, timeoutMs }: AnyReward, { rewards, timeouts, counts }: CallResult): Record<string, number> {
+function metricsOf(
+  { name, timeoutMs }: AnyReward,
+  call: CallReport,
+  { onError }: RewardOptions,
+): Record<string, number> {
+  const { rewards, timeouts, errors, nonfinite, counts } = call;
   const prefix = name === null ? 'reward/task' : `reward/${name}`;
   const own = Object.fromEntries(Object.entries(counts).map(([what, count]) => [`${prefix}/${what}`, count]));
-  const cutOff = timeoutMs === undefined ? {} : { [`${prefix}/timeouts`]: timeouts };
+  const cutOff = {
+    ...(timeoutMs === undefined && timeouts === 0 ? {} : { [`${prefix}/timeouts`]: timeouts }),
+    ...(onError === 'skip' ? { [`${prefix}/errors`]: errors, [`${prefix}/nonfinite`]: nonfinite } : {}),
+  };
   if (name === null) return { ...own, ...cutOff };
   const given = rewards.filter((value) => value !== null);
   const mean = given.reduce((sum, value) => sum + value, 0) / given.length;
@@ -188,12 +276,17 @@ export function rewardList(
 
 /**
  * Calls every reward once, with an empty response to the first problem, so that a broken function stops a run before
- * anything was sampled.
+ * anything was sampled; where errors are skipped, they are returned.
  */
 export async function tryRewards(
   list: readonly AnyReward[],
   problem: RewardInput['problem'],
   options: RewardOptions,
-): Promise<void> {
-  await computeRewards(list, [{ problem, response: '', tokens: [], finishReason: 'stop' }], options);
+): Promise<RewardFailure[]> {
+  const { failures } = await computeRewards(
+    list,
+    [{ problem, response: '', tokens: [], finishReason: 'stop' }],
+    options,
+  );
+  return failures;
 }

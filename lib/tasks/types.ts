@@ -71,7 +71,8 @@ export interface NamedReward {
   weight?: number;
   /**
    * Most time for a response, in milliseconds from the call: for each entry that is a promise, and for a promise of the
-   * whole batch. Default: no limit. A function that computes without pause cannot be stopped by it.
+   * whole batch. Default in training: `reward.timeoutMs` of the configuration; elsewhere no limit. A function that
+   * computes without pause cannot be stopped by it, but one of a module can.
    */
   timeoutMs?: number;
   /** Default 'null'. */

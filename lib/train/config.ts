@@ -55,6 +55,11 @@ export function crossChecks(config: TrainConfig): string[] {
       `optimizer.miniBatchPrompts = ${o.miniBatchPrompts} does not divide rollout.promptsPerIteration = ${r.promptsPerIteration}`,
     );
   }
+  if (o.lr * o.weightDecay > 1) {
+    problems.push(
+      `optimizer.weightDecay = ${o.weightDecay}: with optimizer.lr = ${o.lr} every step would turn the weights around`,
+    );
+  }
   problems.push(...taskProblems(config), ...evalProblems(config));
   return problems;
 }

@@ -63,12 +63,17 @@ export function rolloutMetrics(samples: readonly ScoredSample[], groups: GroupAd
  * What the unlearning step did. Fractions are of the stage-1 tokens, `clamped_frac` of the open ones. A zero in
  * `param_changed_frac` or `stage1_logp_delta` means that nothing was forgotten.
  */
-export function unlearnMetrics(forget: ForgetReport | null, gate: GateDecision | null): Metrics {
+export function unlearnMetrics(
+  forget: ForgetReport | null,
+  gate: GateDecision | null,
+  undone: string | null = null,
+): Metrics {
   if (gate === null) return {};
   const decision: Metrics = {
     'unlearn/gate_entropy': gate.movingEntropy,
     'unlearn/gate_step_open': gate.stepOpen ? 1 : 0,
-    'unlearn/skipped': forget === null || forget.skipped !== null ? 1 : 0,
+    'unlearn/skipped': forget === null || forget.skipped !== null || undone !== null ? 1 : 0,
+    'unlearn/undone': undone === null ? 0 : 1,
   };
   if (forget === null) return { ...decision, 'unlearn/open_frac': 0 };
   const open = Math.max(1, forget.openTokens);

@@ -3,7 +3,7 @@ import { groupAdvantages } from '../algorithm/advantages.js';
 import { EntropyGate } from '../algorithm/gate.js';
 import { grpo } from '../algorithm/grpo.js';
 import type { Objective } from '../algorithm/types.js';
-import { AbortedError, ConfigError } from '../errors.js';
+import { AbortedError, ConfigError, NonFiniteError, RewardError } from '../errors.js';
 import { checkOptions, type OptionKeys, SIGNAL } from '../options.js';
 import type { PolicyLike } from '../policy.js';
 import { type Rollout, type RolloutPhase, type RolloutPrompt, twoStageRollout } from '../rollout.js';
@@ -28,6 +28,7 @@ import {
   type ScoredSample,
   unlearnMetrics,
 } from './metrics.js';
+import type { Incident } from './non-finite.js';
 import { PromptStream } from './prompt-stream.js';
 import { addLogprobs, lossSample, type ReferencePolicy, updatePolicy } from './update.js';
 
@@ -42,6 +43,7 @@ export type TrainablePolicy = Pick<
   | 'backward'
   | 'step'
   | 'zeroGrad'
+  | 'findNonFinite'
   | 'clone'
   | 'adapter'
   | 'setGradientCheckpointing'
@@ -123,6 +125,16 @@ export interface Iteration {
   metrics: Metrics;
   /** Prompt-major; G of each prompt, those of stage 1 first. */
   samples: TrainSample[];
+  /** What went wrong without ending the run; each was given out as a warning of the process too. */
+  incidents: Incident[];
+}
+
+/** How often in a row something went wrong; part of what a run that goes on must know. */
+export interface Streaks {
+  /** Optimizer steps skipped because something was not finite. */
+  skippedSteps: number;
+  /** Iterations in which more than `reward.maxFailedShare` of the responses had a reward that failed. */
+  failedRewards: number;
 }
 
 interface TrainPrompt {
@@ -170,6 +182,9 @@ export class Trainer implements AsyncIterable<Iteration> {
   #stream: PromptStream | null = null;
   #iteration = 0;
   #warned = false;
+  #streaks: Streaks = { skippedSteps: 0, failedRewards: 0 };
+  /** What ends the run once its iteration is handed over. */
+  #fatal: Error | null = null;
 
   /** @throws ConfigError for a wrong configuration, and where neither the task nor `reward` rewards */
   constructor(options: TrainerOptions) {
@@ -198,6 +213,15 @@ export class Trainer implements AsyncIterable<Iteration> {
   /** Iterations done. */
   get iteration(): number {
     return this.#iteration;
+  }
+
+  /** For a checkpoint; set it to go on from one. */
+  get streaks(): Readonly<Streaks> {
+    return { ...this.#streaks };
+  }
+
+  set streaks(streaks: Readonly<Streaks>) {
+    this.#streaks = { ...streaks };
   }
 
   /**
@@ -233,7 +257,10 @@ export class Trainer implements AsyncIterable<Iteration> {
     }
     const longestPrompt = prompts.reduce((most, { tokens }) => Math.max(most, tokens.length), 0);
     checkContext(config, longestPrompt, this.#policy.config.maxPositionEmbeddings);
-    await tryRewards(this.#rewards, (prompts[0] as TrainPrompt).problem, this.#rewardOptions());
+    const failures = await tryRewards(this.#rewards, (prompts[0] as TrainPrompt).problem, this.#rewardOptions());
+    for (const { label, first } of failures) {
+      process.emitWarning(`${label} fails for an empty response: ${first || 'it took too long'}`, 'EepoRewardWarning');
+    }
     this.#stopTokens ??= this.#chooseStopTokens(tokenizer, prompts);
     this.#prompts = prompts;
     this.#stream = new PromptStream(prompts.length, config.run.seed);
@@ -286,7 +313,7 @@ export class Trainer implements AsyncIterable<Iteration> {
     }
     try {
       if (this.#iteration === 0 && evaluation.atStart && this.#evaluate) {
-        yield { iteration: 0, metrics: await this.#evaluation(0), samples: [] };
+        yield { iteration: 0, metrics: await this.#evaluation(0), samples: [], incidents: [] };
       }
       while (this.#iteration < run.iterations) {
         const result = await this.#next();
@@ -295,6 +322,10 @@ export class Trainer implements AsyncIterable<Iteration> {
           (evaluation.atEnd && this.#iteration === run.iterations);
         if (due && this.#evaluate) Object.assign(result.metrics, await this.#evaluation(this.#iteration));
         yield result;
+        // After the boundary: what was done is known, and can be saved.
+        const fatal = this.#fatal;
+        this.#fatal = null;
+        if (fatal !== null) throw fatal;
       }
     } catch (error) {
       await this.#policy.zeroGrad();
@@ -356,14 +387,27 @@ export class Trainer implements AsyncIterable<Iteration> {
       }),
     );
     const lossSamples = samples.map((sample) =>
-      lossSample(this.config, sample, (prompts[sample.promptIndex] as RolloutPrompt).tokens),
+      lossSample(
+        this.config,
+        sample,
+        (prompts[sample.promptIndex] as RolloutPrompt).tokens,
+        `${sample.problem.id} (reward ${sample.reward})`,
+      ),
     );
     const updating = { policy: this.#policy, config: this.config, check: () => this.#signalCheck() };
     if (this.config.objective.ratio !== 'behavior' || this.#reference !== null) {
       await timed('reference', () => addLogprobs(lossSamples, this.#reference, updating));
     }
-    const update = await timed('update', () => updatePolicy(lossSamples, this.#objective, updating, iteration));
+    const update = await timed('update', () =>
+      updatePolicy(lossSamples, this.#objective, updating, iteration, this.#streaks.skippedSteps),
+    );
     this.#iteration = iteration;
+    const incidents = [
+      ...unlearnIncidents(rollout, iteration),
+      ...rewardIncidents(judged, iteration),
+      ...update.incidents,
+    ];
+    this.#count(update.skippedInARow, judged, incidents);
 
     const seconds = (performance.now() - start) / 1000;
     const responseTokens = samples.reduce((sum, { tokens }) => sum + tokens.length, 0);
@@ -371,8 +415,8 @@ export class Trainer implements AsyncIterable<Iteration> {
     const metrics: Metrics = {
       ...rolloutMetrics(samples, groups),
       ...finiteOnly(judged.metrics),
-      ...unlearnMetrics(rollout.forget, rollout.gate),
-      ...update,
+      ...unlearnMetrics(rollout.forget, rollout.gate, rollout.undone),
+      ...update.metrics,
       'timing_s/stage1': rollout.timings.stage1,
       ...(rollout.gate === null
         ? {}
@@ -383,7 +427,32 @@ export class Trainer implements AsyncIterable<Iteration> {
       'perf/generate_tokens_per_s': responseTokens / generating,
       'perf/peak_memory_mib': peakMemoryMiB(),
     };
-    return { iteration, metrics, samples };
+    return { iteration, metrics, samples, incidents };
+  }
+
+  /** Warns of what went wrong, and decides whether it has too often. */
+  #count(skippedSteps: number, { failedShare }: RewardReport, incidents: readonly Incident[]): void {
+    const { maxFailedShare, maxFailedIterations } = this.config.reward;
+    const { maxSkippedSteps } = this.config.optimizer;
+    const failedRewards = failedShare > maxFailedShare ? this.#streaks.failedRewards + 1 : 0;
+    this.#streaks = { skippedSteps, failedRewards };
+    for (const { kind, message } of incidents) {
+      process.emitWarning(message, kind === 'reward' ? 'EepoRewardWarning' : 'EepoNonFiniteWarning');
+    }
+    const last = (kind: Incident['kind']): string =>
+      incidents.findLast((incident) => incident.kind === kind)?.message ?? '';
+    if (maxSkippedSteps > 0 && skippedSteps >= maxSkippedSteps) {
+      this.#fatal = new NonFiniteError(
+        `${skippedSteps} updates in a row were not finite (optimizer.maxSkippedSteps = ${maxSkippedSteps}); the weights ` +
+          `are those before the first of them. The last one: ${last('update')}. Lower optimizer.lr or unlearn.eta, or ` +
+          'clip more with optimizer.maxGradNorm',
+      );
+    } else if (maxFailedIterations > 0 && failedRewards >= maxFailedIterations) {
+      this.#fatal = new RewardError(
+        `in ${failedRewards} iterations in a row more than ${maxFailedShare} of the responses had a reward that failed ` +
+          `(reward.maxFailedShare, reward.maxFailedIterations). The last one: ${last('reward')}`,
+      );
+    }
   }
 
   #rewardOptions() {
@@ -391,6 +460,9 @@ export class Trainer implements AsyncIterable<Iteration> {
     return {
       task: this.#task.name,
       overlong: this.config.reward.overlong,
+      onError: this.config.reward.onError,
+      onTimeout: this.config.reward.onTimeout,
+      ...(this.config.reward.timeoutMs > 0 ? { timeoutMs: this.config.reward.timeoutMs } : {}),
       ...(signal === undefined ? {} : { signal }),
     };
   }
@@ -427,6 +499,8 @@ export class Trainer implements AsyncIterable<Iteration> {
             normalize: unlearn.normalize,
             probeTokens: unlearn.probeTokens,
             rolloutDtype: unlearn.rolloutDtype,
+            maxRelativeStep: unlearn.maxRelativeStep,
+            maxLogpDelta: unlearn.maxLogpDelta,
             microBatchTokens: optimizer.microBatchTokens,
           }
         : null,
@@ -475,4 +549,23 @@ function rewardsOf({ task, reward, rewards }: TrainerOptions): readonly AnyRewar
 function partsOf({ parts }: RewardReport, i: number): Pick<TrainSample, 'rewards'> {
   if (parts.length < 2) return {};
   return { rewards: Object.fromEntries(parts.map(({ name, rewards }) => [name, rewards[i] as Reward])) };
+}
+
+function unlearnIncidents({ undone }: Rollout, iteration: number): Incident[] {
+  if (undone === null) return [];
+  return [
+    {
+      kind: 'unlearn',
+      message: `iteration ${iteration}: the unlearning step diverged and was undone, stage 2 was drawn from theta: ${undone}`,
+    },
+  ];
+}
+
+function rewardIncidents({ failures }: RewardReport, iteration: number): Incident[] {
+  return failures.map(({ label, errors, nonfinite, timeouts, asked, first }) => ({
+    kind: 'reward',
+    message:
+      `iteration ${iteration}: ${label} failed for ${errors + nonfinite + timeouts} of ${asked} responses ` +
+      `(${errors} errors, ${nonfinite} not finite, ${timeouts} cut off)${first === '' ? '' : `; the first: ${first}`}`,
+  }));
 }

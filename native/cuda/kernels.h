@@ -86,6 +86,9 @@ void adamw(const Context& context, float* param, const float* grad, float* m, fl
 /// *out = sum x^2 in double, in a fixed order.
 void square_sum(const Context& context, const float* x, int64_t n, double* out);
 
+/// kernels/non_finite.h: lowers *first, set by the caller, to the index of the first element that is not finite.
+void first_non_finite(const Context& context, const void* x, DType dtype, int64_t n, long long* first);
+
 /// Rows of any dtype (an even number of bytes each) moved: to[r] = from[rows[r]], and to[rows[r]] = from[r]; rows
 /// distinct.
 void gather_row_bytes(const Context& context, const void* from, const int64_t* rows, int64_t count, int64_t row_bytes,

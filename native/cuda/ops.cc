@@ -290,6 +290,15 @@ class CudaOps final : public Ops {
     download(&sum, memory.data_ptr(), sizeof(sum));
     return sum;
   }
+  int64_t first_non_finite(const void* x, DType dtype, int64_t n) override {
+    const at::Tensor memory = runtime_->empty({1}, DType::Int64);
+    auto* first = static_cast<long long*>(memory.data_ptr());
+    long long found = n;
+    upload(first, &found, sizeof(found));
+    launch([&] { cuda::first_non_finite(context_, x, dtype, n, first); });
+    download(&found, first, sizeof(found));
+    return found < n ? found : -1;
+  }
 
  protected:
   const void* stage_bytes(const void* host, int64_t bytes, at::Tensor& memory) override {

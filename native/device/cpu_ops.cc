@@ -222,6 +222,9 @@ class CpuOps final : public Ops {
     eepo::adamw(param, grad, m, v, n, options, step, grad_scale);
   }
   double square_sum(const float* x, int64_t n) override { return eepo::square_sum(x, n); }
+  int64_t first_non_finite(const void* x, DType dtype, int64_t n) override {
+    return eepo::first_non_finite(x, dtype, n);
+  }
 
  protected:
   const void* stage_bytes(const void* host, int64_t, at::Tensor&) override { return host; }

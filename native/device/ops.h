@@ -24,6 +24,7 @@
 #include "kernels/blocks.h"
 #include "kernels/complementary_loss.h"
 #include "kernels/gemm.h"
+#include "kernels/non_finite.h"
 #include "kernels/sample.h"
 #include "kernels/token_grad.h"
 #include "kernels/token_stats.h"
@@ -191,6 +192,8 @@ class Ops {
                      float grad_scale) = 0;
   /// Waits (it returns a number).
   virtual double square_sum(const float* x, int64_t n) = 0;
+  /// Waits (it returns an index).
+  virtual int64_t first_non_finite(const void* x, DType dtype, int64_t n) = 0;
 
  protected:
   virtual const void* stage_bytes(const void* host, int64_t bytes, at::Tensor& memory) = 0;

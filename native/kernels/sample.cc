@@ -249,6 +249,9 @@ void sample(const LogitsView& logits, const SampleOptions& options, const Philox
   const auto finish = [&](int64_t r, Row& row) {
     row.stats = merge_blocks(row.sums, blocks, {}, temperature);
     if (!row.stats.valid()) {
+      token[r] = -1;
+      if (logprob) logprob[r] = std::numeric_limits<float>::quiet_NaN();
+      if (entropy) entropy[r] = std::numeric_limits<float>::quiet_NaN();
 #pragma omp critical(eepo_sample)
       bad_row = std::min(bad_row, r);
       return;

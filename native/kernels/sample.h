@@ -28,8 +28,9 @@ struct SampleOptions {
 };
 
 /// counters: [rows]. token: [rows]. logprob, entropy: [rows], may be null.
-/// A row with NaN, +inf or no finite logit throws NonFinite naming the (first such) row; the other rows are then drawn
-/// all the same. temperature < 0, top_k < 0 or top_p outside (0, 1] throws InvalidArgument.
+/// A row with NaN, +inf or no finite logit throws NonFinite naming the (first such) row; its token is then -1, its
+/// statistics NaN, and the other rows are drawn all the same. temperature < 0, top_k < 0 or top_p outside (0, 1] throws
+/// InvalidArgument.
 void sample(const LogitsView& logits, const SampleOptions& options, const PhiloxCounter* counters, int64_t* token,
             float* logprob, float* entropy);
 

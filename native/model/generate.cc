@@ -8,8 +8,8 @@
 #include <set>
 
 #include "kernels/sample.h"
-#include "kernels/sample_options.h"
 #include "model/cache_pool.h"
+#include "model/diagnose.h"
 
 namespace eepo {
 namespace {
@@ -25,6 +25,11 @@ struct RowScratch {
   DecodeScratch decode;
   FloatBuffer hidden, logits;
   at::Tensor ids, positions, rows, slots, drawn;
+};
+
+// A row that no token can be drawn for: its logits are not finite. It ends the generation, with an Error that says why.
+struct Unsampled {
+  int64_t row;
 };
 
 // A prompt's keys and values are there while one of its samples is being drawn; a row's own grow by doubling.
@@ -58,6 +63,16 @@ class Generator {
   }
 
   std::vector<Sample> run() {
+    try {
+      draw_all();
+    } catch (const Unsampled& failed) {
+      fail_row(failed.row);
+    }
+    return std::move(samples_);
+  }
+
+ private:
+  void draw_all() {
     while (!waiting_.empty() || !active_.empty()) {
       cancel_.check();
       admit();
@@ -65,10 +80,25 @@ class Generator {
       if (!active_.empty()) step();
       if (progress_) progress_(drawn_, static_cast<int64_t>(active_.size()));
     }
-    return std::move(samples_);
   }
 
- private:
+  // Says which tensor is to blame: the row's sequence is computed once more, from the first layer on.
+  [[noreturn]] void fail_row(int64_t row) {
+    const size_t p = prompt_of(row);
+    std::vector<int32_t> ids(prompts_.ids.begin() + prompts_.offsets[p],
+                             prompts_.ids.begin() + prompts_.offsets[p + 1]);
+    ids.insert(ids.end(), samples_[row].tokens.begin(), samples_[row].tokens.end());
+    auto found = find_in_weights(ops_, decoder_.layout(), weights_);
+    if (!found) {
+      const auto last = static_cast<int64_t>(ids.size()) - 1;
+      found = find_in_sequence(decoder_, weights_, ids, last, {}, 1, cancel_);
+    }
+    fail(ErrorCode::NonFinite, "no token can be drawn for prompt ", p, " (id ", options_.prompt_ids[p], "), sample ",
+         options_.sample_offset + row % options_.samples_per_prompt, ", position ", length_of(row),
+         ": its logits divided by the temperature hold NaN or Infinity, or no finite number",
+         found ? "; first non-finite tensor: " + describe(*found) : std::string());
+  }
+
   size_t prompt_of(int64_t row) const { return row / options_.samples_per_prompt; }
   int64_t length_of(int64_t row) const { return static_cast<int64_t>(samples_[row].tokens.size()); }
   bool ended(int64_t row) const { return samples_[row].stopped || length_of(row) >= options_.max_new_tokens; }
@@ -349,15 +379,19 @@ class Generator {
       scratch.drawn = ops_.empty({2 * count}, DType::Int64);
     auto* device_token = static_cast<int64_t*>(scratch.drawn.data_ptr());
     auto* device_stats = reinterpret_cast<float*>(device_token + count);
-    ops_.sample({logits, DType::Float32, count, config_.vocab_size, stride},
-                {options_.temperature, options_.top_k, options_.top_p, options_.seed}, counters.data(), device_token,
-                device_stats, device_stats + count);
+    try {
+      ops_.sample({logits, DType::Float32, count, config_.vocab_size, stride},
+                  {options_.temperature, options_.top_k, options_.top_p, options_.seed}, counters.data(), device_token,
+                  device_stats, device_stats + count);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::NonFinite) throw;  // a GPU says it with the token alone, and so it is read below
+    }
     std::vector<int64_t> drawn(2 * count);
     ops_.download(drawn.data(), device_token, 2 * count * static_cast<int64_t>(sizeof(int64_t)));
     std::vector<float> stats(2 * count);
     std::memcpy(stats.data(), drawn.data() + count, 2 * count * sizeof(float));
     for (int64_t i = 0; i < count; ++i) {
-      if (drawn[i] < 0) fail_sample_row(i);
+      if (drawn[i] < 0) throw Unsampled{rows[i]};
       Sample& s = samples_[rows[i]];
       s.tokens.push_back(static_cast<int32_t>(drawn[i]));
       s.logprob.push_back(stats[i]);

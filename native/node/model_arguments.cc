@@ -1,6 +1,7 @@
 #include "node/model_arguments.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <type_traits>
 
@@ -270,11 +271,32 @@ Napi::Value to_report(Napi::Env env, const ForgetReport& r) {
     case ForgetReport::Skipped::NoOpenToken: o.Set("skipped", "no-open-token"); break;
     case ForgetReport::Skipped::NonFinite: o.Set("skipped", "non-finite"); break;
   }
+  o.Set("cause", to_non_finite(env, r.cause));
+  return o;
+}
+
+Napi::Value to_non_finite(Napi::Env env, const std::optional<NonFinite>& found) {
+  if (!found) return env.Null();
+  constexpr std::array<const char*, 7> kKinds = {"weight",  "hidden",   "logits", "logprob",
+                                                 "entropy", "gradient", "moment"};
+  auto o = Napi::Object::New(env);
+  const auto place = [&](const char* name, int64_t at) {
+    o.Set(name, at < 0 ? env.Null() : Napi::Value(Napi::Number::New(env, static_cast<double>(at))));
+  };
+  o.Set("kind", kKinds[static_cast<size_t>(found->kind)]);
+  o.Set("name", found->name);
+  o.Set("index", static_cast<double>(found->index));
+  o.Set("value", found->value);
+  place("layer", found->layer);
+  place("sequence", found->sequence);
+  place("position", found->position);
+  o.Set("text", describe(*found));
   return o;
 }
 
 Napi::Value to_step_report(Napi::Env env, const StepReport& report) {
   auto result = Napi::Object::New(env);
+  result.Set("cause", to_non_finite(env, report.cause));
   result.Set("gradNorm", report.grad_norm);
   result.Set("applied", report.applied);
   return result;

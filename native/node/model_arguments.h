@@ -40,6 +40,8 @@ Napi::Value to_stats(Napi::Env env, const TokenStats& stats);
 Napi::Value to_samples(Napi::Env env, const std::vector<Sample>& samples);
 Napi::Value to_report(Napi::Env env, const ForgetReport& report);
 Napi::Value to_step_report(Napi::Env env, const StepReport& report);
+/// null, or { kind, name, index, value, layer, sequence, position, text }
+Napi::Value to_non_finite(Napi::Env env, const std::optional<NonFinite>& found);
 Napi::Value to_memory(Napi::Env env, const MemoryUse& use);
 /// [{ name, shape }], in the order of a checkpoint.
 Napi::Value to_layout(Napi::Env env, const Layout& layout);

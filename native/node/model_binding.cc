@@ -72,6 +72,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
                         InstanceMethod<&ModelHandle::logits>("logits"),
                         InstanceMethod<&ModelHandle::generate>("generate"),
                         InstanceMethod<&ModelHandle::forward>("forward"),
+                        InstanceMethod<&ModelHandle::find_non_finite>("findNonFinite"),
                         InstanceMethod<&ModelHandle::backward>("backward"),
                         InstanceMethod<&ModelHandle::step>("step"),
                         InstanceMethod<&ModelHandle::zero_grad>("zeroGrad"),
@@ -233,6 +234,23 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
             return model->forward(batch, temperature, keep, !base, c);
           },
           to_stats);
+    });
+  }
+
+  // findNonFinite(ids, lengths, promptLengths, temperature, rollout, base, signal); no sequences: the weights alone
+  Napi::Value find_non_finite(const Napi::CallbackInfo& info) {
+    return with_model(info, [&](ModelPtr model) {
+      TrainBatch batch;
+      if (!info[0].IsNull()) batch = batch_argument(info[0], info[1], info[2], model->config().vocab_size);
+      const float temperature = temperature_argument(info[3]);
+      const WeightSet set = info[4].ToBoolean() ? WeightSet::Rollout : WeightSet::Policy;
+      const bool base = info[5].ToBoolean();
+      return run(
+          info.Env(), model->device(), info[6],
+          [model, batch = std::move(batch), temperature, set, base](const CancelToken& c) {
+            return model->find_non_finite(batch, set, !base, temperature, c);
+          },
+          to_non_finite);
     });
   }
 

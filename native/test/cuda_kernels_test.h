@@ -20,6 +20,7 @@ void test_cuda_ascend();
 void test_cuda_adamw();
 void test_cuda_blocks();
 void test_cuda_attention();
+void test_cuda_non_finite();
 
 /// A row is summed by one block where there are at least twice as many rows as multiprocessors, else by several. Tests
 /// take these numbers for either.

@@ -13,7 +13,8 @@ int main(int argc, char** argv) {
   } tests[] = {{"token_stats", test_cuda_token_stats}, {"token_grad", test_cuda_token_grad},
                {"sample", test_cuda_sample},           {"complementary_loss", test_cuda_complementary_loss},
                {"ascend", test_cuda_ascend},           {"adamw", test_cuda_adamw},
-               {"blocks", test_cuda_blocks},           {"attention", test_cuda_attention}};
+               {"blocks", test_cuda_blocks},           {"attention", test_cuda_attention},
+               {"non_finite", test_cuda_non_finite}};
   int run = 0;
   for (const auto& test : tests) {
     bool wanted = argc == 1;

@@ -73,6 +73,19 @@ AscendReport Model::ascend_into_rollout(double eta, const ForgetOptions& options
                      eta, Rounding::Stochastic, uint64_t{key[1]} << 32 | key[0]);
 }
 
+std::optional<NonFinite> Model::find_under_rollout(const TrainBatch& batch, float temperature,
+                                                   const CancelToken& cancel) {
+  rollout_active_ = true;
+  try {
+    auto found = find_non_finite(batch, WeightSet::Rollout, true, temperature, cancel);
+    rollout_active_ = false;
+    return found;
+  } catch (...) {
+    rollout_active_ = false;
+    throw;
+  }
+}
+
 ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& entropy, const ForgetOptions& options,
                            const CancelToken& cancel) {
   require_trainable("forget");
@@ -137,6 +150,7 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
   report.grad_norm = std::sqrt(ops_.square_sum(gradient_.data(), n));
   if (!std::isfinite(report.grad_norm) || !std::isfinite(report.loss.loss)) {
     report.skipped = ForgetReport::Skipped::NonFinite;
+    report.cause = find_in_trained(gradient_.data());
     return report;
   }
   const double eta = options.normalize && report.grad_norm > 0 ? options.eta / report.grad_norm : options.eta;
@@ -146,6 +160,13 @@ ForgetReport Model::forget(const TrainBatch& batch, const std::vector<float>& en
   if (probe_end > 0) {
     const TokenStats after = inspect(share_prompts(slice(batch, 0, probe_end), decoder_.sharing_limit()),
                                      rollout_weights(), options.temperature, cancel);
+    const int64_t bad =
+        cpu_ops().first_non_finite(after.logprob.data(), DType::Float32, static_cast<int64_t>(after.logprob.size()));
+    if (bad >= 0) {
+      report.skipped = ForgetReport::Skipped::NonFinite;
+      report.cause = find_under_rollout(slice(batch, 0, probe_end), options.temperature, cancel);
+      return report;
+    }
     report.stage1_logp_delta = mean_change(probe_before, after.logprob, probe_a);
   }
   rollout_active_ = true;  // last: of a forget that was aborted nothing remains

@@ -5,6 +5,13 @@
 #include <numeric>
 
 namespace eepo {
+namespace {
+
+// Its square still fits into float32: a larger gradient would make the second moment infinite, for good.
+constexpr double kLargestGradient = 1e18;
+
+}  // namespace
+
 Weights Model::base_weights() const {
   if (!trainable_) return working_.view();
   const void* matrices = dtype_ == DType::Float32 ? static_cast<const void*>(master_.data()) : working_.view().matrices;
@@ -178,6 +185,40 @@ void Model::backward(const std::vector<float>& a, const std::vector<float>& b, c
   });
 }
 
+std::optional<NonFinite> Model::find_in_trained(const float* flat) const {
+  const bool tied = !adapter_ && layout().head == layout().embed;
+  return find_in_gradient(ops_, trained(), flat, [this](const Parameter& p) { return trained_offset(p); }, tied);
+}
+
+std::optional<NonFinite> Model::find_non_finite(const TrainBatch& batch, WeightSet set, bool adapter, float temperature,
+                                                const CancelToken& cancel) {
+  const Weights used = adapter ? weights_of(set) : base_weights();
+  if (auto found = find_in_weights(ops_, layout(), used)) return found;
+  for (size_t s = 0; s < batch.sequences(); ++s) {
+    if (batch.response_length(s) == 0) continue;
+    // A response's last token predicts nothing.
+    const std::vector<int32_t> ids(batch.ids.begin() + batch.offsets[s], batch.ids.begin() + batch.offsets[s + 1] - 1);
+    const int64_t first = batch.response_starts[s] - 1;
+    const std::vector<int64_t> targets(batch.ids.begin() + batch.offsets[s] + first + 1,
+                                       batch.ids.begin() + batch.offsets[s + 1]);
+    auto found = find_in_sequence(decoder_, used, ids, first, targets, temperature, cancel);
+    if (!found) continue;
+    found->sequence = static_cast<int64_t>(s);
+    return found;
+  }
+  if (!trainable()) return std::nullopt;
+  if (has_gradient_)
+    if (auto found = find_in_trained(gradient_.data())) return found;
+  for (const FloatBuffer* moment : {&moment1_, &moment2_}) {
+    if (moment->empty()) continue;
+    if (auto found = find_in_trained(moment->data())) {
+      found->kind = NonFinite::Kind::Moment;
+      return found;
+    }
+  }
+  return std::nullopt;
+}
+
 void Model::zero_grad() {
   if (!gradient_.empty()) ops_.zero(gradient_.data(), gradient_.size() * static_cast<int64_t>(sizeof(float)));
   has_gradient_ = false;
@@ -189,7 +230,10 @@ StepReport Model::step(const StepOptions& options) {
   const int64_t n = trained_size();
   StepReport report;
   report.grad_norm = std::sqrt(ops_.square_sum(gradient_.data(), n));
-  if (!std::isfinite(report.grad_norm)) {
+  const double limit = options.max_grad_norm;
+  const double scale = limit > 0 ? std::min(1.0, limit / (report.grad_norm + 1e-6)) : 1.0;
+  if (!(report.grad_norm * scale < kLargestGradient)) {  // NaN and Infinity too
+    report.cause = find_in_trained(gradient_.data());
     zero_grad();
     return report;
   }
@@ -197,8 +241,6 @@ StepReport Model::step(const StepOptions& options) {
     moment1_ = FloatBuffer(ops_, n);
     moment2_ = FloatBuffer(ops_, n);
   }
-  const double limit = options.max_grad_norm;
-  const double scale = limit > 0 ? std::min(1.0, limit / (report.grad_norm + 1e-6)) : 1.0;
   ops_.adamw(master_.data(), gradient_.data(), moment1_.data(), moment2_.data(), n, options.adamw, ++steps_,
              static_cast<float>(scale));
   refresh_working();

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include "core/cancel.h"
 #include "device/ops.h"
 #include "model/decoder.h"
+#include "model/diagnose.h"
 #include "model/generate.h"
 #include "train/batch.h"
 #include "train/weight_copy.h"
@@ -40,6 +42,7 @@ struct StepOptions {
 struct StepReport {
   double grad_norm = 0;
   bool applied = false;
+  std::optional<NonFinite> cause;  // of a step that was not applied: the first gradient that is not finite
 };
 
 struct ModelOptions {
@@ -70,6 +73,7 @@ struct ForgetReport {
   ComplementaryResult loss;
   double grad_norm = 0, relative_step = 0, changed_frac = 0, stage1_logp_delta = 0;
   enum class Skipped : uint8_t { No, NoOpenToken, NonFinite } skipped = Skipped::No;
+  std::optional<eepo::NonFinite> cause;  // with NonFinite
 };
 
 class Model {
@@ -139,6 +143,12 @@ class Model {
   StepReport step(const StepOptions& options);
   void zero_grad();
 
+  /// The first tensor with NaN or Infinity, in the order of computation: weights, what the response tokens of the batch
+  /// (which may be empty) pass through, one sequence after the other, then gradients and moments. It changes nothing
+  /// but scratch memory. Without `adapter`: of the base.
+  std::optional<NonFinite> find_non_finite(const TrainBatch& batch, WeightSet set, bool adapter, float temperature,
+                                           const CancelToken& cancel);
+
   /// theta' = theta + eta grad L (Eq. 9-11), the gradient in micro-batches. `entropy`: recorded at sampling.
   ForgetReport forget(const TrainBatch& batch, const std::vector<float>& entropy, const ForgetOptions& options,
                       const CancelToken& cancel);
@@ -175,6 +185,8 @@ class Model {
                         float temperature, const CancelToken& cancel);
   /// Statistics of the response tokens under any weights, nothing kept.
   TokenStats inspect(const SharedBatch& shared, const Weights& weights, float temperature, const CancelToken& cancel);
+  /// The first number that is not finite of gradients or moments, in the order of a backward.
+  std::optional<NonFinite> find_in_trained(const float* flat) const;
   /// Forward of the policy's weights, activations and hidden states kept for accumulate().
   void run_kept(const SharedBatch& shared, float temperature, const CancelToken& cancel);
   /// Backward of the kept forward. `head_grad(head, targets, d_hidden, d_head)` is the head's part.
@@ -184,6 +196,8 @@ class Model {
   TokenComplements accumulate_complements(const TrainBatch& batch, const float* entropy,
                                           const std::vector<int64_t>& offsets, const std::vector<float>& weight,
                                           const ForgetOptions& options, const CancelToken& cancel);
+  /// find_non_finite of theta' before it is given out.
+  std::optional<NonFinite> find_under_rollout(const TrainBatch& batch, float temperature, const CancelToken& cancel);
   AscendReport ascend_into_rollout(double eta, const ForgetOptions& options);
   /// On a GPU the key-value cache gets the room of activations and empty gradients while responses are drawn:
   /// libtorch's allocator passes memory on without asking the driver. On a CPU giving pages back and touching new ones

@@ -4,7 +4,7 @@ import { flag, integer, number, section } from '../config-file.js';
 
 export const optimizer = section(
   {
-    lr: number(5e-7, { min: 0 }, { doc: 'Learning rate of AdamW, constant.', paper: '5e-7' }),
+    lr: number(5e-7, { min: 0, max: 1 }, { doc: 'Learning rate of AdamW, constant.', paper: '5e-7' }),
     betas: z
       .tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)])
       .default([0.9, 0.999])
@@ -30,6 +30,14 @@ export const optimizer = section(
       { min: 1 },
       {
         doc: 'Most tokens (prompt + response) in one forward and backward pass. Changes memory and speed, not results; on a CPU few tokens are fastest, because their activations stay in cache.',
+      },
+    ),
+    maxSkippedSteps: integer(
+      3,
+      { min: 0 },
+      {
+        doc: 'A step whose loss, gradient or advantages are not finite is skipped; so many in a row end the run, with an error that names the first such tensor. 0 = never.',
+        paper: 'not used',
       },
     ),
     gradientCheckpointing: flag(false, {

@@ -1,4 +1,5 @@
 /** [reward]: how responses are rewarded. */
+import { ERROR_POLICIES } from '../../tasks/call-reward.js';
 import { OVERLONG } from '../../tasks/rewards.js';
 import { VERIFIERS } from '../../tasks/verifiers.js';
 import { choice, integer, number, optionalPath, section } from '../config-file.js';
@@ -17,11 +18,28 @@ export const reward = section(
     timeoutMs: integer(
       60_000,
       { min: 0 },
-      { doc: 'Milliseconds after which a reward of the module that has not come is cut off; 0 = never.' },
+      {
+        doc: 'Milliseconds after which a reward that has not come is cut off; 0 = never. A list has its own times. Verifiers keep their own time.',
+      },
     ),
     onTimeout: choice(['null', 'zero', 'throw'], 'null', {
       doc: 'What a cut-off reward is: "null", left out of the sum; "zero"; "throw", the end of the run.',
     }),
+    onError: choice(ERROR_POLICIES, 'stop', {
+      doc: 'What becomes of a reward that throws, is no finite number or is missing: "stop", the end of the run; "skip", it is left out of the sum and counted.',
+    }),
+    maxFailedShare: number(
+      0.5,
+      { min: 0, max: 1 },
+      {
+        doc: 'Rewards are broken where more than this share of the responses has one that failed or was cut off, ...',
+      },
+    ),
+    maxFailedIterations: integer(
+      3,
+      { min: 0 },
+      { doc: '... for so many iterations in a row: then the run ends. 0 = never.' },
+    ),
     overlong: choice(OVERLONG, 'verify', {
       doc: 'Responses cut off at maxNewTokens in training: "verify", judged like all others; "zero", their reward is 0; "null", left out.',
       paper: 'verified like all others',

@@ -41,6 +41,22 @@ export const unlearn = section(
       doc: 'Type of theta\' where model.dtype is bfloat16: "same", rounded stochastically; "float32", twice the memory and no rounding.',
       paper: 'not given',
     }),
+    maxRelativeStep: number(
+      1,
+      { min: 0 },
+      {
+        doc: 'A step longer than so many times the norm of what is trained has diverged: it is undone, stage 2 is drawn from theta (unlearn/undone). 0 = no bound.',
+        paper: 'not used',
+      },
+    ),
+    maxLogpDelta: number(
+      20,
+      { min: 0 },
+      {
+        doc: 'So has one that changes the log-prob of the probed tokens by more nats on average. 0 = no bound.',
+        paper: 'not used',
+      },
+    ),
     probeTokens: integer(
       256,
       { min: 0 },
