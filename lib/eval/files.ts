@@ -47,6 +47,13 @@ export const resultSchema = z.looseObject({
 export const settingsSchema = z.looseObject({
   model: z.string().nullish(),
   weights: z.string(),
+  device: z.string().nullish(),
+  dtype: z.string().nullish(),
+  temperature: z.number().nullish(),
+  topP: z.number().nullish(),
+  seed: z.number().nullish(),
+  maxNewTokens: z.number().nullish(),
+  stopTokens: z.array(z.number()).nullish(),
   sets: z.record(z.string(), z.string()),
 });
 

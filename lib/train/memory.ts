@@ -68,8 +68,9 @@ const units: Record<string, number> = {
 export function parseMemory(text: string, option: string): number {
   const match = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(text);
   const unit = units[(match?.[2] ?? '?').toUpperCase()];
-  if (match === null || unit === undefined || Number(match[1]) === 0) {
+  const bytes = Number(match?.[1]) * (unit ?? Number.NaN);
+  if (!(bytes > 0 && bytes <= Number.MAX_SAFE_INTEGER)) {
     throw new InvalidArgumentError(`${option} ${text}: expected an amount of memory such as 80GB or 512MB`);
   }
-  return Number(match[1]) * unit;
+  return bytes;
 }

@@ -1,14 +1,21 @@
 /** JSON in text files: one object a line, or a whole file of one object or a list. `.gz` is unpacked on the way. */
 import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { getHeapStatistics } from 'node:v8';
 import { createGunzip } from 'node:zlib';
 import { InvalidFileError } from '../../errors.js';
 import { isRow, type PlacedRow } from './rows.js';
 import type { DataFile } from './source.js';
 
+/** JSON takes up to 22 times its size in memory (`[{},{},...]`), and without memory the process ends. */
+function heapShare(): number {
+  return Math.floor(getHeapStatistics().heap_size_limit / 28 / 2 ** 20) * 2 ** 20;
+}
+
 /** No line is longer: what is, is not a file of prompts and answers. */
-const MAX_LINE_BYTES = 64 * 2 ** 20;
+const MAX_LINE_BYTES = Math.min(64 * 2 ** 20, heapShare());
 /** Of a whole JSON document, which is parsed at once. */
-const MAX_DOCUMENT_BYTES = 256 * 2 ** 20;
+const MAX_DOCUMENT_BYTES = Math.min(256 * 2 ** 20, heapShare());
 const NEWLINE = 0x0a;
 
 /**
@@ -114,6 +121,12 @@ function decode(content: Buffer, where: string): string {
 
 /** The file's content, unpacked, in pieces. */
 async function* bytes({ path, name }: DataFile): AsyncGenerator<Buffer> {
+  // opening a pipe waits for somebody to write
+  const found = await stat(path).catch(() => null);
+  if (found !== null && !found.isFile()) {
+    const what = found.isDirectory() ? 'a folder' : 'a pipe or device';
+    throw new InvalidFileError(`${name}: cannot be read: not a file but ${what}`);
+  }
   const raw = createReadStream(path, { highWaterMark: 2 ** 20 });
   const unpacked = name.endsWith('.gz') ? createGunzip({ chunkSize: 2 ** 20 }) : null;
   // pipe() passes no errors on: one of the file ends the unpacking.
