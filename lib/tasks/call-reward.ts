@@ -162,8 +162,12 @@ async function callBatch(
         for (const [key, value] of Object.entries(more)) counts[key] = (counts[key] ?? 0) + value;
       },
     };
-    const returned: unknown = await ending.race(reward(inputs, context));
-    if (returned === LATE) return inputs.map(() => LATE);
+    const given: unknown = reward(inputs, context);
+    const returned: unknown = await ending.race(given);
+    if (returned === LATE) {
+      void Promise.resolve(given).then(silence, () => {});
+      return inputs.map(() => LATE);
+    }
     const entries = listOf(returned, inputs, options);
     return await Promise.all(entries.map((entry, i) => settleEntry(entry, i, inputs, ending, options)));
   } catch (error) {
@@ -185,6 +189,7 @@ function listOf(
   }
   const entries = Array.from(returned as ArrayLike<unknown>);
   if (entries.length !== inputs.length) {
+    silence(entries);
     throw new RewardError(
       `${label} returned ${entries.length} values for ${inputs.length} responses; expected one each`,
       place,
@@ -224,6 +229,12 @@ async function settleEntry(
 function failure(error: RewardError, kind: Failure['kind'], { onError }: CallOptions): Failure {
   if (onError !== 'skip' || error instanceof LateError) throw error;
   return new Failure(error, kind);
+}
+
+/** Promises that nobody waits for any more must not end the process when they fail. */
+function silence(entries: unknown): void {
+  if (!Array.isArray(entries)) return;
+  for (const entry of entries) if (isPromise(entry)) void Promise.resolve(entry).catch(() => {});
 }
 
 interface Place {
