@@ -97,6 +97,13 @@ export class HubError extends EepoError {
   }
 }
 
+/** A checkpoint could not be saved; the message names the last one that is whole. */
+export class CheckpointError extends EepoError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('EEPO_CHECKPOINT', message, options);
+  }
+}
+
 /** A reward function threw, took too long, or returned the wrong number or kind of values. `cause`: what it threw. */
 export class RewardError extends EepoError {
   /** The reward's name, where it has one. */

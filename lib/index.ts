@@ -30,6 +30,7 @@ export { type DeviceInfo, deviceInfo, emptyCache } from './device.js';
 export {
   AbortedError,
   BusyError,
+  CheckpointError,
   ConfigError,
   DisposedError,
   EepoError,

@@ -69,6 +69,10 @@ export interface NativeModel {
   clone(): Promise<NativeModel>;
   save(files: { path: string; names: string[] }[], dtype: WeightDType, signal?: AbortSignal): Promise<void>;
   saveAdapter(path: string): Promise<void>;
+  restoreAdapter(path: string): Promise<void>;
+  restore(paths: string[]): Promise<void>;
+  saveOptimizer(path: string): Promise<void>;
+  loadOptimizer(path: string): Promise<void>;
   setGradientCheckpointing(on: boolean): Promise<void>;
   dispose(): void;
 }

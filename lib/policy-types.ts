@@ -249,6 +249,14 @@ export interface PolicyLike {
   saveAdapter?(dir: string): Promise<void>;
   /** Whether there is an adapter. */
   readonly adapter?: unknown;
+  /** The model folder it was loaded from; null if there is none. */
+  readonly folder?: string | null;
+  /** Writes the optimizer's state to a file, for {@link loadOptimizer}. */
+  saveOptimizer?(file: string): Promise<void>;
+  /** Takes up the optimizer's state, which belongs to the weights of the same moment. */
+  loadOptimizer?(file: string): Promise<void>;
+  /** Puts saved weights (a folder of `save`, or of `saveAdapter` where there is an adapter) in the place of its own. */
+  restoreWeights?(dir: string): Promise<void>;
   /** Accumulates gradients of sum_t (a_t l_t + b_t H_t) for the last forward. b null = zeros. */
   backward(a: Float32Array, b: Float32Array | null): Promise<void>;
   /** AdamW on the accumulated gradients, then clears them. */

@@ -11,7 +11,7 @@ import {
 } from './adapter.js';
 import { type SaveOptions, writeCheckpoint } from './checkpoint-writer.js';
 import { normalizeConfig, type PolicyConfig, readConfig } from './config-json.js';
-import { DisposedError, InvalidArgumentError, UnsupportedError } from './errors.js';
+import { DisposedError, InvalidArgumentError, InvalidFileError, UnsupportedError } from './errors.js';
 import { modelFolder } from './hub/index.js';
 import { weightFiles } from './model-folder.js';
 import { callNative, loadNative } from './native.js';
@@ -492,6 +492,55 @@ export class Policy implements PolicyLike {
     const native = this.#native;
     if (!this.adapter) throw new UnsupportedError('this policy has no adapter to save; save() writes the whole model');
     await writeAdapter(dir, this.adapter, this.#source, (path) => callNative(() => native.saveAdapter(path)));
+  }
+
+  /**
+   * Writes the state of the optimizer: the two moments of AdamW in float32 by parameter name (`<name>.exp_avg`,
+   * `<name>.exp_avg_sq`) and the number of its steps (`step`), in safetensors. Before the first step that is 0 and no
+   * moments. With the weights of `save()` (or `saveAdapter()`) it is all that training goes on from.
+   *
+   * @param file is written beside its name, synced and renamed.
+   * @throws UnsupportedError for a frozen policy; InvalidFileError when the disk is full.
+   */
+  async saveOptimizer(file: string): Promise<void> {
+    const native = this.#native;
+    await callNative(() => native.saveOptimizer(file));
+  }
+
+  /**
+   * Takes up what `saveOptimizer()` wrote. A file that is refused changes nothing.
+   *
+   * @throws InvalidFileError naming the tensor that is missing, one too many, or has another shape, type or values than
+   *   the moments of this policy can have.
+   */
+  async loadOptimizer(file: string): Promise<void> {
+    const native = this.#native;
+    await callNative(() => native.loadOptimizer(file));
+  }
+
+  /**
+   * Puts saved weights in the place of this policy's, bit for bit where they were saved in float32: those of a folder of
+   * `save()`, or the adapter of a folder of `saveAdapter()` for a policy with one. Gradients, theta' and the optimizer's
+   * state are dropped; `loadOptimizer()` goes after.
+   *
+   * @throws InvalidFileError naming what does not fit this policy; its weights are then unchanged, unless the file breaks
+   *   off while it is read. UnsupportedError for a frozen policy.
+   */
+  async restoreWeights(dir: string): Promise<void> {
+    const native = this.#native;
+    if (this.adapter === null) {
+      const paths = await weightFiles(dir);
+      return callNative(() => native.restore(paths));
+    }
+    const { weights, ...saved } = await readAdapterConfig(dir);
+    const own = this.adapter;
+    for (const key of ['rank', 'alpha', 'targets', 'rslora'] as const) {
+      const [mine, theirs] = [JSON.stringify(own[key]), JSON.stringify(saved[key])];
+      if (mine !== theirs) {
+        throw new InvalidFileError(`${dir}: the adapter has ${key} ${theirs}, that of this policy ${mine}`);
+      }
+    }
+    return callNative(() => native.restoreAdapter(weights));
   }
 
   /**

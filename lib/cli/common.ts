@@ -33,6 +33,27 @@ export const show = (value: number | null | undefined, digits = 3): string =>
   value === null || value === undefined || !Number.isFinite(value) ? '-' : value.toFixed(digits);
 
 /**
+ * Runs `work` with a signal that Ctrl-C (SIGINT) or SIGTERM aborts. The second one, of either kind, ends the process as
+ * if nobody listened.
+ */
+export async function withSignals<T>(work: (signal: AbortSignal) => Promise<T>, message: string): Promise<T> {
+  const abort = new AbortController();
+  const stop = (): void => {
+    for (const signal of SIGNALS) process.off(signal, stop);
+    console.error(`${process.stderr.isTTY ? '\n' : ''}${message}`);
+    abort.abort(new AbortedError('interrupted'));
+  };
+  for (const signal of SIGNALS) process.on(signal, stop);
+  try {
+    return await work(abort.signal);
+  } finally {
+    for (const signal of SIGNALS) process.off(signal, stop);
+  }
+}
+
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
+
+/**
  * Runs `work` with a signal that Ctrl-C aborts: the work stops at the next step and leaves whole files. A second Ctrl-C
  * ends the process as usual.
  *
@@ -42,21 +63,18 @@ export async function withInterrupt<T>(
   work: (signal: AbortSignal) => Promise<T>,
   kept: () => string = () => 'nothing was written',
 ): Promise<T> {
-  const abort = new AbortController();
-  const stop = (): void => {
-    console.error(`${process.stderr.isTTY ? '\n' : ''}stopping; once more ends at once`);
-    abort.abort(new AbortedError('interrupted'));
+  let interrupted = false;
+  const watched = (signal: AbortSignal): Promise<T> => {
+    signal.addEventListener('abort', () => {
+      interrupted = true;
+    });
+    return work(signal);
   };
-  process.once('SIGINT', stop);
-  process.once('SIGTERM', stop);
   try {
-    return await work(abort.signal);
+    return await withSignals(watched, 'stopping; once more ends at once');
   } catch (error) {
-    if (!abort.signal.aborted || !(error instanceof AbortedError)) throw error;
+    if (!interrupted || !(error instanceof AbortedError)) throw error;
     throw new AbortedError(`interrupted: ${kept()}`, { cause: error });
-  } finally {
-    process.off('SIGINT', stop);
-    process.off('SIGTERM', stop);
   }
 }
 

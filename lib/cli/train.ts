@@ -2,7 +2,7 @@
 import { readdirSync } from 'node:fs';
 import type { Command } from 'commander';
 import type { PolicyConfig } from '../config-json.js';
-import { InvalidArgumentError } from '../errors.js';
+import { ConfigError, InvalidArgumentError } from '../errors.js';
 import { memoryTable, requireFit } from '../memory/fit.js';
 import { countParameters } from '../memory/parameters.js';
 import type { PolicyLike } from '../policy-types.js';
@@ -13,14 +13,19 @@ import { makeEvaluator } from '../train/evaluation.js';
 import { loadRun, prepareRun } from '../train/load.js';
 import { parseMemory, planRun } from '../train/memory.js';
 import { formatSeconds, Progress } from '../train/progress.js';
-import { defaultRunPath, type LoadedRun, type RunSummary, trainRun } from '../train/run.js';
+import { previewResume, type ResumePoint, resumePoint } from '../train/resume.js';
+import { type LoadedRun, type RunSummary, type StoppedRun, type TrainRunOptions, trainRun } from '../train/run.js';
+import { defaultRunPath, isRunFolder, newestRun } from '../train/run-directory.js';
 import { type TrainablePolicy, Trainer } from '../train/trainer.js';
-import { collect, formatTable, keptInRun, show, withInterrupt } from './common.js';
+import { collect, formatTable, show, withInterrupt } from './common.js';
 import { hubProgress } from './hub-progress.js';
+import { type TrainCommand, withStop } from './train-stop.js';
 
 interface Options {
   set: string[];
   out?: string;
+  resume?: string;
+  acceptChanges?: boolean;
   dryRun?: boolean;
   memory?: string;
 }
@@ -32,6 +37,11 @@ export function register(program: Command): void {
     .argument('<config>', 'configuration file (TOML); see docs/config.md and configs/')
     .option('--set <section.key=value>', 'override an option; may be repeated', collect, [])
     .option('--out <folder>', 'folder of the run (default: runs/<config>-<time>)')
+    .option(
+      '--resume <latest|folder>',
+      'go on with a run: the newest of this configuration or of --out, or the folder of a run or checkpoint',
+    )
+    .option('--accept-changes', 'with --resume: go on although the configuration has changed')
     .option('--dry-run', 'check everything, print the configuration, the sizes and the memory, train nothing')
     .option('--memory <size>', 'with --dry-run: plan for a GPU with so much memory, such as 80GB (default: the device)')
     .action(train);
@@ -39,28 +49,73 @@ export function register(program: Command): void {
 
 async function train(file: string, options: Options): Promise<void> {
   const config = loadTrainConfig(file, options.set);
-  if (options.memory !== undefined && !options.dryRun) throw new InvalidArgumentError('--memory needs --dry-run');
-  const out = options.out ?? defaultRunPath(file);
-  const work = async (signal: AbortSignal): Promise<void> => {
-    if (options.dryRun) return await dryRun(file, config, options.memory, signal);
-    const loaded = await loadRun(config, signal, hubProgress());
-    try {
-      for (const note of loaded.task.notes ?? []) console.error(`note: ${note}`);
-      const { policy, task } = loaded;
-      console.error(
-        `${config.unlearn.enabled ? 'EEPO' : 'GRPO'}: ${sizes(config, policy.numParameters, policy.device, task).join(', ')}`,
+  checkCombination(options);
+  if (options.dryRun) {
+    return withInterrupt((signal) => dryRun(file, config, options.memory, signal));
+  }
+  const resume = options.resume === undefined ? null : resumeOf(options.resume, file, options.out);
+  const out = resume?.run ?? options.out ?? defaultRunPath(file);
+  if (resume !== null && isRunFolder(out)) {
+    const { complete, iteration } = previewResume(resume, config, options.acceptChanges ?? false);
+    if (complete) {
+      const asked = config.run.iterations;
+      console.log(
+        `${out}: already complete (iteration ${iteration} of ${asked}); nothing to train. Set run.iterations higher to go on`,
       );
-      const cacheTokens = loaded.memory?.options.cacheTokens ?? 0;
-      if (cacheTokens > 0)
-        console.error(`key-value cache: ${cacheTokens.toLocaleString('en-US')} tokens; samples wait for room`);
-      const summary = await trainWithProgress(config, loaded, out, signal);
-      console.log(resultText(summary));
-    } finally {
-      loaded.policy.dispose();
+      return;
     }
-  };
-  await withInterrupt(work, () => keptInRun(out, options.out !== undefined));
+  }
+  const run: TrainCommand = { file, config, out, options };
+  await withStop(run, (signal, onStop) => trainLoaded(run, resume, signal, onStop));
 }
+
+function checkCombination({ resume, acceptChanges, dryRun, memory }: Options): void {
+  if (memory !== undefined && !dryRun) throw new InvalidArgumentError('--memory needs --dry-run');
+  if (acceptChanges && resume === undefined) throw new InvalidArgumentError('--accept-changes needs --resume');
+  if (resume !== undefined && dryRun) throw new InvalidArgumentError('--dry-run trains nothing; leave out --resume');
+}
+
+/** What `--resume` names. @throws ConfigError where there is no such run */
+function resumeOf(resume: string, file: string, out: string | undefined): ResumePoint {
+  if (resume !== 'latest' || out !== undefined) return resumePoint(resume, out);
+  const run = newestRun(file);
+  if (run === null) {
+    throw new ConfigError(
+      `--resume latest: there is no run of ${file} in runs/; give the folder of a run, or leave out --resume for a new one`,
+    );
+  }
+  return { run, checkpoint: null };
+}
+
+async function trainLoaded(
+  { config, out, options }: TrainCommand,
+  resume: ResumePoint | null,
+  signal: AbortSignal,
+  onStop: (stopped: StoppedRun) => void,
+): Promise<void> {
+  const loaded = await loadRun(config, signal, hubProgress());
+  try {
+    for (const text of loaded.task.notes ?? []) note(text);
+    const { policy, task } = loaded;
+    console.error(
+      `${config.unlearn.enabled ? 'EEPO' : 'GRPO'}: ${sizes(config, policy.numParameters, policy.device, task).join(', ')}`,
+    );
+    const cacheTokens = loaded.memory?.options.cacheTokens ?? 0;
+    if (cacheTokens > 0)
+      console.error(`key-value cache: ${cacheTokens.toLocaleString('en-US')} tokens; samples wait for room`);
+    const summary = await trainWithProgress(config, loaded, out, signal, '', {
+      ...(resume === null ? {} : { resume: resume.checkpoint ?? 'latest' }),
+      ...(options.acceptChanges ? { acceptChanges: true } : {}),
+      onNote: note,
+      onStop,
+    });
+    console.log(resultText(summary));
+  } finally {
+    loaded.policy.dispose();
+  }
+}
+
+const note = (text: string): void => console.error(`note: ${text}`);
 
 /** Trains with a display. */
 export async function trainWithProgress(
@@ -69,11 +124,13 @@ export async function trainWithProgress(
   out: string,
   signal: AbortSignal,
   label = '',
+  more: Pick<TrainRunOptions, 'resume' | 'acceptChanges' | 'onNote' | 'onStop'> = {},
 ): Promise<RunSummary> {
   const progress = new Progress({ iterations: config.run.iterations, label });
   try {
     return await trainRun({
       ...loaded,
+      ...more,
       config,
       out,
       signal,

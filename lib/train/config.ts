@@ -9,6 +9,7 @@ import { cacheTokensFor } from '../memory/estimate.js';
 import { nearest } from '../options.js';
 import { isHubUri } from '../tasks/data/source.js';
 import { checkConfig, checkSections, configError, parseTomlText } from './config-file.js';
+import { checkpoint } from './sections/checkpoint.js';
 import { evaluation } from './sections/evaluation.js';
 import { lora } from './sections/lora.js';
 import { model } from './sections/model.js';
@@ -32,6 +33,7 @@ export const trainSchema = z.strictObject({
   objective,
   optimizer,
   eval: evaluation,
+  checkpoint,
 });
 
 /** A checked configuration; every field is there. */

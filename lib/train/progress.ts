@@ -1,7 +1,8 @@
 /** What a run shows while it works: one line that moves on a terminal, plain lines elsewhere. */
 import { SingleBar } from 'cli-progress';
 import type { Metrics } from './metrics.js';
-import type { Iteration, TrainerEvent, TrainerPhase } from './trainer.js';
+import type { RunEvent } from './run.js';
+import type { Iteration, TrainerPhase } from './trainer.js';
 
 /** `1h02m`, `3m20s`, `12s`. */
 export function formatSeconds(seconds: number): string {
@@ -42,7 +43,7 @@ export class Progress {
   readonly #options: Required<ProgressOptions>;
   readonly #bar: SingleBar | null;
   readonly #start = performance.now();
-  #phase: TrainerPhase | '' = '';
+  #phase: TrainerPhase | 'checkpoint' | '' = '';
   #detail = '';
   #line = '';
   #left = Number.NaN;
@@ -68,8 +69,11 @@ export class Progress {
     this.#bar?.start(iterations, 0);
   }
 
-  event(event: TrainerEvent): void {
-    if (event.type === 'phase') {
+  event(event: RunEvent): void {
+    if (event.type === 'checkpoint') {
+      this.#phase = event.step === 'end' ? '' : 'checkpoint';
+      this.#detail = '';
+    } else if (event.type === 'phase') {
       this.#phase = event.phase;
       this.#detail = '';
       if (event.phase === 'eval' && this.#bar === null)

@@ -1,85 +1,23 @@
 /** A training run on disk: what it reads, the folder it writes, and the loop between the two. */
-import { appendFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
 import { ConfigError } from '../errors.js';
 import type { MemoryPlan } from '../memory/fit.js';
 import { checkOptions, type OptionKeys, SIGNAL } from '../options.js';
 import type { PolicyLike } from '../policy.js';
 import type { Task } from '../tasks/types.js';
 import type { Tokenizer } from '../tokenizer.js';
+import type { CheckpointEvent } from './checkpoint-store.js';
 import type { TrainConfig } from './config.js';
+import { acceptChanges } from './config-changes.js';
 import { configToToml } from './config-file.js';
 import { makeEvaluator } from './evaluation.js';
 import type { Metrics } from './metrics.js';
-import { type Iteration, Trainer, type TrainerEvent, type TrainSample } from './trainer.js';
+import { type OpenCheckpoint, openCheckpoint, type ResumePoint, resumePoint, runConfig } from './resume.js';
+import { RunDirectory } from './run-directory.js';
+import { RunLoop, type StoppedRun } from './run-loop.js';
+import { type Iteration, Trainer, type TrainerEvent } from './trainer.js';
 
-/**
- * The files of a run. None is ever half-written: whole files are written beside their place and renamed, metrics and
- * completions grow by whole lines.
- *
- *     config.toml         every option, defaults filled in
- *     metrics.jsonl       one object per iteration
- *     completions.jsonl   { iteration, problem, prompt, response, stage, reward, advantage, finishReason }; of several rewards
- *                         also what each gave: rewards
- *     evals/              evals/iteration-<n>/<set>/responses.jsonl and summary.json, as `eepo eval` writes them
- *     model/              the final weights in Hugging Face layout, with the tokenizer
- *     summary.json        written last: a run that has it is complete
- */
-export class RunDirectory {
-  readonly path: string;
-
-  private constructor(path: string) {
-    this.path = path;
-  }
-
-  /** @throws ConfigError when the folder has files already, so that no run is overwritten */
-  static create(path: string): RunDirectory {
-    if (existsSync(path) && readdirSync(path).length > 0) {
-      throw new ConfigError(`${path} is not empty; give another folder with --out, or remove this one`);
-    }
-    mkdirSync(path, { recursive: true });
-    return new RunDirectory(path);
-  }
-
-  file(name: string): string {
-    return join(this.path, name);
-  }
-
-  /** Writes a whole file, or leaves what was there. */
-  write(name: string, content: string): void {
-    const temporary = this.file(`.${name}.${process.pid}.tmp`);
-    writeFileSync(temporary, content);
-    renameSync(temporary, this.file(name));
-  }
-
-  /** Appends one JSON object a line, all lines in one write. */
-  appendLines(name: string, rows: readonly object[]): void {
-    if (rows.length === 0) return;
-    appendFileSync(this.file(name), rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
-  }
-
-  /** Writes weights, config and tokenizer to `name`, which appears only when it is complete. */
-  async saveModel(name: string, policy: Pick<PolicyLike, 'save'>, tokenizer: Pick<Tokenizer, 'save'>): Promise<string> {
-    const temporary = this.file(`.${name}.${process.pid}.tmp`);
-    rmSync(temporary, { recursive: true, force: true });
-    await policy.save(temporary);
-    await tokenizer.save(temporary);
-    const target = this.file(name);
-    rmSync(target, { recursive: true, force: true });
-    renameSync(temporary, target);
-    return target;
-  }
-}
-
-/** `2026-05-01T09-30-00`, for folder names. */
-export function timestamp(date = new Date()): string {
-  return date.toISOString().slice(0, 19).replaceAll(':', '-');
-}
-
-/** `runs/<name of the configuration>-<time>`. */
-export function defaultRunPath(configFile: string): string {
-  return join('runs', `${basename(configFile, '.toml')}-${timestamp()}`);
-}
+/** What happens inside a run, for a display. */
+export type RunEvent = TrainerEvent | CheckpointEvent;
 
 /** What a run needs, loaded. */
 export interface LoadedRun {
@@ -92,12 +30,24 @@ export interface LoadedRun {
 
 export interface TrainRunOptions extends LoadedRun {
   config: TrainConfig;
-  /** The folder of the run; must be new or empty. */
-  out: string;
+  /** The folder of the run; must be new or empty, unless `resume` is given. */
+  out?: string;
+  /**
+   * Go on with a run: 'latest', with the newest checkpoint of `out`, which may be new; or the folder of a run or of one
+   * of its checkpoints. `policy` is loaded as for a new run, from `model.path`: it is the reference of the KL penalty
+   * and the base of an adapter, and then takes up the weights of the checkpoint.
+   */
+  resume?: string;
+  /** Go on even if the configuration or the training prompts have changed in a way that makes another run of it. */
+  acceptChanges?: boolean;
   signal?: AbortSignal;
-  onEvent?: (event: TrainerEvent) => void;
+  onEvent?: (event: RunEvent) => void;
   /** Called after every iteration, once its line is on disk. */
   onIteration?: (iteration: Iteration) => void;
+  /** What the user should know: where the run goes on, what has changed, which checkpoint is damaged. */
+  onNote?: (text: string) => void;
+  /** Called when the run ends before its last iteration, aborted or failed, before the error is thrown. */
+  onStop?: (stopped: StoppedRun) => void;
 }
 
 const KEYS: OptionKeys<TrainRunOptions> = {
@@ -107,14 +57,19 @@ const KEYS: OptionKeys<TrainRunOptions> = {
   memory: true,
   config: true,
   out: true,
+  resume: true,
+  acceptChanges: true,
   onEvent: true,
   onIteration: true,
+  onNote: true,
+  onStop: true,
   ...SIGNAL,
 };
 
 export interface RunSummary {
   path: string;
   iterations: number;
+  /** Wall clock of the loop, over all processes that had a part in the run. */
   seconds: number;
   /** Metrics of the evaluation before the first iteration; empty without one. */
   first: Metrics;
@@ -126,21 +81,6 @@ export interface RunSummary {
   history: { iteration: number; metrics: Metrics }[];
 }
 
-/** One line of completions.jsonl. */
-export function completionRow(iteration: number, sample: TrainSample): object {
-  return {
-    iteration,
-    problem: sample.problem.id,
-    prompt: sample.problem.prompt,
-    response: sample.response,
-    stage: sample.stage,
-    reward: sample.reward,
-    ...(sample.rewards === undefined ? {} : { rewards: sample.rewards }),
-    advantage: sample.advantage,
-    finishReason: sample.finishReason,
-  };
-}
-
 /** A cache that holds every response at its longest may not fit: then it has the bound that was planned. */
 function withinMemory(config: TrainConfig, memory: MemoryPlan | undefined): TrainConfig {
   const { rollout } = config;
@@ -149,57 +89,75 @@ function withinMemory(config: TrainConfig, memory: MemoryPlan | undefined): Trai
 }
 
 /**
- * Trains and writes a run folder. What can be found wrong is found before the folder is made; what goes wrong later
- * leaves the lines of all finished iterations.
+ * Trains and writes a run folder. What can be found wrong is found before the folder is made. A run that ends early, by
+ * `signal` or an error, saves a checkpoint of its last whole iteration first; `onStop` says where it is. A run that goes
+ * on from a checkpoint writes the same bytes as one that was never stopped (on a CPU; times excepted).
+ *
+ * @throws BusyError where another process works in the folder; ConfigError for a configuration that has changed, key by
+ *   key; InvalidFileError where no checkpoint is whole
  */
 export async function trainRun(options: TrainRunOptions): Promise<RunSummary> {
   checkOptions(options, KEYS, 'trainRun');
   const { policy, tokenizer, task, signal } = options;
+  const point = whereOf(options);
   const config = withinMemory(options.config, options.memory);
-  const { evaluate, check } = makeEvaluator(policy, tokenizer, task, config, signal, options.out);
-  const trainer = new Trainer({
-    policy,
-    tokenizer,
-    task,
-    config,
-    evaluate,
-    ...(signal === undefined ? {} : { signal }),
-    ...(options.onEvent === undefined ? {} : { onEvent: options.onEvent }),
-  });
-  const { tooLong } = await trainer.prepare();
-  await check();
-  const run = RunDirectory.create(options.out);
-  run.write('config.toml', configToToml(config));
-  const start = performance.now();
-  const history: RunSummary['history'] = [];
-  for await (const iteration of trainer) {
-    const { metrics, samples } = iteration;
-    run.appendLines('metrics.jsonl', [{ iteration: iteration.iteration, ...metrics }]);
-    const every = config.run.completionsEvery;
-    if (every > 0 && iteration.iteration % every === 0) {
-      run.appendLines(
-        'completions.jsonl',
-        samples.map((sample) => completionRow(iteration.iteration, sample)),
-      );
+  const { evaluate, check } = makeEvaluator(policy, tokenizer, task, config, signal, point.run);
+  const reference = point.resume && config.objective.klCoef > 0 ? await policy.clone() : null;
+  try {
+    const trainer = new Trainer({
+      policy,
+      tokenizer,
+      task,
+      config,
+      evaluate,
+      ...(reference === null ? {} : { reference }),
+      ...(signal === undefined ? {} : { signal }),
+      ...(options.onEvent === undefined ? {} : { onEvent: options.onEvent }),
+    });
+    const { tooLong } = await trainer.prepare();
+    await check();
+    const run = point.resume ? RunDirectory.open(point.run) : RunDirectory.create(point.run);
+    try {
+      const checkpoint = point.resume ? await found(point, options) : null;
+      const loop = new RunLoop(run, trainer, options);
+      if (checkpoint !== null) await loop.restore(checkpoint, options.acceptChanges ?? false);
+      else loop.begin();
+      run.write('config.toml', configToToml(config));
+      return await loop.train(tooLong);
+    } finally {
+      run.release();
     }
-    history.push({ iteration: iteration.iteration, metrics });
-    options.onIteration?.(iteration);
+  } finally {
+    reference?.dispose();
   }
-  await run.saveModel('model', policy, tokenizer);
-  if (policy.adapter) await policy.saveAdapter?.(run.file('adapter'));
-  const summary: RunSummary = {
-    path: run.path,
-    iterations: trainer.iteration,
-    seconds: (performance.now() - start) / 1000,
-    first: history[0]?.iteration === 0 ? history[0].metrics : {},
-    last: history.at(-1)?.metrics ?? {},
-    weights: await policy.hash(),
-    history,
-  };
-  const { history: _, path: __, ...rest } = summary;
-  run.write(
-    'summary.json',
-    `${JSON.stringify({ ...rest, promptsLeftOut: tooLong, node: process.version }, null, 2)}\n`,
-  );
-  return summary;
 }
+
+/** The folder of the run, and whether there is one already. */
+function whereOf({ out, resume, onNote }: TrainRunOptions): ResumePoint & { resume: boolean } {
+  if (resume === undefined) {
+    if (out === undefined) throw new ConfigError('trainRun({ out, ... }): the folder of the run is missing');
+    return { run: out, checkpoint: null, resume: false };
+  }
+  const point = resumePoint(resume, out);
+  const exists = RunDirectory.isRun(point.run);
+  if (!exists) onNote?.(`${point.run} has no run to go on with: a new one begins there`);
+  return { ...point, resume: exists };
+}
+
+/** The checkpoint to go on from, or null where the run has none yet and begins again. */
+async function found(point: ResumePoint, options: TrainRunOptions): Promise<OpenCheckpoint | null> {
+  const note = options.onNote ?? (() => {});
+  const checkpoint = await openCheckpoint(point, note);
+  const old = checkpoint?.state.config ?? runConfig(point.run);
+  const what = checkpoint?.path ?? point.run;
+  for (const text of acceptChanges(old, options.config, what, options.acceptChanges ?? false)) note(text);
+  if (checkpoint === null) note(`${point.run} has no checkpoint yet: the run begins again, from iteration 1`);
+  else
+    note(
+      `going on after iteration ${checkpoint.iteration} of ${options.config.run.iterations}, from ${checkpoint.path}`,
+    );
+  return checkpoint;
+}
+
+export { defaultRunPath, RunDirectory, timestamp } from './run-directory.js';
+export type { StoppedRun } from './run-loop.js';

@@ -10,7 +10,7 @@ import { configToToml } from './config-file.js';
 import { cycle, readDemonstrations } from './demonstrations.js';
 import { checkModelFolder, hubOptions, sameCommit } from './load.js';
 import type { Metrics } from './metrics.js';
-import { RunDirectory } from './run.js';
+import { RunDirectory } from './run-directory.js';
 import { type SftStep, SftTrainer } from './sft.js';
 import type { SftConfig } from './sft-config.js';
 
@@ -63,8 +63,16 @@ export interface SftRunOptions extends LoadedSft {
 
 /** Trains and writes config.toml, metrics.jsonl, model/ and summary.json. */
 export async function sftRun(options: SftRunOptions): Promise<{ path: string; seconds: number; last: Metrics }> {
-  const { config, policy, tokenizer, demonstrations, signal } = options;
   const run = RunDirectory.create(options.out);
+  try {
+    return await sftIn(run, options);
+  } finally {
+    run.release();
+  }
+}
+
+async function sftIn(run: RunDirectory, options: SftRunOptions): ReturnType<typeof sftRun> {
+  const { config, policy, tokenizer, demonstrations, signal } = options;
   run.write('config.toml', configToToml(config));
   const start = performance.now();
   let last: Metrics = {};

@@ -5,8 +5,8 @@ import { grpo } from '../algorithm/grpo.js';
 import type { Objective } from '../algorithm/types.js';
 import { AbortedError, ConfigError, NonFiniteError, RewardError } from '../errors.js';
 import { checkOptions, type OptionKeys, SIGNAL } from '../options.js';
-import type { PolicyLike } from '../policy.js';
-import { type Rollout, type RolloutPhase, type RolloutPrompt, twoStageRollout } from '../rollout.js';
+import type { StepOptions } from '../policy.js';
+import { type Rollout, type RolloutPrompt, twoStageRollout } from '../rollout.js';
 import {
   type AnyReward,
   checkRewards,
@@ -15,86 +15,28 @@ import {
   rewardList,
   tryRewards,
 } from '../tasks/rewards.js';
-import type { NamedReward, PerSampleRewardFunction, Problem, Reward, RewardInput, Task } from '../tasks/types.js';
-import { encodeAll, type PromptEncoder } from '../tokenizer/prompts.js';
-import { defaultStopTokens, resolveStopTokens, type StoppingTokenizer } from '../tokenizer/stop-tokens.js';
+import type { Reward, RewardInput } from '../tasks/types.js';
+import { defaultStopTokens, resolveStopTokens } from '../tokenizer/stop-tokens.js';
 import { Tokenizer } from '../tokenizer.js';
-import { checkContext, defineConfig, type TrainConfig, type TrainConfigInput } from './config.js';
-import {
-  finiteOnly,
-  type Metrics,
-  peakMemoryMiB,
-  rolloutMetrics,
-  type ScoredSample,
-  unlearnMetrics,
-} from './metrics.js';
-import type { Incident } from './non-finite.js';
+import { checkContext, defineConfig, type TrainConfig } from './config.js';
+import { type Incident, rewardIncidents, unlearnIncidents } from './incidents.js';
+import { finiteOnly, type Metrics, peakMemoryMiB, rolloutMetrics, unlearnMetrics } from './metrics.js';
 import { PromptStream } from './prompt-stream.js';
+import type {
+  Evaluator,
+  Iteration,
+  Preparation,
+  Streaks,
+  TrainablePolicy,
+  TrainerEvent,
+  TrainerOptions,
+  TrainerPhase,
+  TrainerState,
+  TrainerTokenizer,
+  TrainSample,
+} from './trainer-types.js';
+import { promptsFingerprint, type TrainPrompt, trainingPrompts } from './training-prompts.js';
 import { addLogprobs, lossSample, type ReferencePolicy, updatePolicy } from './update.js';
-
-/** What the trainer needs of a policy. */
-export type TrainablePolicy = Pick<
-  PolicyLike,
-  | 'config'
-  | 'generate'
-  | 'forget'
-  | 'syncRollout'
-  | 'forward'
-  | 'backward'
-  | 'step'
-  | 'zeroGrad'
-  | 'findNonFinite'
-  | 'clone'
-  | 'adapter'
-  | 'setGradientCheckpointing'
-> & {
-  /** Where the tokenizer is, if the trainer is not given one. */
-  readonly folder?: string | null;
-};
-
-/** What the trainer needs of a tokenizer. */
-export interface TrainerTokenizer extends PromptEncoder, StoppingTokenizer {
-  /** Text without special tokens. */
-  decode(ids: readonly number[]): string;
-  /** Ids that end a response. Default: those of the policy's config. */
-  readonly eosTokenIds?: readonly number[];
-  /** Throws where the model has fewer ids than the tokenizer. */
-  checkVocabulary?(modelVocabSize: number): void;
-}
-
-export type TrainerPhase = RolloutPhase | 'reward' | 'reference' | 'update' | 'eval';
-
-/** What happens inside an iteration, for a display. */
-export type TrainerEvent =
-  | { type: 'phase'; iteration: number; phase: TrainerPhase }
-  /** Tokens drawn so far in this phase, samples still running. */
-  | { type: 'progress'; iteration: number; tokens: number; running: number };
-
-/** Evaluates the policy; called by `eval.every`, `eval.atStart` and `eval.atEnd`. Its metrics are prefixed with `eval/`. */
-export type Evaluator = (iteration: number) => Promise<Metrics>;
-
-export interface TrainerOptions {
-  policy: TrainablePolicy;
-  /** Default: the tokenizer of the folder the policy was loaded from. */
-  tokenizer?: TrainerTokenizer;
-  /** What is asked. Its reward may be left out where `reward` is given. */
-  task: Omit<Task, 'reward'> & Partial<Pick<Task, 'reward'>>;
-  /** Default: the task's own. */
-  reward?: PerSampleRewardFunction;
-  /** Several, whose weighted sum is the reward, each with metrics of its own. Instead of `reward`. */
-  rewards?: readonly NamedReward[];
-  /** Of the KL penalty. Default: a copy of the policy as it is when the trainer starts; none where klCoef is 0. */
-  reference?: ReferencePolicy;
-  /** Checked, and completed by the defaults, as by {@link defineConfig}. Default: all defaults. */
-  config?: Partial<TrainConfigInput>;
-  /** Another loss than GRPO's: anything on the (a, b) interface. */
-  objective?: Objective;
-  evaluate?: Evaluator;
-  /** Ids that end a response; [] = none. Default: rollout.stopTokens, else the tokenizer's, else the policy's. */
-  stopTokens?: readonly number[];
-  signal?: AbortSignal;
-  onEvent?: (event: TrainerEvent) => void;
-}
 
 const KEYS: OptionKeys<TrainerOptions> = {
   policy: true,
@@ -110,47 +52,6 @@ const KEYS: OptionKeys<TrainerOptions> = {
   onEvent: true,
   ...SIGNAL,
 };
-
-/** A response as the trainer saw it. */
-export interface TrainSample extends ScoredSample {
-  problem: Problem;
-  response: string;
-  /** What each of several rewards gave, by name. */
-  rewards?: Record<string, Reward>;
-}
-
-export interface Iteration {
-  /** 1, 2, ...; 0 is the evaluation before the first. */
-  iteration: number;
-  metrics: Metrics;
-  /** Prompt-major; G of each prompt, those of stage 1 first. */
-  samples: TrainSample[];
-  /** What went wrong without ending the run; each was given out as a warning of the process too. */
-  incidents: Incident[];
-}
-
-/** How often in a row something went wrong; part of what a run that goes on must know. */
-export interface Streaks {
-  /** Optimizer steps skipped because something was not finite. */
-  skippedSteps: number;
-  /** Iterations in which more than `reward.maxFailedShare` of the responses had a reward that failed. */
-  failedRewards: number;
-}
-
-interface TrainPrompt {
-  problem: Problem;
-  tokens: number[];
-}
-
-/** What `prepare` found. */
-export interface Preparation {
-  /** Prompts to train on. */
-  prompts: number;
-  /** Left out because they are longer than task.maxPromptTokens. */
-  tooLong: number;
-  /** Of the longest prompt that is trained on. */
-  longestPrompt: number;
-}
 
 /**
  * Trains a policy:
@@ -181,6 +82,14 @@ export class Trainer implements AsyncIterable<Iteration> {
   #preparation: Preparation | null = null;
   #stream: PromptStream | null = null;
   #iteration = 0;
+  #startEvaluated = false;
+  /** The iteration whose evaluation is still to come. */
+  #pending: Iteration | null = null;
+  /** What #next goes back to when it fails. */
+  #boundary = { promptsDrawn: 0, gateHistory: [] as readonly number[] };
+  /** Whether an optimizer step of an iteration that is not finished has changed the weights. */
+  #between = false;
+  #prompted: string | null = null;
   #warned = false;
   #streaks: Streaks = { skippedSteps: 0, failedRewards: 0 };
   /** What ends the run once its iteration is handed over. */
@@ -215,13 +124,78 @@ export class Trainer implements AsyncIterable<Iteration> {
     return this.#iteration;
   }
 
-  /** For a checkpoint; set it to go on from one. */
+  /** What went wrong in a row, up to now. */
   get streaks(): Readonly<Streaks> {
     return { ...this.#streaks };
   }
 
-  set streaks(streaks: Readonly<Streaks>) {
+  /**
+   * Whether the policy's weights are those of {@link state}. false: an error came between two optimizer steps of one
+   * iteration, and only an older save has the weights of a boundary.
+   */
+  get atBoundary(): boolean {
+    return !this.#between;
+  }
+
+  /** The iteration whose update is done and whose evaluation was cut off, with its samples; else null. */
+  get unfinished(): Iteration | null {
+    return this.#pending;
+  }
+
+  /**
+   * Where the run stands: at the end of the last iteration that was finished. What was drawn since is drawn again, the
+   * same, by the run that goes on.
+   *
+   * @throws ConfigError before `prepare()`
+   */
+  state(): TrainerState {
+    if (this.#stream === null) throw new ConfigError('trainer.state() needs the prompts: call prepare() first');
+    this.#prompted ??= promptsFingerprint(this.#prompts);
+    return {
+      iteration: this.#iteration,
+      promptsDrawn: this.#boundary.promptsDrawn,
+      prompts: this.#prompted,
+      gateHistory: [...this.#boundary.gateHistory],
+      streaks: this.streaks,
+      startEvaluated: this.#startEvaluated,
+      pending: this.#pending === null ? null : { ...this.#pending.metrics },
+    };
+  }
+
+  /**
+   * Goes on from a {@link state}, after `prepare()` and before iterating. The policy must have the weights and the
+   * optimizer of that moment, and a KL penalty needs `reference`, the policy as it was at the very beginning.
+   *
+   * @param otherPrompts - true: take the prompts there are, even if they are not those of the state
+   * @throws ConfigError where the training prompts are others than they were
+   */
+  restore(state: TrainerState, otherPrompts = false): void {
+    const now = this.state();
+    if (state.prompts !== now.prompts && !otherPrompts) {
+      throw new ConfigError(
+        `task "${this.#task.name}": the training prompts are not those that the run began with (other data, order, ` +
+          'template or tokenizer); give it the old ones',
+      );
+    }
+    if (this.config.objective.klCoef > 0 && this.#reference === null && state.iteration > 0) {
+      throw new ConfigError(
+        'a run that goes on with objective.klCoef above 0 needs the policy it began with: new Trainer({ reference, ... })',
+      );
+    }
+    const { iteration, promptsDrawn, gateHistory, startEvaluated, pending, streaks } = state;
     this.#streaks = { ...streaks };
+    this.#iteration = iteration;
+    this.#startEvaluated = startEvaluated;
+    this.#pending = pending === null ? null : { iteration, metrics: { ...pending }, samples: [], incidents: [] };
+    this.#boundary = { promptsDrawn, gateHistory };
+    this.#rollBack();
+  }
+
+  /** Prompts and gate as they were when the last iteration ended. */
+  #rollBack(): void {
+    const { promptsDrawn, gateHistory } = this.#boundary;
+    this.#stream = new PromptStream(this.#prompts.length, this.config.run.seed, promptsDrawn);
+    this.#gate.restore(gateHistory);
   }
 
   /**
@@ -237,24 +211,7 @@ export class Trainer implements AsyncIterable<Iteration> {
     this.#tokenizer ??= await this.#ownTokenizer();
     const tokenizer = this.#tokenizer;
     tokenizer.checkVocabulary?.(this.#policy.config.vocabSize);
-    const problems = this.#task.splits.train ?? [];
-    if (problems.length === 0) {
-      throw new ConfigError(`task "${this.#task.name}" has no training prompts; its split "train" is empty`);
-    }
-    const ids = await encodeAll(
-      tokenizer,
-      problems.map(({ prompt }) => prompt),
-    );
-    const all = problems.map((problem, i) => ({ problem, tokens: ids[i] as number[] }));
-    const empty = all.find(({ tokens }) => tokens.length === 0);
-    if (empty)
-      throw new ConfigError(`task "${this.#task.name}": problem ${empty.problem.id} has a prompt without tokens`);
-    const prompts = all.filter(({ tokens }) => tokens.length <= config.task.maxPromptTokens);
-    if (prompts.length === 0) {
-      throw new ConfigError(
-        `task "${this.#task.name}": all ${all.length} prompts are longer than task.maxPromptTokens = ${config.task.maxPromptTokens}`,
-      );
-    }
+    const { prompts, tooLong } = await trainingPrompts(this.#task, tokenizer, config.task.maxPromptTokens);
     const longestPrompt = prompts.reduce((most, { tokens }) => Math.max(most, tokens.length), 0);
     checkContext(config, longestPrompt, this.#policy.config.maxPositionEmbeddings);
     const failures = await tryRewards(this.#rewards, (prompts[0] as TrainPrompt).problem, this.#rewardOptions());
@@ -264,7 +221,7 @@ export class Trainer implements AsyncIterable<Iteration> {
     this.#stopTokens ??= this.#chooseStopTokens(tokenizer, prompts);
     this.#prompts = prompts;
     this.#stream = new PromptStream(prompts.length, config.run.seed);
-    this.#preparation = { prompts: prompts.length, tooLong: all.length - prompts.length, longestPrompt };
+    this.#preparation = { prompts: prompts.length, tooLong, longestPrompt };
     return this.#preparation;
   }
 
@@ -312,22 +269,22 @@ export class Trainer implements AsyncIterable<Iteration> {
       this.#reference = copy;
     }
     try {
-      if (this.#iteration === 0 && evaluation.atStart && this.#evaluate) {
-        yield { iteration: 0, metrics: await this.#evaluation(0), samples: [], incidents: [] };
+      if (this.#pending !== null) yield await this.#finish(this.#pending);
+      if (this.#iteration === 0 && !this.#startEvaluated && evaluation.atStart && this.#evaluate) {
+        const metrics = await this.#evaluation(0);
+        this.#startEvaluated = true;
+        yield { iteration: 0, metrics, samples: [], incidents: [] };
       }
       while (this.#iteration < run.iterations) {
-        const result = await this.#next();
-        const due =
-          (evaluation.every > 0 && this.#iteration % evaluation.every === 0) ||
-          (evaluation.atEnd && this.#iteration === run.iterations);
-        if (due && this.#evaluate) Object.assign(result.metrics, await this.#evaluation(this.#iteration));
-        yield result;
+        this.#pending = await this.#next();
+        yield await this.#finish(this.#pending);
         // After the boundary: what was done is known, and can be saved.
         const fatal = this.#fatal;
         this.#fatal = null;
         if (fatal !== null) throw fatal;
       }
     } catch (error) {
+      this.#rollBack();
       await this.#policy.zeroGrad();
       throw error;
     } finally {
@@ -338,7 +295,19 @@ export class Trainer implements AsyncIterable<Iteration> {
     }
   }
 
-  /** One iteration. */
+  /** Adds the evaluation that is due. */
+  async #finish(result: Iteration): Promise<Iteration> {
+    const { run, eval: evaluation } = this.config;
+    const { iteration } = result;
+    const due =
+      (evaluation.every > 0 && iteration % evaluation.every === 0) ||
+      (evaluation.atEnd && iteration === run.iterations);
+    const metrics = due && this.#evaluate ? await this.#evaluation(iteration) : {};
+    this.#pending = null;
+    return { ...result, metrics: { ...result.metrics, ...metrics } };
+  }
+
+  /** One iteration, without its evaluation. */
   async #next(): Promise<Iteration> {
     const iteration = this.#iteration + 1;
     const start = performance.now();
@@ -394,7 +363,7 @@ export class Trainer implements AsyncIterable<Iteration> {
         `${sample.problem.id} (reward ${sample.reward})`,
       ),
     );
-    const updating = { policy: this.#policy, config: this.config, check: () => this.#signalCheck() };
+    const updating = this.#updating();
     if (this.config.objective.ratio !== 'behavior' || this.#reference !== null) {
       await timed('reference', () => addLogprobs(lossSamples, this.#reference, updating));
     }
@@ -408,6 +377,11 @@ export class Trainer implements AsyncIterable<Iteration> {
       ...update.incidents,
     ];
     this.#count(update.skippedInARow, judged, incidents);
+    this.#between = false;
+    this.#boundary = {
+      promptsDrawn: (this.#stream as PromptStream).position,
+      gateHistory: this.#gate.history,
+    };
 
     const seconds = (performance.now() - start) / 1000;
     const responseTokens = samples.reduce((sum, { tokens }) => sum + tokens.length, 0);
@@ -453,6 +427,31 @@ export class Trainer implements AsyncIterable<Iteration> {
           `(reward.maxFailedShare, reward.maxFailedIterations). The last one: ${last('reward')}`,
       );
     }
+  }
+
+  /**
+   * What the update works with. Between the first optimizer step of an iteration and its last nothing is aborted: the
+   * weights would be those of no iteration, and a checkpoint of them could not go on exactly.
+   */
+  #updating() {
+    const policy = this.#policy;
+    return {
+      config: this.config,
+      check: () => {
+        if (!this.#between) this.#signalCheck();
+      },
+      policy: {
+        forward: policy.forward.bind(policy),
+        backward: policy.backward.bind(policy),
+        zeroGrad: policy.zeroGrad.bind(policy),
+        ...(policy.findNonFinite ? { findNonFinite: policy.findNonFinite.bind(policy) } : {}),
+        step: async (options: StepOptions) => {
+          const report = await policy.step(options);
+          if (report.applied) this.#between = true;
+          return report;
+        },
+      },
+    };
   }
 
   #rewardOptions() {
@@ -551,21 +550,4 @@ function partsOf({ parts }: RewardReport, i: number): Pick<TrainSample, 'rewards
   return { rewards: Object.fromEntries(parts.map(({ name, rewards }) => [name, rewards[i] as Reward])) };
 }
 
-function unlearnIncidents({ undone }: Rollout, iteration: number): Incident[] {
-  if (undone === null) return [];
-  return [
-    {
-      kind: 'unlearn',
-      message: `iteration ${iteration}: the unlearning step diverged and was undone, stage 2 was drawn from theta: ${undone}`,
-    },
-  ];
-}
-
-function rewardIncidents({ failures }: RewardReport, iteration: number): Incident[] {
-  return failures.map(({ label, errors, nonfinite, timeouts, asked, first }) => ({
-    kind: 'reward',
-    message:
-      `iteration ${iteration}: ${label} failed for ${errors + nonfinite + timeouts} of ${asked} responses ` +
-      `(${errors} errors, ${nonfinite} not finite, ${timeouts} cut off)${first === '' ? '' : `; the first: ${first}`}`,
-  }));
-}
+export type * from './trainer-types.js';

@@ -65,6 +65,10 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
                        {InstanceAccessor<&ModelHandle::num_parameters>("numParameters"),
                         InstanceAccessor<&ModelHandle::num_trainable>("numTrainable"),
                         InstanceMethod<&ModelHandle::save_adapter>("saveAdapter"),
+                        InstanceMethod<&ModelHandle::restore>("restore"),
+                        InstanceMethod<&ModelHandle::restore_adapter>("restoreAdapter"),
+                        InstanceMethod<&ModelHandle::save_optimizer>("saveOptimizer"),
+                        InstanceMethod<&ModelHandle::load_optimizer>("loadOptimizer"),
                         InstanceMethod<&ModelHandle::set_gradient_checkpointing>("setGradientCheckpointing"),
                         InstanceAccessor<&ModelHandle::layout>("layout"),
                         InstanceMethod<&ModelHandle::memory>("memory"),
@@ -147,14 +151,48 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
     });
   }
 
-  // saveAdapter(path, signal)
-  Napi::Value save_adapter(const Napi::CallbackInfo& info) {
+  // A job that reads or writes one file: method(path, signal).
+  template <class Work>
+  Napi::Value with_file(const Napi::CallbackInfo& info, Work work) {
     return with_model(info, [&](ModelPtr model) {
       check(info[0].IsString(), ErrorCode::InvalidArgument, "path must be a string");
       return run_void(info.Env(), model->device(), info[1],
-                      [model, path = info[0].As<Napi::String>().Utf8Value()](const CancelToken& c) {
-                        model->save_adapter(path, c);
+                      [model, work, path = info[0].As<Napi::String>().Utf8Value()](const CancelToken& c) {
+                        work(*model, path, c);
                       });
+    });
+  }
+
+  // saveAdapter(path, signal)
+  Napi::Value save_adapter(const Napi::CallbackInfo& info) {
+    return with_file(info,
+                     [](const Model& m, const std::string& path, const CancelToken& c) { m.save_adapter(path, c); });
+  }
+
+  // restoreAdapter(path, signal)
+  Napi::Value restore_adapter(const Napi::CallbackInfo& info) {
+    return with_file(info, [](Model& m, const std::string& path, const CancelToken& c) { m.restore_adapter(path, c); });
+  }
+
+  // saveOptimizer(path, signal)
+  Napi::Value save_optimizer(const Napi::CallbackInfo& info) {
+    return with_file(info,
+                     [](const Model& m, const std::string& path, const CancelToken& c) { m.save_optimizer(path, c); });
+  }
+
+  // loadOptimizer(path, signal)
+  Napi::Value load_optimizer(const Napi::CallbackInfo& info) {
+    return with_file(info, [](Model& m, const std::string& path, const CancelToken& c) { m.load_optimizer(path, c); });
+  }
+
+  // restore(paths, signal)
+  Napi::Value restore(const Napi::CallbackInfo& info) {
+    return with_model(info, [&](ModelPtr model) {
+      std::vector<std::string> paths = string_list(info[0], "paths");
+      check(model->trainable() && !model->adapter(), ErrorCode::Unsupported,
+            "only a policy whose weights are trained can have them restored");
+      return run_void(info.Env(), model->device(), info[1],
+                      [model, paths = std::move(paths)](const CancelToken& c) { model->load(paths, c); });
     });
   }
 

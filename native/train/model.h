@@ -25,6 +25,8 @@
 
 namespace eepo {
 
+class SafetensorsFile;
+
 enum class WeightSet : uint8_t { Policy, Rollout };
 
 struct TokenStats {
@@ -99,7 +101,8 @@ class Model {
 
   /// Fills the weights from safetensors files (each path a shard). Every parameter must be found once with its
   /// shape; unknown tensors other than known buffers are an error. Memory is allocated once all of that is known, so a
-  /// config.json that asks for far more than the files hold costs nothing.
+  /// config.json that asks for far more than the files hold costs nothing. A trainable model that has weights gets
+  /// these in their place, and loses its gradients and moments.
   void load(const std::vector<std::string>& paths, const CancelToken& cancel, const LoadProgress& progress = nullptr);
   /// N(0, 0.02) matrices, ones for norms, zeros for biases; projections into the residual stream scaled by
   /// 1/sqrt(2 layers), as in GPT-2.
@@ -112,6 +115,14 @@ class Model {
   void attach(const AdapterConfig& config, uint64_t seed);
   /// The same, read from a file in PEFT's format: every A and B once, with its shape, and nothing else.
   void attach(const AdapterConfig& config, const std::string& path, const CancelToken& cancel);
+  /// Puts the numbers of such a file in the place of the adapter's; gradients and moments are lost.
+  void restore_adapter(const std::string& path, const CancelToken& cancel);
+  /// The optimizer's state, by parameter of trained(), float32: <name>.exp_avg and <name>.exp_avg_sq, and how many
+  /// steps were taken, `step`. Before the first step there is nothing but that.
+  void save_optimizer(const std::string& path, const CancelToken& cancel) const;
+  /// Reads such a file: names, shapes and dtypes are those of trained(), every value is finite and no second moment
+  /// negative, or nothing is changed.
+  void load_optimizer(const std::string& path, const CancelToken& cancel);
   /// In PEFT's format, float32.
   void save_adapter(const std::string& path, const CancelToken& cancel) const;
   /// The weights alone. A frozen copy, but for a trainable float32 model: that one's can be trained.
@@ -175,6 +186,9 @@ class Model {
   void require_trainable(const char* call) const;
   int64_t trained_size() const { return adapter_ ? adapter_->size() : layout().flat_size(); }
   void allocate_adapter(const AdapterConfig& config);
+  void read_adapter(const SafetensorsFile& file, const CancelToken& cancel);
+  /// The weights are others now: what was computed from the old ones is void.
+  void reset_training();
   Weights base_weights() const;
   Weights weights() const;
   Weights rollout_weights() const;

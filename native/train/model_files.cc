@@ -71,6 +71,26 @@ Found find_tensors(const std::vector<std::unique_ptr<SafetensorsFile>>& files, c
   return found;
 }
 
+/// Every A and B once, with its shape, and nothing else.
+void check_adapter(const SafetensorsFile& file, const AdapterLayout& layout) {
+  const std::string& path = file.path();
+  std::unordered_map<std::string, const Parameter*> wanted;
+  for (const Parameter& p : layout.parameters()) wanted.emplace(p.name, &p);
+  for (const auto& [name, tensor] : file.tensors()) {
+    const auto it = wanted.find(name);
+    check(it != wanted.end(), ErrorCode::InvalidFile, path, ": tensor ", name,
+          " belongs to no target of adapter_config.json in this model");
+    check(tensor.shape == it->second->shape, ErrorCode::InvalidFile, path, ": tensor ", name,
+          " has a shape that adapter_config.json and the model do not give it (", tensor.elements,
+          " elements, expected ", it->second->size(), ")");
+    check(is_float(tensor.dtype), ErrorCode::Unsupported, path, ": tensor ", name, " has dtype ", tensor.dtype_name,
+          ", which is not supported; use float32, bfloat16 or float16");
+  }
+  for (const Parameter& p : layout.parameters())
+    check(file.tensors().contains(p.name), ErrorCode::InvalidFile, path, ": tensor ", p.name,
+          " is missing from the adapter");
+}
+
 }  // namespace
 
 void Model::allocate() {
@@ -96,7 +116,7 @@ void Model::load(const std::vector<std::string>& paths, const CancelToken& cance
   files.reserve(paths.size());
   for (const std::string& path : paths) files.push_back(std::make_unique<SafetensorsFile>(path));
   const Found found = find_tensors(files, layout(), config().tied, cancel);
-  allocate();
+  if (!trainable_ || master_.empty()) allocate();
   int64_t done = 0, total = 0;
   for (const auto& [tensor, parameter] : found) total += tensor->bytes;
   std::vector<char> values;  // of one tensor at a time on the way to another device
@@ -116,6 +136,7 @@ void Model::load(const std::vector<std::string>& paths, const CancelToken& cance
     if (progress) progress(done, total);
   }
   refresh_working();
+  reset_training();
 }
 
 void Model::initialize(uint64_t seed) {
@@ -243,30 +264,27 @@ void Model::attach(const AdapterConfig& config, uint64_t seed) {
 
 void Model::attach(const AdapterConfig& config, const std::string& path, const CancelToken& cancel) {
   const SafetensorsFile file(path);
-  const AdapterLayout layout(this->config(), config);
-  std::unordered_map<std::string, const Parameter*> wanted;
-  for (const Parameter& p : layout.parameters()) wanted.emplace(p.name, &p);
-  for (const auto& [name, tensor] : file.tensors()) {
-    const auto it = wanted.find(name);
-    check(it != wanted.end(), ErrorCode::InvalidFile, path, ": tensor ", name,
-          " belongs to no target of adapter_config.json in this model");
-    check(tensor.shape == it->second->shape, ErrorCode::InvalidFile, path, ": tensor ", name,
-          " has a shape that adapter_config.json and the model do not give it (", tensor.elements,
-          " elements, expected ", it->second->size(), ")");
-    check(is_float(tensor.dtype), ErrorCode::Unsupported, path, ": tensor ", name, " has dtype ", tensor.dtype_name,
-          ", which is not supported; use float32, bfloat16 or float16");
-  }
-  for (const Parameter& p : layout.parameters())
-    check(file.tensors().contains(p.name), ErrorCode::InvalidFile, path, ": tensor ", p.name,
-          " is missing from the adapter");
+  check_adapter(file, AdapterLayout(this->config(), config));
   allocate_adapter(config);
+  read_adapter(file, cancel);
+}
+
+void Model::restore_adapter(const std::string& path, const CancelToken& cancel) {
+  check(adapter_ != nullptr, ErrorCode::Unsupported, "this policy has no adapter to restore");
+  const SafetensorsFile file(path);
+  check_adapter(file, *adapter_);
+  read_adapter(file, cancel);
+  reset_training();
+}
+
+void Model::read_adapter(const SafetensorsFile& file, const CancelToken& cancel) {
   std::vector<float> values;
-  for (const auto& [name, tensor] : file.tensors()) {
+  for (const Parameter& p : adapter_->parameters()) {
     cancel.check();
+    const FileTensor& tensor = file.tensors().at(p.name);
     values.resize(tensor.elements);
     convert(tensor, DType::Float32, values.data());
-    ops_.upload(master_.data() + wanted.at(name)->offset, values.data(),
-                tensor.elements * static_cast<int64_t>(sizeof(float)));
+    ops_.upload(master_.data() + p.offset, values.data(), tensor.elements * static_cast<int64_t>(sizeof(float)));
   }
 }
 

@@ -1,0 +1,163 @@
+/** One process at a time works in a run folder. A killed one's lock is taken over at once: no waiting for it to grow stale. */
+import { linkSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { BusyError } from '../errors.js';
+
+/** Who holds a lock. A process id alone comes again; with the time at which it began, in ticks since boot, it does not. */
+interface Holder {
+  pid: number;
+  started: string;
+  /** Machine, its boot and the namespace of process ids: elsewhere nothing can be said about a pid. */
+  machine: string;
+  host: string;
+  since: string;
+}
+
+/** A lock of another machine that was not renewed for so long is void. */
+const STALE_MS = 120_000;
+const RENEW_MS = 20_000;
+
+const FILE = '.lock';
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8').trim();
+  } catch {
+    return '';
+  }
+}
+
+/** When a process began, in clock ticks since boot; null: there is none, or it is dead and nobody has asked how. */
+export function startOf(pid: number): string | null {
+  // the name of the program, in parentheses, may hold anything
+  const fields = read(`/proc/${pid}/stat`)
+    .replace(/^.*\)\s*/s, '')
+    .split(' ');
+  const [state, start] = [fields[0], fields[19]];
+  return start === undefined || state === 'Z' || state === 'X' ? null : start;
+}
+
+function machine(): string {
+  let namespace = '';
+  try {
+    namespace = readlinkSync('/proc/self/ns/pid');
+  } catch {
+    // no such thing here: the boot alone tells machines apart
+  }
+  return `${hostname()} ${read('/proc/sys/kernel/random/boot_id')} ${namespace}`;
+}
+
+/** Whether a process of this machine lives. */
+export const isRunning = (pid: number): boolean => startOf(pid) !== null;
+
+function holderOf(path: string): { text: string; holder: Partial<Holder> } | null {
+  const text = read(path);
+  if (text === '') return null;
+  try {
+    return { text, holder: (JSON.parse(text) ?? {}) as Partial<Holder> };
+  } catch {
+    return { text, holder: {} };
+  }
+}
+
+function isHeld(path: string, { pid, started, machine: where }: Partial<Holder>): boolean {
+  if (where === machine()) return typeof pid === 'number' && startOf(pid) === started;
+  try {
+    return Date.now() - statSync(path).mtimeMs < STALE_MS;
+  } catch {
+    return false;
+  }
+}
+
+/** The lock of a run folder, renewed until it is released. */
+export class RunLock {
+  readonly #path: string;
+  readonly #text: string;
+  readonly #timer: NodeJS.Timeout;
+
+  private constructor(path: string, text: string) {
+    this.#path = path;
+    this.#text = text;
+    this.#timer = setInterval(() => this.#renew(), RENEW_MS);
+    this.#timer.unref();
+  }
+
+  /** @throws BusyError naming the process that works in the folder */
+  static take(folder: string): RunLock {
+    const path = join(folder, FILE);
+    const holder: Holder = {
+      pid: process.pid,
+      started: startOf(process.pid) ?? '',
+      machine: machine(),
+      host: hostname(),
+      since: new Date().toISOString(),
+    };
+    const text = JSON.stringify(holder);
+    const own = join(folder, `${FILE}.${process.pid}.tmp`);
+    writeFileSync(own, text);
+    try {
+      while (!claim(own, path)) {
+        const found = holderOf(path);
+        if (found === null) continue;
+        if (isHeld(path, found.holder)) throw busy(folder, found.holder);
+        setAside(path, `${own}.old`, found.text);
+      }
+    } finally {
+      rmSync(own, { force: true });
+    }
+    return new RunLock(path, text);
+  }
+
+  #renew(): void {
+    try {
+      utimesSync(this.#path, new Date(), new Date());
+    } catch {
+      // the folder is gone or cannot be written: the run itself finds out
+    }
+  }
+
+  /** Gives the folder free. Idempotent. */
+  release(): void {
+    clearInterval(this.#timer);
+    if (read(this.#path) === this.#text) rmSync(this.#path, { force: true });
+  }
+}
+
+/** Gives a complete file its name if nobody has it: a link fails where a rename would replace. */
+function claim(own: string, path: string): boolean {
+  try {
+    linkSync(own, path);
+    return true;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST') return false;
+    if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'EOPNOTSUPP' && code !== 'ENOSYS') throw error;
+  }
+  try {
+    writeFileSync(path, readFileSync(own), { flag: 'wx' }); // a file system without links
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
+  }
+}
+
+/** Removes a dead process's lock, unless another process was faster and the lock is a new one by now. */
+function setAside(path: string, old: string, text: string): void {
+  try {
+    renameSync(path, old);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+    throw error;
+  }
+  if (read(old) !== text) claim(old, path);
+  rmSync(old, { force: true });
+}
+
+function busy(folder: string, { pid, host, since }: Partial<Holder>): BusyError {
+  return new BusyError(
+    `${folder} is in use by process ${pid ?? '?'} on ${host ?? '?'} since ${since ?? '?'}; wait for it or stop it, ` +
+      'or give another folder with --out',
+  );
+}
