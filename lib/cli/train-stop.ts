@@ -31,7 +31,7 @@ export async function withStop(
     await withSignals((signal) => work(signal, onStop), 'stopping: saving a checkpoint; once more ends at once');
   } catch (error) {
     const asked = error instanceof AbortedError;
-    console.error(stopText(command, stopped, asked));
+    if (asked || stopped !== null) console.error(stopText(command, stopped));
     if (!asked) throw error;
     // what was asked for could not be done: the weights since the last checkpoint are lost
     if ((stopped as StoppedRun | null)?.failure) process.exitCode = 1;
@@ -39,7 +39,7 @@ export async function withStop(
 }
 
 /** Where the run stands and how to go on. */
-export function stopText(command: TrainCommand, stopped: StoppedRun | null, asked: boolean): string {
+export function stopText(command: TrainCommand, stopped: StoppedRun | null): string {
   const { config, out } = command;
   if (stopped === null) {
     const kept = existsSync(out) && isRunFolder(out);
@@ -56,8 +56,7 @@ export function stopText(command: TrainCommand, stopped: StoppedRun | null, aske
   ];
   if (failure !== null && checkpoint !== null) lines.push(`the last good checkpoint is ${checkpoint}`);
   if (checkpoint !== null || existsSync(out)) lines.push(goOn(command));
-  if (!asked) lines.push('');
-  return lines.join('\n').trimEnd();
+  return lines.join('\n');
 }
 
 /** The exact command. */
