@@ -124,9 +124,13 @@ export class Trainer implements AsyncIterable<Iteration> {
     return this.#iteration;
   }
 
-  /** What went wrong in a row, up to now. */
+  /** What went wrong in a row, up to now; a part of {@link state}. */
   get streaks(): Readonly<Streaks> {
     return { ...this.#streaks };
+  }
+
+  set streaks(streaks: Readonly<Streaks>) {
+    this.#streaks = { ...streaks };
   }
 
   /**
