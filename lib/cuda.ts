@@ -4,6 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ProbeLine } from './cuda-probe.js';
+import { withoutTokens } from './environment.js';
 import { InvalidArgumentError, UnsupportedError } from './errors.js';
 import { cudaDriver, cudaLibraryFolders } from './libtorch/cuda.js';
 import { hasCuda, type Libtorch, minorOf } from './libtorch/find.js';
@@ -142,7 +143,7 @@ function probe(half: string, libtorch: Libtorch, timeout: number): CudaStatus {
   const script = join(dirname(fileURLToPath(import.meta.url)), 'cuda-probe.js');
   const child = spawnSync(process.execPath, [script], {
     // What this process found is what the child must try.
-    env: { ...process.env, LIBTORCH: libtorch.path },
+    env: { ...withoutTokens(process.env), LIBTORCH: libtorch.path },
     encoding: 'utf8',
     timeout,
     killSignal: 'SIGKILL',

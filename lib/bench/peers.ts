@@ -2,6 +2,7 @@
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { withoutTokens } from '../environment.js';
 import { UnsupportedError } from '../errors.js';
 import { packageRoot } from '../native.js';
 import type { TensorDevice } from '../tensor.js';
@@ -40,7 +41,7 @@ export function findPython(
   const reasons: string[] = [];
   const candidates = given ? [given] : env.EEPO_PYTHON ? [env.EEPO_PYTHON] : ['python3', 'python'];
   for (const python of candidates) {
-    const tried = spawnSync(python, ['-c', 'import torch'], { encoding: 'utf8', env });
+    const tried = spawnSync(python, ['-c', 'import torch'], { encoding: 'utf8', env: withoutTokens(env) });
     if (tried.status === 0) return { python, reasons };
     const last = tried.error?.message ?? tried.stderr.trim().split('\n').at(-1) ?? '';
     reasons.push(`${python}: ${last}`);
@@ -79,7 +80,9 @@ export class Peers {
     if (!options.compile) args.push('--no-compile');
     if (options.liger) args.push('--liger', options.liger);
     if (options.verl) args.push('--verl', options.verl);
-    const peers = new Peers(spawn(python, args, { env: { ...process.env, PYTHONDONTWRITEBYTECODE: '1' } }));
+    const peers = new Peers(
+      spawn(python, args, { env: { ...withoutTokens(process.env), PYTHONDONTWRITEBYTECODE: '1' } }),
+    );
     const first = await peers.answer();
     if (first.error !== undefined) throw new UnsupportedError(first.error);
     peers.machine = first as unknown as PeerMachine;

@@ -4,6 +4,7 @@ import { availableParallelism, cpus, release } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { CudaStatus } from '../cuda.js';
+import { withoutTokens } from '../environment.js';
 import { builtAgainst, type CudaHalf, locateAddon, locateCudaHalf } from '../native.js';
 import { cudaDriver, type Driver } from './cuda.js';
 import { cacheDirectory, findLibtorch, hasCuda, LIBTORCH_VERSION, type Libtorch } from './find.js';
@@ -171,7 +172,7 @@ function lookForAddon(): { path?: string; builtAgainst?: string; error?: string 
 
 function runProbe(env: NodeJS.ProcessEnv): ProbeReport {
   const script = join(dirname(fileURLToPath(import.meta.url)), 'probe.js');
-  const child = spawnSync(process.execPath, [script], { env, encoding: 'utf8', timeout: 120_000 });
+  const child = spawnSync(process.execPath, [script], { env: withoutTokens(env), encoding: 'utf8', timeout: 120_000 });
   const line = child.stdout?.trim().split('\n').at(-1) ?? '';
   try {
     return JSON.parse(line) as ProbeReport;

@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { LoadError } from '../errors.js';
+import { withoutTokens } from '../environment.js';
 
 /** The libtorch release this version of the package is built and tested with. */
 export const LIBTORCH_VERSION = '2.13.0';
@@ -207,7 +208,7 @@ function torchOfPython(python: string, env: NodeJS.ProcessEnv): { path: string }
     'import importlib.util as u; s = u.find_spec("torch"); print(s.submodule_search_locations[0] if s else "")';
   try {
     const output = execFileSync(python, ['-c', code], {
-      env,
+      env: withoutTokens(env),
       encoding: 'utf8',
       timeout: 20_000,
       stdio: ['ignore', 'pipe', 'ignore'],

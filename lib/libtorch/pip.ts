@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { withoutTokens } from '../environment.js';
 import { LoadError } from '../errors.js';
 import type { Progress } from './progress.js';
 
@@ -46,7 +47,10 @@ export async function pipDownload(
 function run(program: string, args: string[], env: NodeJS.ProcessEnv): Promise<string | undefined> {
   return new Promise((resolve) => {
     const showBar = process.stderr.isTTY;
-    const child = spawn(program, args, { env, stdio: ['ignore', showBar ? process.stderr : 'ignore', 'pipe'] });
+    const child = spawn(program, args, {
+      env: withoutTokens(env),
+      stdio: ['ignore', showBar ? process.stderr : 'ignore', 'pipe'],
+    });
     let tail = '';
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       tail = (tail + text).slice(-4000);

@@ -1,5 +1,6 @@
 /** A reward function in a thread of its own, which can be ended whatever it is doing. */
 import { Worker } from 'node:worker_threads';
+import { withoutTokens } from '../environment.js';
 import { AbortedError, RewardError } from '../errors.js';
 import type { ModuleOutline, RewardReply, RewardRequest, RewardThreadData } from './reward-worker.js';
 import type { RewardInput } from './types.js';
@@ -100,7 +101,7 @@ export class RewardThread {
   }
 
   #start(): Promise<ModuleOutline> {
-    const worker = new Worker(PROGRAM, { workerData: this.#data });
+    const worker = new Worker(PROGRAM, { workerData: this.#data, env: withoutTokens(process.env) });
     this.#worker = worker;
     const { path } = this.#data;
     const gone = (reason: string): RewardError => {
