@@ -5,6 +5,11 @@ import { InvalidArgumentError, InvalidFileError, LoadError } from '../errors.js'
 
 export type NativeTokenizer = Tokenizer;
 
+/**
+ * Longest text, in characters. The library's regular expressions give up after ten million steps at one place (a run of
+ * so many spaces is enough), and it then ends the whole process. No prompt is this long.
+ */
+const MAX_TEXT = 4 * 2 ** 20;
 /** So many texts go into one call; each encoding is dropped as soon as its ids are taken. */
 const TEXTS_PER_CALL = 1024;
 
@@ -38,12 +43,21 @@ function loadLibrary(): typeof import('tokenizers') {
   }
 }
 
-/** Ids of many texts, computed outside of JavaScript's thread. */
+/**
+ * Ids of many texts, computed outside of JavaScript's thread.
+ *
+ * @throws InvalidArgumentError for a text that is too long, or that cannot be tokenized
+ */
 export async function encodeTexts(
   tokenizer: NativeTokenizer,
   texts: readonly string[],
   addSpecialTokens: boolean,
 ): Promise<number[][]> {
+  const at = texts.findIndex((text) => text.length > MAX_TEXT);
+  if (at >= 0) {
+    const { length } = texts[at] as string;
+    throw new InvalidArgumentError(`text ${at} has ${length} characters; at most ${MAX_TEXT} are tokenized`);
+  }
   const ids: number[][] = [];
   for (let begin = 0; begin < texts.length; begin += TEXTS_PER_CALL) {
     const part = texts.slice(begin, begin + TEXTS_PER_CALL);
