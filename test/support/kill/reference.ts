@@ -64,11 +64,12 @@ function sameState(folder: string): string {
  * Everything in which a finished run differs from the reference; [] where nothing does.
  *
  * @param options.sameCheckpoints - false for a run that was stopped by a signal: it saved at iterations of its own
+ * @param options.lockMayStay - true for a run that was killed after its last write: whoever comes then only looks
  */
 export function differences(
   root: string,
   reference: Reference,
-  { sameCheckpoints = true }: { sameCheckpoints?: boolean } = {},
+  { sameCheckpoints = true, lockMayStay = false }: { sameCheckpoints?: boolean; lockMayStay?: boolean } = {},
 ): string[] {
   const problems: string[] = [];
   const metrics = wholeLines(join(root, 'metrics.jsonl'));
@@ -86,7 +87,7 @@ export function differences(
   const summary = JSON.stringify(steady(JSON.parse(readFileSync(join(root, 'summary.json'), 'utf8'))));
   if (summary !== reference.summary) problems.push(`summary.json: ${firstDifference(summary, reference.summary)}`);
 
-  const names = filesBelow(root).filter((name) => !OTHERWISE.test(name));
+  const names = filesBelow(root).filter((name) => !OTHERWISE.test(name) && !(lockMayStay && name === '.lock'));
   for (const name of names) {
     const expected = reference.hashes.get(name);
     if (expected === undefined) {
@@ -109,7 +110,9 @@ export function differences(
   }
   if (latestOf(root) !== latestOf(reference.root)) problems.push(`latest names ${latestOf(root)}`);
   const folders = [root, join(root, 'checkpoints')].filter((folder) => existsSync(folder));
-  const left = folders.flatMap((folder) => readdirSync(folder)).filter((name) => name.startsWith('.'));
+  const left = folders
+    .flatMap((folder) => readdirSync(folder))
+    .filter((name) => name.startsWith('.') && !(lockMayStay && name === '.lock'));
   if (left.length > 0) problems.push(`left over: ${left.join(', ')}`);
   return problems;
 }

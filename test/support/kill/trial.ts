@@ -206,7 +206,9 @@ export async function runTrial(
     result.problems.push(`the last resume failed: exit code ${last.code}, signal ${last.signal}\n${tail(last.stderr)}`);
   } else {
     const stopped = plan.blows.some(({ moment }) => moment.at === 'signal');
-    result.problems.push(...differences(root, reference, { sameCheckpoints: !stopped }));
+    result.problems.push(
+      ...differences(root, reference, { sameCheckpoints: !stopped, lockMayStay: /already complete/.test(last.stdout) }),
+    );
   }
   if (result.problems.length === 0) rmSync(place, { recursive: true, force: true });
   return result;
