@@ -12,6 +12,7 @@ import {
   chosenTemplates,
   type TemplateMessage,
 } from './tokenizer/chat-template.js';
+import { checkDefinition } from './tokenizer/check.js';
 import { type DecodeOptions, type DecodeStream, Detokenizer } from './tokenizer/decoder.js';
 import { type Json, readTokenizerFolder, type TemplateSource, type TokenizerFolder } from './tokenizer/folder.js';
 import { GuardedTokenizer } from './tokenizer/guarded.js';
@@ -140,6 +141,7 @@ export class Tokenizer {
     const { chatTemplate: _template, templateVariables: _variables, eosTokens: _eos, ...hub } = options;
     const dir = await modelFolder(model, { ...hub, weights: false });
     const folder = await readTokenizerFolder(dir);
+    checkDefinition(folder.definition, folder.path);
     const native = buildTokenizer(folder.text, folder.path);
     return new Tokenizer(native, dir, folder, await chosenTemplates(folder.templates, options.chatTemplate), options);
   }
@@ -329,9 +331,10 @@ export class Tokenizer {
 
   /** Made when it is first needed: it takes as much memory as the tokenizer itself. */
   #guard(): Promise<GuardedTokenizer> {
-    this.#guarded ??= readTokenizerFolder(this.#dir).then(
-      ({ definition, path }) => new GuardedTokenizer(definition, path),
-    );
+    this.#guarded ??= readTokenizerFolder(this.#dir).then(({ definition, path }) => {
+      checkDefinition(definition, path);
+      return new GuardedTokenizer(definition, path);
+    });
     return this.#guarded;
   }
 

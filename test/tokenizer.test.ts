@@ -93,6 +93,8 @@ test('a missing or broken tokenizer is one clear error that names the file', asy
   writeFiles(folder, { 'tokenizer.json': '{}' });
   await rejects(/"model" is missing/);
   writeFiles(folder, { 'tokenizer.json': JSON.stringify({ model: { type: 'Nonsense' } }) });
+  await rejects(/model\.vocab must be an object/);
+  writeFiles(folder, { 'tokenizer.json': JSON.stringify({ model: { type: 'Nonsense', vocab: {} } }) });
   await rejects(/cannot build this tokenizer/);
   const other = join(folder, 'other');
   mkdirSync(join(other, 'tokenizer.json'), { recursive: true });
