@@ -54,7 +54,7 @@ const data = section(
 
 const optimizer = section(
   {
-    lr: number(1e-5, { min: 0 }, { doc: 'Highest learning rate of AdamW.' }),
+    lr: number(1e-5, { min: 0, max: 1 }, { doc: 'Highest learning rate of AdamW.' }),
     warmupSteps: integer(0, { min: 0 }, { doc: 'Steps over which the learning rate rises from 0, linearly.' }),
     finalLrFraction: number(0, { min: 0, max: 1 }, { doc: 'The cosine ends at this share of lr.' }),
     betas: z

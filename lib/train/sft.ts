@@ -9,6 +9,7 @@ import type { Demonstration } from '../tasks/types.js';
 import { microBatches, sequenceBatch, tokenOffsets } from './batching.js';
 import { type DemonstrationTokenizer, type TokenizedDemonstration, tokenizeDemonstration } from './demonstrations.js';
 import type { Metrics } from './metrics.js';
+import { describeNonFinite } from './non-finite.js';
 import type { SftConfig } from './sft-config.js';
 
 /** The share of the highest learning rate in step 0, 1, ...: a linear rise, then half a cosine. */
@@ -29,7 +30,7 @@ export interface SftStep {
 }
 
 export interface SftTrainerOptions {
-  policy: Pick<PolicyLike, 'config' | 'forward' | 'backward' | 'step' | 'zeroGrad'>;
+  policy: Pick<PolicyLike, 'config' | 'forward' | 'backward' | 'step' | 'zeroGrad' | 'findNonFinite'>;
   tokenizer: DemonstrationTokenizer;
   /** Must not end before run.steps * optimizer.batchSize demonstrations. */
   demonstrations: Iterator<Demonstration, unknown>;
@@ -121,7 +122,9 @@ export class SftTrainer implements AsyncIterable<SftStep> {
       maxGradNorm: optimizer.maxGradNorm > 0 ? optimizer.maxGradNorm : null,
     });
     if (!report.applied) {
-      throw new NonFiniteError(`step ${index + 1}: the gradients are NaN or infinite; lower optimizer.lr`);
+      const found = (await policy.findNonFinite?.(sequenceBatch(batch)).catch(() => null)) ?? report.cause;
+      const what = found ? describeNonFinite(found) : `their norm is ${report.gradNorm}`;
+      throw new NonFiniteError(`step ${index + 1}: the gradients are NaN or infinite (${what}); lower optimizer.lr`);
     }
     return {
       step: index + 1,
