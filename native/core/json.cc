@@ -1,9 +1,10 @@
 #include "core/json.h"
 
+#include <algorithm>
 #include <charconv>
-#include <unordered_set>
 
 #include "core/error.h"
+#include "core/utf8.h"
 
 namespace eepo {
 namespace {
@@ -17,6 +18,12 @@ class Parser {
   Parser(std::string_view text, const std::string& source) : text_(text), source_(source) {}
 
   Json document() {
+    if (text_.starts_with("\xef\xbb\xbf")) error("byte order mark");
+    const size_t bad = find_invalid_utf8(text_);
+    if (bad != std::string_view::npos) {
+      at_ = bad;
+      error("invalid UTF-8");
+    }
     Json value = parse(0);
     space();
     if (at_ != text_.size()) error("unexpected text after the JSON value");
@@ -24,8 +31,9 @@ class Parser {
   }
 
  private:
-  [[noreturn]] void error(const char* what) const {
-    fail(ErrorCode::InvalidFile, source_, ": ", what, " at byte ", at_, " of its JSON header");
+  template <class... Parts>
+  [[noreturn]] void error(const Parts&... what) const {
+    fail(ErrorCode::InvalidFile, source_, ": ", what..., " at byte ", at_, " of its JSON header");
   }
   char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
   void space() {
@@ -66,7 +74,6 @@ class Parser {
   Json object(int depth) {
     Json value;
     value.kind = Json::Kind::Object;
-    std::unordered_set<std::string> seen;
     ++at_;
     space();
     if (peek() == '}') return ++at_, value;
@@ -74,7 +81,6 @@ class Parser {
       space();
       if (peek() != '"') error("expected a key");
       std::string key = string();
-      if (!seen.insert(key).second) error("duplicate key");
       space();
       if (peek() != ':') error("expected ':'");
       ++at_;
@@ -83,8 +89,20 @@ class Parser {
       const char c = peek();
       if (c != ',' && c != '}') error("expected ',' or '}'");
       ++at_;
-      if (c == '}') return value;
+      if (c != '}') continue;
+      refuse_duplicates(value);
+      return value;
     }
+  }
+
+  // Sorted, not hashed: whoever wrote the file can choose keys of one hash.
+  void refuse_duplicates(const Json& object) const {
+    std::vector<std::string_view> names;
+    names.reserve(object.object.size());
+    for (const JsonMember& member : object.object) names.emplace_back(member.name);
+    std::ranges::sort(names);
+    const auto twice = std::ranges::adjacent_find(names);
+    if (twice != names.end()) error("duplicate key ", printable(*twice), " in the object that ends");
   }
 
   Json array(int depth) {
@@ -110,24 +128,6 @@ class Parser {
     if (status != std::errc() || end != text_.data() + at_ + 4) error("invalid \\u escape");
     at_ += 4;
     return code;
-  }
-
-  void append_utf8(std::string& out, uint32_t code) {
-    if (code < 0x80) {
-      out += static_cast<char>(code);
-    } else if (code < 0x800) {
-      out += static_cast<char>(0xc0 | code >> 6);
-      out += static_cast<char>(0x80 | (code & 0x3f));
-    } else if (code < 0x10000) {
-      out += static_cast<char>(0xe0 | code >> 12);
-      out += static_cast<char>(0x80 | (code >> 6 & 0x3f));
-      out += static_cast<char>(0x80 | (code & 0x3f));
-    } else {
-      out += static_cast<char>(0xf0 | code >> 18);
-      out += static_cast<char>(0x80 | (code >> 12 & 0x3f));
-      out += static_cast<char>(0x80 | (code >> 6 & 0x3f));
-      out += static_cast<char>(0x80 | (code & 0x3f));
-    }
   }
 
   std::string string() {
@@ -197,7 +197,8 @@ class Parser {
     }
     Json value;
     const char *first = text_.data() + begin, *last = text_.data() + at_;
-    if (integral && std::from_chars(first, last, value.integer).ec == std::errc()) {
+    const bool minus_zero = last - first == 2 && first[0] == '-' && first[1] == '0';  // no integer has that sign
+    if (integral && !minus_zero && std::from_chars(first, last, value.integer).ec == std::errc()) {
       value.kind = Json::Kind::Integer;
       value.number = static_cast<double>(value.integer);
       return value;

@@ -1,5 +1,6 @@
-// A small, strict JSON reader for the headers of weight files, which are hostile input: bounded depth, no
-// recursion beyond it, numbers kept exactly when they are integers, duplicate keys refused.
+// A small, strict JSON reader (RFC 8259) for the headers of weight files, which are hostile input. Nesting and the
+// number of values are bounded, and integers of 64 bits are kept exactly. Refused, although the grammar allows them:
+// duplicate keys, escapes of lone surrogates, numbers that no double comes near (1e999, 1e-999), a byte order mark.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +39,7 @@ inline const Json* Json::find(std::string_view key) const {
 /// Parses the whole text; `source` names it in errors (ErrorCode::InvalidFile with the byte offset).
 Json parse_json(std::string_view text, const std::string& source);
 
-/// Appends a quoted, escaped JSON string.
+/// Appends a quoted, escaped JSON string; `text` is UTF-8.
 void append_json_string(std::string& out, std::string_view text);
 
 }  // namespace eepo

@@ -2,6 +2,7 @@
 // and new style; this is the normalized result.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <string>
 
@@ -53,6 +54,9 @@ struct ModelConfig {
           ") must be a multiple of num_key_value_heads (", kv_heads, ")");
     check(head_dim % 2 == 0, ErrorCode::InvalidFile, "config.json: head_dim must be even for rotary embeddings, got ",
           head_dim);
+    check(head_dim <= 65536, ErrorCode::InvalidFile, "config.json: head_dim must be at most 65536, got ", head_dim);
+    check(std::isfinite(norm_eps) && norm_eps > 0, ErrorCode::InvalidFile,
+          "config.json: rms_norm_eps must be positive and finite as a float32, got ", norm_eps);
     // Before anything grows with these numbers: sizes and offsets must stay far from overflow.
     check(layers <= 10'000, ErrorCode::InvalidFile, "config.json: num_hidden_layers must be at most 10000, got ",
           layers);

@@ -8,12 +8,9 @@
 
 #include "device/ops.h"
 #include "model/config.h"
+#include "model/rope_frequencies.h"
 
 namespace eepo {
-
-/// The frequencies of a sequence of `length` tokens, theta^(-2i/d) rescaled as `rope` says. Only dynamic ones depend on
-/// the length.
-std::vector<float> rope_frequencies(const RopeConfig& rope, int64_t head_dim, int64_t length);
 
 /// Cosines and sines on a device.
 struct RopeRows {

@@ -17,18 +17,6 @@
 namespace eepo {
 namespace {
 
-constexpr uint64_t kMaxHeader = 100'000'000;  // the format's own limit
-
-struct DTypeName {
-  const char* name;
-  FileDType dtype;
-  int64_t bytes;
-};
-constexpr DTypeName kDTypes[] = {{"F64", FileDType::F64, 8},   {"F32", FileDType::F32, 4}, {"F16", FileDType::F16, 2},
-                                 {"BF16", FileDType::BF16, 2}, {"I64", FileDType::I64, 8}, {"I32", FileDType::I32, 4},
-                                 {"I16", FileDType::I16, 2},   {"I8", FileDType::I8, 1},   {"U8", FileDType::U8, 1},
-                                 {"BOOL", FileDType::Bool, 1}};
-
 class File {
  public:
   explicit File(int fd) : fd_(fd) {}
@@ -43,42 +31,6 @@ class File {
   int fd_;
 };
 
-FileTensor parse_entry(const Json& entry, const std::string& where, uint64_t data_size, const uint8_t* data) {
-  const auto bad = [&](const auto&... what) { fail(ErrorCode::InvalidFile, where, ": ", what...); };
-  if (entry.kind != Json::Kind::Object) bad("its header entry is not an object");
-  const Json* dtype = entry.find("dtype");
-  const Json* shape = entry.find("shape");
-  const Json* offsets = entry.find("data_offsets");
-  if (!dtype || dtype->kind != Json::Kind::String) bad("dtype is missing");
-  if (!shape || shape->kind != Json::Kind::Array) bad("shape is missing");
-  if (!offsets || offsets->kind != Json::Kind::Array || offsets->array.size() != 2) bad("data_offsets is missing");
-
-  FileTensor tensor;
-  tensor.dtype_name = dtype->string;
-  int64_t element_bytes = 0;
-  for (const auto& known : kDTypes)
-    if (tensor.dtype_name == known.name) {
-      tensor.dtype = known.dtype;
-      element_bytes = known.bytes;
-    }
-  tensor.elements = 1;
-  for (const Json& d : shape->array) {
-    if (d.kind != Json::Kind::Integer || d.integer < 0) bad("shape has an entry that is not a size");
-    if (__builtin_mul_overflow(tensor.elements, d.integer, &tensor.elements)) bad("shape overflows");
-    tensor.shape.push_back(d.integer);
-  }
-  const Json &first = offsets->array[0], &last = offsets->array[1];
-  if (first.kind != Json::Kind::Integer || last.kind != Json::Kind::Integer || first.integer < 0 ||
-      last.integer < first.integer || static_cast<uint64_t>(last.integer) > data_size)
-    bad("data_offsets lie outside the file (it may be truncated: download it again)");
-  tensor.bytes = last.integer - first.integer;
-  int64_t expected = 0;
-  if (element_bytes && (__builtin_mul_overflow(tensor.elements, element_bytes, &expected) || expected != tensor.bytes))
-    bad("dtype ", tensor.dtype_name, " and its shape need ", expected, " bytes, data_offsets span ", tensor.bytes);
-  tensor.data = data + first.integer;
-  return tensor;
-}
-
 }  // namespace
 
 SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
@@ -89,43 +41,16 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   check(::fstat(fd.get(), &info) == 0 && S_ISREG(info.st_mode), ErrorCode::InvalidFile, path,
         ": is not a regular file");
   size_ = static_cast<size_t>(info.st_size);
-  check(size_ >= 8, ErrorCode::InvalidFile, path, ": is too short for a safetensors file (", size_, " bytes)");
+  check(size_ > 0, ErrorCode::InvalidFile, path, ": is too short for a safetensors file (0 bytes)");
   void* map = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd.get(), 0);
   check(map != MAP_FAILED, ErrorCode::InvalidFile, path, ": cannot be mapped (", std::strerror(errno), ")");
   map_ = static_cast<const uint8_t*>(map);
   try {
-    parse();
+    tensors_ = parse_safetensors({static_cast<const char*>(map), size_}, path_);
   } catch (...) {
     ::munmap(const_cast<uint8_t*>(map_), size_);
     throw;
   }
-}
-
-void SafetensorsFile::parse() {
-  uint64_t header_size = 0;
-  std::memcpy(&header_size, map_, 8);
-  check(header_size <= kMaxHeader && header_size <= size_ - 8, ErrorCode::InvalidFile, path_, ": header length ",
-        header_size, " does not fit the file of ", size_, " bytes (not a safetensors file, or truncated)");
-  const Json header = parse_json({reinterpret_cast<const char*>(map_) + 8, header_size}, path_);
-  check(header.kind == Json::Kind::Object, ErrorCode::InvalidFile, path_, ": its header is not a JSON object");
-  const uint64_t data_size = size_ - 8 - header_size;
-  std::vector<std::pair<int64_t, int64_t>> spans;
-  for (const auto& [name, entry] : header.object) {
-    if (name == "__metadata__") continue;
-    const uint8_t* data = map_ + 8 + header_size;
-    FileTensor tensor = parse_entry(entry, path_ + ": tensor " + name, data_size, data);
-    spans.emplace_back(tensor.data - data, tensor.bytes);
-    tensors_.emplace(name, std::move(tensor));
-  }
-  std::sort(spans.begin(), spans.end());
-  int64_t end = 0;
-  for (const auto& [begin, bytes] : spans) {
-    check(begin == end, ErrorCode::InvalidFile, path_, ": tensors overlap or leave a hole at data byte ",
-          std::min(begin, end));
-    end = begin + bytes;
-  }
-  check(static_cast<uint64_t>(end) == data_size, ErrorCode::InvalidFile, path_, ": ", data_size - end,
-        " bytes after the last tensor");
 }
 
 SafetensorsFile::~SafetensorsFile() { ::munmap(const_cast<uint8_t*>(map_), size_); }

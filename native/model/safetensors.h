@@ -4,9 +4,9 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
+#include <map>
 #include <string>
-#include <unordered_map>
+#include <string_view>
 #include <vector>
 
 #include "core/cancel.h"
@@ -14,7 +14,8 @@
 
 namespace eepo {
 
-enum class FileDType : uint8_t { F64, F32, F16, BF16, I64, I32, I16, I8, U8, Bool, Other };
+/// Those that convert takes, and all others of the format.
+enum class FileDType : uint8_t { F64, F32, F16, BF16, Other };
 
 struct FileTensor {
   FileDType dtype = FileDType::Other;
@@ -25,25 +26,30 @@ struct FileTensor {
   int64_t elements = 0;
 };
 
+/// By name. Not hashed: whoever wrote the file can choose names of one hash.
+using FileTensors = std::map<std::string, FileTensor>;
+
+/// The tensors of a whole file, as views of its bytes. Throws InvalidFile naming `source` (the path) and the tensor: a
+/// header longer than the file or than 100 MB, invalid JSON, unknown dtypes, offsets out of range, overlapping or
+/// leaving holes, sizes that disagree with dtype and shape, bytes that are no tensor's.
+FileTensors parse_safetensors(std::string_view file, const std::string& source);
+
 class SafetensorsFile {
  public:
-  /// Maps and checks the file. Throws InvalidFile naming the path and the tensor: a header longer than the file or
-  /// than 100 MB, invalid JSON, offsets out of range, overlapping or leaving holes, sizes that disagree with dtype and
-  /// shape.
+  /// Maps and checks the file. Throws InvalidFile where it is no regular file, and what parse_safetensors() throws.
   explicit SafetensorsFile(const std::string& path);
   ~SafetensorsFile();
   SafetensorsFile(const SafetensorsFile&) = delete;
   SafetensorsFile& operator=(const SafetensorsFile&) = delete;
 
-  const std::unordered_map<std::string, FileTensor>& tensors() const { return tensors_; }
+  const FileTensors& tensors() const { return tensors_; }
   const std::string& path() const { return path_; }
 
  private:
-  void parse();
   std::string path_;
   const uint8_t* map_ = nullptr;
   size_t size_ = 0;
-  std::unordered_map<std::string, FileTensor> tensors_;
+  FileTensors tensors_;
 };
 
 /// Whether convert takes it.

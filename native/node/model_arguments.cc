@@ -5,6 +5,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "model/rope_frequencies.h"
 #include "node/arguments.h"
 #include "node/tensor.h"
 
@@ -105,6 +106,7 @@ ModelConfig config_argument(Napi::Value value) {
   c.rope = rope_argument(o.Get("ropeScaling"));
   c.rope.theta = number_argument(o.Get("ropeTheta"), "ropeTheta");
   c.validate();
+  check_rope(c);
   return c;
 }
 

@@ -5,6 +5,7 @@
 #include <unordered_set>
 
 #include "core/philox.h"
+#include "core/utf8.h"
 #include "model/safetensors.h"
 #include "train/model.h"
 
@@ -51,7 +52,7 @@ Found find_tensors(const std::vector<std::unique_ptr<SafetensorsFile>>& files, c
       // a tied head that was saved as well is the embedding again
       const bool tied_head = tied && name == kHead;
       const Parameter* parameter = layout.find(tied_head ? kEmbedding : name);
-      check(parameter != nullptr, ErrorCode::InvalidFile, path, ": tensor ", name,
+      check(parameter != nullptr, ErrorCode::InvalidFile, path, ": tensor ", printable(name),
             " does not belong to this architecture (config.json and weights disagree)");
       check(seen.insert(name).second, ErrorCode::InvalidFile, path, ": tensor ", name,
             " is in more than one file of the model");
@@ -78,7 +79,7 @@ void check_adapter(const SafetensorsFile& file, const AdapterLayout& layout) {
   for (const Parameter& p : layout.parameters()) wanted.emplace(p.name, &p);
   for (const auto& [name, tensor] : file.tensors()) {
     const auto it = wanted.find(name);
-    check(it != wanted.end(), ErrorCode::InvalidFile, path, ": tensor ", name,
+    check(it != wanted.end(), ErrorCode::InvalidFile, path, ": tensor ", printable(name),
           " belongs to no target of adapter_config.json in this model");
     check(tensor.shape == it->second->shape, ErrorCode::InvalidFile, path, ": tensor ", name,
           " has a shape that adapter_config.json and the model do not give it (", tensor.elements,
