@@ -5,8 +5,8 @@
 #   scripts/fuzz.sh [--seconds N | --runs N] [--keep] [HARNESS...]
 #
 # Each harness runs for N seconds (default 10), or for N inputs, from native/fuzz/corpus/HARNESS; what it finds on the
-# way stays in build/fuzz/corpus. --keep then replaces native/fuzz/corpus/HARNESS by the fewest inputs with the same
-# coverage. Exit status 1: there is a finding, and its input is in build/fuzz/findings. CXX chooses the compiler.
+# way stays in build/fuzz/corpus. --keep then replaces native/fuzz/corpus/HARNESS by few inputs that cover the
+# same code. Exit status 1: there is a finding, and its input is in build/fuzz/findings. CXX chooses the compiler.
 set -eu
 cd "$(dirname "$0")/.."
 out=build/fuzz
@@ -107,7 +107,7 @@ for name in $harnesses; do
   elif [ -n "$keep" ]; then
     rm -rf "$out/smallest"
     mkdir "$out/smallest"
-    "$out/$name" -merge=1 -max_len="$(longest "$name")" "$out/smallest" "$kept" "$out/corpus/$name" >"$out/$name.merge.log" 2>&1
+    "$out/$name" -set_cover_merge=1 -use_counters=0 -max_len="$(longest "$name")" "$out/smallest" "$kept" "$out/corpus/$name" >"$out/$name.merge.log" 2>&1
     rm -rf "$kept"
     mv "$out/smallest" "$kept"
   fi
