@@ -380,11 +380,17 @@ describe('hostile model folders', () => {
   const refused = (dir: string, message: RegExp, code = 'EEPO_INVALID_FILE') =>
     assert.rejects(Policy.load(dir), { code, message });
 
+  const yarn = { rope_type: 'yarn', factor: 2 };
   for (const [what, change, message] of [
     ['a billion layers', { num_hidden_layers: 1_000_000_000 }, /num_hidden_layers: .*10000/],
     ['sizes that overflow', { vocab_size: 2 ** 31 - 1, hidden_size: 2 ** 31 - 1 }, /at most 1e14/],
     ['sizes past 31 bits', { hidden_size: 2 ** 40 }, /hidden_size: .*2147483647/],
-    ['heads that overflow', { num_attention_heads: 2 ** 30, head_dim: 2 ** 30 }, /at most 1e14/],
+    ['heads that overflow', { num_attention_heads: 2 ** 30, head_dim: 2 ** 16 }, /at most 1e14/],
+    ['heads wider than any', { head_dim: 2 ** 17 }, /head_dim must be at most 65536, got 131072/],
+    ['an epsilon that float32 rounds to 0', { rms_norm_eps: 1e-60 }, /rms_norm_eps must be positive and finite/],
+    ['an epsilon beyond float32', { rms_norm_eps: 1e60 }, /rms_norm_eps must be positive and finite/],
+    ['angles that are infinite', { rope_theta: 1e-300, head_dim: 6 }, /rotary angle that is not finite/],
+    ['a scale of angles beyond float32', { rope_scaling: { ...yarn, attention_factor: 1e300 } }, /attention_factor/],
     ['more than the file holds', { hidden_size: 2 ** 20, vocab_size: 2 ** 20 }, /shape that config.json does not give/],
     ['heads not in groups', { num_attention_heads: 4, num_key_value_heads: 3 }, /must be a multiple/],
   ] as const) {
@@ -450,7 +456,7 @@ describe('hostile model folders', () => {
     const cases: [Buffer, RegExp, string?][] = [
       [Buffer.alloc(0), /too short/],
       [Buffer.alloc(7), /too short/],
-      [Buffer.alloc(8), /invalid value/],
+      [Buffer.alloc(8), /header length 0 has no room/],
       [Buffer.alloc(8, 255), /header length 18446744073709551615/],
       [good.subarray(0, good.length - 1), /outside the file/],
       [good.subarray(0, headerSize), /does not fit the file/],

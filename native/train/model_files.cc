@@ -33,7 +33,7 @@ void check_tied_head(const std::vector<std::unique_ptr<SafetensorsFile>>& files)
       path = file->path();
     }
   if (!head || !embedding) return;
-  check(same_values(*head, *embedding), ErrorCode::InvalidFile, path, ": ", kHead, " differs from ", kEmbedding,
+  check(same_values(*head, *embedding), ErrorCode::InvalidFile, path, ": tensor ", kHead, " differs from ", kEmbedding,
         ", but config.json says that they are one (tie_word_embeddings): set it to false to use the saved head, or "
         "remove ",
         kHead, " from the file");
