@@ -1,6 +1,6 @@
 /** docs/metrics.md and what runs and evaluations write: the same names, in both directions. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -97,6 +97,7 @@ describe('docs/metrics.md', () => {
     name: string,
     task: Parameters<typeof trainRun>[0]['task'],
     sections: Partial<TrainConfigInput>,
+    onEvent?: (out: string) => void,
   ) {
     const config = defineConfig({
       run: { iterations: 1 },
@@ -104,7 +105,7 @@ describe('docs/metrics.md', () => {
       ...sections,
     });
     const out = join(folder, name);
-    await trainRun({ policy, tokenizer, task, config, out });
+    await trainRun({ policy, tokenizer, task, config, out, ...(onEvent ? { onEvent: () => onEvent(out) } : {}) });
     for (const key of keysOf(linesOf(join(out, 'metrics.jsonl')))) metrics.add(key);
     for (const key of keysOf(linesOf(join(out, 'completions.jsonl')))) completions.add(key);
     summary = JSON.parse(readFileSync(join(out, 'summary.json'), 'utf8')) as Record<string, unknown>;
@@ -115,10 +116,24 @@ describe('docs/metrics.md', () => {
     policy = await Policy.load(MODEL);
     tokenizer = await Tokenizer.load(MODEL);
     const base = countdown();
-    await train('eepo', base, {
-      run: { iterations: 1, completionsEvery: 1 },
-      eval: { atStart: true, splits: ['test'], maxProblems: 8, sampleProblems: 8, samplesPerPrompt: 4, passK: [1, 4] },
-    });
+    await train(
+      'eepo',
+      base,
+      {
+        run: { iterations: 2, completionsEvery: 1 },
+        eval: {
+          atStart: true,
+          splits: ['test'],
+          maxProblems: 8,
+          sampleProblems: 8,
+          samplesPerPrompt: 4,
+          passK: [1, 4],
+        },
+        checkpoint: { every: 1 },
+      },
+      // A checkpoint fails: a file stands where their folder is to be.
+      (out) => writeFileSync(join(out, 'checkpoints'), ''),
+    );
     const rewards = [
       { name: 'right', fn: base.reward, timeoutMs: 60_000 },
       {

@@ -57,8 +57,10 @@ export async function stateText(folder: string, content: CheckpointContent): Pro
   const files: Record<string, FileDigest> = {};
   for (const name of filesBelow(folder)) files[name] = await digest(join(folder, name));
   const state = { format: FORMAT, ...content, configSha256: configHash(content.config), files };
-  return `${JSON.stringify({ ...state, checksum: sha(JSON.stringify(state)) }, null, 2)}\n`;
+  return textOf({ ...state, checksum: sha(JSON.stringify(state)) });
 }
+
+const textOf = (state: object): string => `${JSON.stringify(state, null, 2)}\n`;
 
 /**
  * Reads state.json.
@@ -68,9 +70,10 @@ export async function stateText(folder: string, content: CheckpointContent): Pro
 export function readState(folder: string): CheckpointState {
   const path = join(folder, STATE_FILE);
   if (!existsSync(path)) throw new InvalidFileError(`${path} is missing; the checkpoint is not whole`);
+  const text = readFileSync(path, 'utf8');
   let value: unknown;
   try {
-    value = JSON.parse(readFileSync(path, 'utf8'));
+    value = JSON.parse(text);
   } catch (cause) {
     throw new InvalidFileError(`${path}: not valid JSON; the checkpoint is damaged`, { cause });
   }
@@ -80,7 +83,8 @@ export function readState(folder: string): CheckpointState {
       `${path} has format ${state.format}; this version of eepo reads ${FORMAT}: use a newer one`,
     );
   }
-  if (checksum !== sha(JSON.stringify(state))) {
+  // the text too: a file that lacks its last byte was not written to its end
+  if (checksum !== sha(JSON.stringify(state)) || text !== textOf({ ...state, checksum })) {
     throw new InvalidFileError(`${path} does not have the checksum it was written with; the checkpoint is damaged`);
   }
   const parsed = schema.safeParse(state);

@@ -68,7 +68,7 @@ export class CheckpointStore {
     this.folder = join(run, 'checkpoints');
     this.#options = options;
     this.#bytes = options.estimate;
-    if (existsSync(this.folder)) sweepTemporaries(this.folder, isRunning);
+    if (statSync(this.folder, { throwIfNoEntry: false })?.isDirectory()) sweepTemporaries(this.folder, isRunning);
   }
 
   /** Newest first. */
@@ -197,7 +197,7 @@ export class CheckpointStore {
   }
 
   #explain(iteration: number, cause: unknown): CheckpointError {
-    const last = existsSync(this.folder) ? newest(this.#run) : null;
+    const last = newest(this.#run);
     const kept = last === null ? 'there is no older one' : `the last good one is ${last}`;
     const message = (cause as Error).message;
     return new CheckpointError(`the checkpoint of iteration ${iteration} was not saved (${message}); ${kept}`, {
@@ -217,7 +217,7 @@ function removeQuietly(path: string): void {
 /** The checkpoints of a run, newest first. */
 export function listCheckpoints(run: string): Checkpoint[] {
   const folder = join(run, 'checkpoints');
-  if (!existsSync(folder)) return [];
+  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return [];
   return readdirSync(folder)
     .flatMap((name) => {
       const iteration = NAME.exec(name)?.[1];

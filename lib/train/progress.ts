@@ -47,6 +47,8 @@ export class Progress {
   #detail = '';
   #line = '';
   #left = Number.NaN;
+  /** Iterations that a run which goes on had done before. */
+  #before: number | null = null;
   #done = 0;
 
   constructor(options: ProgressOptions) {
@@ -89,7 +91,9 @@ export class Progress {
     if (iteration === 0) return;
     this.#done = iteration;
     this.#line = metricsLine(metrics);
-    this.#left = secondsLeft(iteration, iterations, (performance.now() - this.#start) / 1000);
+    this.#before ??= iteration - 1;
+    const done = iteration - this.#before;
+    this.#left = secondsLeft(done, iterations - this.#before, (performance.now() - this.#start) / 1000);
     this.#bar?.update(iteration);
     if (this.#bar !== null) return;
     const every = Math.max(1, Math.ceil(iterations / lines));

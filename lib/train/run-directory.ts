@@ -10,7 +10,7 @@ import {
   truncateSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
-import { ConfigError, InvalidFileError } from '../errors.js';
+import { CheckpointError, ConfigError, EepoError, InvalidFileError } from '../errors.js';
 import type { PolicyLike } from '../policy.js';
 import type { Tokenizer } from '../tokenizer.js';
 import { moveFolder, sweepTemporaries, syncPath, syncTree, temporaryBeside, writeWhole } from './durable.js';
@@ -49,8 +49,10 @@ export class RunDirectory {
    */
   static create(path: string): RunDirectory {
     if (existsSync(path)) checkEmpty(path);
-    mkdirSync(path, { recursive: true });
-    const run = new RunDirectory(path);
+    const run = explained(path, () => {
+      makeFolder(path);
+      return new RunDirectory(path);
+    });
     try {
       checkEmpty(path);
     } catch (error) {
@@ -63,7 +65,7 @@ export class RunDirectory {
   /** The folder of a run that is to go on. @throws BusyError when another process works there */
   static open(path: string): RunDirectory {
     if (!isRunFolder(path)) throw new ConfigError(`${path} is no folder of a run: it has no config.toml`);
-    return new RunDirectory(path);
+    return explained(path, () => new RunDirectory(path));
   }
 
   /** Whether a folder is one of a run. */
@@ -74,6 +76,12 @@ export class RunDirectory {
   /** Lets other processes work in the folder. */
   release(): void {
     this.#lock.release();
+  }
+
+  /** @throws CheckpointError where the folder has vanished: nothing is to be written in its place */
+  mustBeThere(): void {
+    if (this.#lock.held) return;
+    throw new CheckpointError(`${this.path} has vanished, or its file .lock was removed`);
   }
 
   file(name: string): string {
@@ -169,6 +177,28 @@ export class RunDirectory {
 
 /** Whether a folder is one of a run. */
 export const isRunFolder = (path: string): boolean => existsSync(join(path, 'config.toml'));
+
+/** One level first: the error of a recursive mkdir on a read-only disk does not tell why. */
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') mkdirSync(path, { recursive: true });
+    else if (code !== 'EEXIST') throw error;
+  }
+}
+
+function explained<T>(path: string, work: () => T): T {
+  try {
+    return work();
+  } catch (cause) {
+    if (cause instanceof EepoError) throw cause;
+    throw new ConfigError(`${path}: a run cannot be written there (${(cause as Error).message}); give another --out`, {
+      cause,
+    });
+  }
+}
 
 /** Hidden files may be there: a killed process leaves its lock and unfinished files. */
 function checkEmpty(path: string): void {

@@ -117,10 +117,20 @@ export class RunLock {
     }
   }
 
+  /** Whether the lock is still there and ours: false where the folder has vanished or is another one by now. */
+  get held(): boolean {
+    return read(this.#path) === this.#text;
+  }
+
   /** Gives the folder free. Idempotent. */
   release(): void {
     clearInterval(this.#timer);
-    if (read(this.#path) === this.#text) rmSync(this.#path, { force: true });
+    if (!this.held) return;
+    try {
+      rmSync(this.#path, { force: true });
+    } catch {
+      // a file system that was made read-only keeps it; this process will be dead for all others
+    }
   }
 }
 

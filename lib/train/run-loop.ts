@@ -161,6 +161,7 @@ export class RunLoop {
     const every = this.#config.run.completionsEvery;
     const sizes = LINES.map((name) => this.#run.size(name));
     try {
+      this.#run.mustBeThere();
       if (every > 0 && iteration % every === 0) this.#writeSamples(iteration, samples);
       this.#run.appendLines('metrics.jsonl', [{ iteration, ...metrics }]);
     } catch (cause) {
@@ -209,6 +210,7 @@ export class RunLoop {
     const state = this.#trainer.state();
     const text = JSON.stringify(state);
     if (this.#saved?.state === text) return;
+    this.#run.mustBeThere();
     if (!policy.saveOptimizer) throw new CheckpointError('this policy cannot be saved: it has no saveOptimizer');
     const path = await this.#store.save(
       state.iteration,
@@ -290,6 +292,7 @@ export class RunLoop {
 
   async #saveStopped(): Promise<void> {
     if (this.#unwritten) return;
+    this.#run.mustBeThere();
     if (!this.#trainer.atBoundary) {
       throw new CheckpointError(
         'the error came between two optimizer steps of an iteration, whose weights are no state to go on from',

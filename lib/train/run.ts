@@ -103,31 +103,32 @@ export async function trainRun(options: TrainRunOptions): Promise<RunSummary> {
   const config = withinMemory(options.config, options.memory);
   const { evaluate, check } = makeEvaluator(policy, tokenizer, task, config, signal, point.run);
   const reference = point.resume && config.objective.klCoef > 0 ? await policy.clone() : null;
+  let run: RunDirectory | null = null;
   try {
     const trainer = new Trainer({
       policy,
       tokenizer,
       task,
       config,
-      evaluate,
+      evaluate: async (iteration) => {
+        run?.mustBeThere();
+        return evaluate(iteration);
+      },
       ...(reference === null ? {} : { reference }),
       ...(signal === undefined ? {} : { signal }),
       ...(options.onEvent === undefined ? {} : { onEvent: options.onEvent }),
     });
     const { tooLong } = await trainer.prepare();
     await check();
-    const run = point.resume ? RunDirectory.open(point.run) : RunDirectory.create(point.run);
-    try {
-      const checkpoint = point.resume ? await found(point, options) : null;
-      const loop = new RunLoop(run, trainer, options);
-      if (checkpoint !== null) await loop.restore(checkpoint, options.acceptChanges ?? false);
-      else loop.begin();
-      run.write('config.toml', configToToml(config));
-      return await loop.train(tooLong);
-    } finally {
-      run.release();
-    }
+    run = point.resume ? RunDirectory.open(point.run) : RunDirectory.create(point.run);
+    const checkpoint = point.resume ? await found(point, options) : null;
+    const loop = new RunLoop(run, trainer, options);
+    if (checkpoint !== null) await loop.restore(checkpoint, options.acceptChanges ?? false);
+    else loop.begin();
+    run.write('config.toml', configToToml(config));
+    return await loop.train(tooLong);
   } finally {
+    run?.release();
     reference?.dispose();
   }
 }
