@@ -645,3 +645,35 @@ test('brackets, order and number of items make a difference', () => {
     ),
   );
 });
+
+test('names that every JavaScript object has are words like others', () => {
+  const names = ['constructor', 'toString', '__proto__', 'valueOf', 'hasOwnProperty', '__defineGetter__'];
+  const forms = [
+    '5 $',
+    '\\$',
+    '\\$ 5',
+    '5_{$}',
+    '\\text{$}',
+    '\\operatorname{$}(5)',
+    'x \\$ 5',
+    '\\hat{$}',
+    '10 $ 5',
+    '5/$',
+  ];
+  for (const name of names) {
+    for (const form of forms) {
+      const text = form.replace('$', () => name);
+      const other = form.replace('$', () => 'apple');
+      for (const gold of ['6', 'x', '6 cm', other]) {
+        for (const [a, b] of [
+          [text, gold],
+          [gold, text],
+        ] as const) {
+          const { equal } = compareAnswers(a, b);
+          // Neither is a unit that is known: a number of apples is a number.
+          assert.ok(!equal || (gold === other && form.includes('5')), `${a} = ${b}`);
+        }
+      }
+    }
+  }
+});
