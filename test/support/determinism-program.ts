@@ -30,6 +30,8 @@ export interface Outcome {
   metrics: string;
   /** Responses of the first stage of the first iteration: drawn before anything was trained. */
   first: string;
+  /** Log-probs of fixed texts under the weights as they were loaded. */
+  probe: number[];
   /** Share of stage-1 tokens that were unlearned in the last iteration; a test of nothing where it is 0. */
   openFrac: number;
 }
@@ -41,6 +43,8 @@ export async function runVariant(variant: Variant): Promise<Outcome> {
     gradientCheckpointing,
     ...(lora ? { lora: { rank: 4, alpha: 8 } } : {}),
   });
+  const fixed = Array.from({ length: 8 }, (_, i) => Array.from({ length: 12 }, (_, t) => (i * 5 + t * 3) % 16));
+  const probe = (await policy.score(fixed)).flatMap(({ logprob }) => [...logprob]);
   const all = createHash('sha256');
   const first = createHash('sha256');
   const metricsHash = createHash('sha256');
@@ -84,6 +88,7 @@ export async function runVariant(variant: Variant): Promise<Outcome> {
     completions: all.digest('hex'),
     metrics: metricsHash.digest('hex'),
     first: first.digest('hex'),
+    probe,
     openFrac,
   };
   policy.dispose();
