@@ -124,7 +124,7 @@ describe('tokenizer.json', () => {
     it(`${name}: spoilt, it works or an error names the file; the process lives`, async () => {
       write('tokenizer.json', JSON.stringify(valid));
       await use();
-      await forAll(spoiltJson(valid), 300, async (json) => {
+      await forAll(spoiltJson(valid), 120, async (json) => {
         write('tokenizer.json', json);
         await valueOrNamedError(use, folder);
       });
@@ -137,7 +137,7 @@ describe('tokenizer.json', () => {
       write('tokenizer.json', valid.subarray(0, length));
       assert.equal(await valueOrNamedError(use, 'tokenizer.json'), null);
     }
-    await forAll(spoiltBytes(valid), 200, async (bytes) => {
+    await forAll(spoiltBytes(valid), 100, async (bytes) => {
       write('tokenizer.json', bytes);
       await valueOrNamedError(use, folder);
     });
@@ -146,7 +146,7 @@ describe('tokenizer.json', () => {
   it('the files beside it, spoilt', async () => {
     write('tokenizer.json', JSON.stringify(byteLevel));
     for (const name of ['tokenizer_config.json', 'special_tokens_map.json', 'generation_config.json', 'config.json']) {
-      await forAll(spoiltJson({ ...settings, eos_token_id: [1, 2] }), 75, async (json) => {
+      await forAll(spoiltJson({ ...settings, eos_token_id: [1, 2] }), 40, async (json) => {
         write(name, json);
         await valueOrNamedError(use, folder);
       });

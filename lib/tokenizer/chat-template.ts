@@ -31,12 +31,17 @@ export interface ChatTemplateOptions {
   templateName?: string;
 }
 
+/** A data set has thousands of prompts: a template that stays just within its bound would still never end. */
+const SLOW_MS = 1000;
+const MAX_SLOW = 20;
+
 /** The templates of one tokenizer, parsed when they are first used. */
 export class ChatTemplates {
   readonly #sources: ReadonlyMap<string, TemplateSource>;
   readonly #specialTokens: Readonly<Record<string, string>>;
   readonly #place: string;
   readonly #parsed = new Map<string, JinjaTemplate>();
+  #slow = 0;
 
   /**
    * @param specialTokens - `bos_token`, `eos_token`, ..., which templates read
@@ -62,10 +67,12 @@ export class ChatTemplates {
    */
   render(messages: readonly TemplateMessage[], options: ChatTemplateOptions = {}): string {
     checkMessages(messages);
+    if (this.#slow > MAX_SLOW) throw this.#tooSlow();
     const name = this.#choose(options);
     const { file } = this.#sources.get(name) as TemplateSource;
     const { addGenerationPrompt = false, tools, documents, enableThinking, variables } = options;
     const template = this.#template(name);
+    const began = performance.now();
     try {
       return template.render(
         {
@@ -81,7 +88,16 @@ export class ChatTemplates {
       );
     } catch (cause) {
       throw explained(cause, file);
+    } finally {
+      if (performance.now() - began > SLOW_MS) this.#slow += 1;
     }
+  }
+
+  #tooSlow(): InvalidFileError {
+    return new InvalidFileError(
+      `${this.#place}: its chat template took longer than ${SLOW_MS / 1000} s for each of ${MAX_SLOW} chats; others take ` +
+        'a thousandth of it: give another one with the option chatTemplate',
+    );
   }
 
   #template(name: string): JinjaTemplate {

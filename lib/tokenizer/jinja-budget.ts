@@ -8,16 +8,23 @@ const MAX_STEPS = 2_000_000;
 export const MAX_TEXT = 4 * 1024 * 1024;
 export const MAX_ITEMS = 100_000;
 
+/** Whatever a step costs: a template that still computes after so many milliseconds is given up. */
+const MAX_MILLISECONDS = 5_000;
+/** Looking at the clock costs as much as a step. */
+const STEPS_PER_LOOK = 1024;
+
 let steps = 0;
+let nextLook = 0;
+let deadline = Number.POSITIVE_INFINITY;
 
 /** Runs `work` with a fresh budget. */
 export function withBudget<T>(work: () => T): T {
-  const outer = steps;
-  steps = 0;
+  const outer = [steps, nextLook, deadline] as const;
+  [steps, nextLook, deadline] = [0, 0, performance.now() + MAX_MILLISECONDS];
   try {
     return work();
   } finally {
-    steps = outer;
+    [steps, nextLook, deadline] = outer;
   }
 }
 
@@ -25,6 +32,9 @@ export function withBudget<T>(work: () => T): T {
 export function charge(count: number): void {
   steps += count;
   if (steps > MAX_STEPS) throw new TemplateLimit(`it takes more than ${MAX_STEPS} steps`);
+  if (steps < nextLook) return;
+  nextLook = steps + STEPS_PER_LOOK;
+  if (performance.now() > deadline) throw new TemplateLimit(`it takes more than ${MAX_MILLISECONDS / 1000} s`);
 }
 
 /** Charges for a value that was made or looked at: a step per 256 characters, a step per 4 items. */
@@ -37,4 +47,10 @@ export function chargeValue(content: unknown): void {
   const size = Array.isArray(content) ? content.length : content instanceof Map ? content.size : 0;
   if (size > MAX_ITEMS) throw new TemplateLimit(`it makes a list of ${size} items`);
   charge(1 + size / 4);
+}
+
+/** Charges for a text that is about to be made, by its length. */
+export function chargeLength(length: number): void {
+  if (length > MAX_TEXT) throw new TemplateLimit(`it makes a text of ${length} characters`);
+  charge(1 + length / 256);
 }

@@ -1,4 +1,5 @@
 /** Methods of texts and filters as Python and jinja2 have them, where the interpreter's own differ or are missing. */
+import { chargeLength } from './jinja-budget.js';
 import { binary } from './jinja-operators.js';
 import {
   asEntries,
@@ -8,6 +9,7 @@ import {
   bool,
   integer,
   iterate,
+  joined,
   list,
   printed,
   text,
@@ -68,15 +70,7 @@ export const TEXT_METHODS: ReadonlyMap<string, Method> = new Map<string, Method>
   ['find', (self, args) => integer(codePoints(self, self.indexOf(requiredText(args, 0, 'sub'))))],
   ['rfind', (self, args) => integer(codePoints(self, self.lastIndexOf(requiredText(args, 0, 'sub'))))],
   ['count', (self, args) => integer(self.split(requiredText(args, 0, 'sub')).length - 1)],
-  [
-    'join',
-    (self, args) =>
-      text(
-        iterate(argument(args, 0, 'iterable') ?? list([]))
-          .map(onlyText)
-          .join(self),
-      ),
-  ],
+  ['join', (self, args) => text(joined(iterate(argument(args, 0, 'iterable') ?? list([])).map(onlyText), self))],
   ['isdigit', (self) => bool(/^\p{Nd}+$/u.test(self))],
   ['isalpha', (self) => bool(/^\p{L}+$/u.test(self))],
   ['isalnum', (self) => bool(/^[\p{L}\p{N}]+$/u.test(self))],
@@ -129,9 +123,10 @@ function replace(self: string, args: Arguments): Value {
   const from = requiredText(args, 0, 'old');
   const to = requiredText(args, 1, 'new');
   const limit = numberArgument(args, 2, 'count', -1);
-  if (limit < 0 && from !== '') return text(self.replaceAll(from, () => to));
   const parts = from === '' ? ['', ...Array.from(self), ''] : self.split(from);
-  const count = limit < 0 ? parts.length - 1 : Math.min(limit, parts.length - 1);
+  if (limit < 0) return text(joined(parts, to));
+  const count = Math.min(limit, parts.length - 1);
+  chargeLength(self.length + count * to.length);
   return text(
     parts.slice(0, count + 1).join(to) +
       parts
@@ -173,6 +168,7 @@ export const FILTERS: ReadonlyMap<string, Filter> = new Map<string, Filter>([
   ['first', (operand) => iterate(operand)[0] ?? undefinedValue()],
   ['last', (operand) => iterate(operand).at(-1) ?? undefinedValue()],
   ['join', join],
+  ['indent', indent],
   ['int', toInteger],
   ['sum', sum],
   ['min', (operand) => extreme(operand, -1)],
@@ -192,7 +188,20 @@ function join(operand: Value, args: Arguments): Value {
   const items = iterate(operand).map((item) =>
     attribute === null ? item : (asEntries(item)?.get(attribute) ?? undefinedValue()),
   );
-  return text(items.map(printed).join(separator === undefined ? '' : printed(separator)));
+  return text(joined(items.map(printed), separator === undefined ? '' : printed(separator)));
+}
+
+function indent(operand: Value, args: Arguments): Value {
+  const width = Math.max(0, numberArgument(args, 0, 'width', 4));
+  const first = argument(args, 1, 'first')?.__bool__().value ?? false;
+  const blank = argument(args, 2, 'blank')?.__bool__().value ?? false;
+  const self = printed(operand);
+  const parts = self.split('\n');
+  chargeLength(self.length + parts.length * width);
+  const space = ' '.repeat(width);
+  return text(
+    parts.map((part, i) => ((i === 0 && !first) || (part === '' && !blank) ? part : space + part)).join('\n'),
+  );
 }
 
 /** Towards zero; of a text the number it begins to be, or the default. */

@@ -1,5 +1,5 @@
 /** Values of the template interpreter, with Python's idea of text, equality and JSON. */
-import { charge } from './jinja-budget.js';
+import { charge, chargeLength } from './jinja-budget.js';
 import { Environment, type Value } from './jinja-library.js';
 import { compareTexts, floatRepr, type JsonStyle, jsonText, textRepr } from './python.js';
 
@@ -92,7 +92,11 @@ function repr(value: Value): string {
   // What is nested may be much larger than what was made: [a, a] of [b, b] of ...
   charge(1);
   const string = asText(value);
-  if (string !== null) return textRepr(string);
+  if (string !== null) {
+    // character by character
+    charge(string.length / 16);
+    return textRepr(string);
+  }
   if (value.type === 'NullValue') return 'None';
   if (value.type === 'BooleanValue') return value.value ? 'True' : 'False';
   if (value.type === 'IntegerValue') return String(value.value);
@@ -100,13 +104,24 @@ function repr(value: Value): string {
   if (value.type === 'UndefinedValue') return 'Undefined';
   const items = asItems(value);
   if (items !== null) {
-    const body = items.map(repr).join(', ');
+    const body = joined(items.map(repr), ', ');
     if (value.type === 'ArrayValue') return `[${body}]`;
     return items.length === 1 ? `(${body},)` : `(${body})`;
   }
   const entries = asEntries(value);
-  if (entries !== null) return `{${[...entries].map(([key, v]) => `${textRepr(key)}: ${repr(v)}`).join(', ')}}`;
+  if (entries !== null) {
+    return `{${joined(
+      [...entries].map(([key, v]) => `${textRepr(key)}: ${repr(v)}`),
+      ', ',
+    )}}`;
+  }
   throw new Error(`${typeName(value)} cannot be printed`);
+}
+
+/** `parts.join(separator)`, once it is known how long that is. */
+export function joined(parts: readonly string[], separator: string): string {
+  chargeLength(parts.reduce((sum, part) => sum + part.length, separator.length * Math.max(0, parts.length - 1)));
+  return parts.join(separator);
 }
 
 /** Python's `==`: by value, numbers and booleans alike, never a text and a number. */
@@ -126,6 +141,8 @@ export function isEqual(a: Value, b: Value): boolean {
       [...one].every(([key, value]) => other.has(key) && isEqual(value, other.get(key) as Value))
     );
   }
+  const string = asText(a);
+  if (string !== null && string.length === asText(b)?.length) charge(string.length / 256);
   return a.value === b.value;
 }
 
@@ -146,7 +163,10 @@ export function contains(container: Value, member: Value): boolean {
 export function toJson(value: Value, style: JsonStyle, depth = 0): string {
   charge(1);
   const string = asText(value);
-  if (string !== null) return jsonText(string, style.ensureAscii);
+  if (string !== null) {
+    charge(string.length / 64);
+    return jsonText(string, style.ensureAscii);
+  }
   if (value.type === 'NullValue') return 'null';
   if (value.type === 'BooleanValue') return value.value ? 'true' : 'false';
   if (value.type === 'IntegerValue') return String(value.value);
@@ -161,9 +181,9 @@ export function toJson(value: Value, style: JsonStyle, depth = 0): string {
     parts = pairs.map(([key, v]) => jsonText(key, style.ensureAscii) + afterKey + toJson(v, style, depth + 1));
   } else throw new Error(`${typeName(value)} cannot be written as JSON`);
   const [open, close] = items !== null ? ['[', ']'] : ['{', '}'];
-  if (parts.length === 0 || style.indent === null) return open + parts.join(between) + close;
+  if (parts.length === 0 || style.indent === null) return open + joined(parts, between) + close;
   const outer = `\n${style.indent.repeat(depth)}`;
-  return open + outer + style.indent + parts.join(between + outer + style.indent) + outer + close;
+  return open + outer + style.indent + joined(parts, between + outer + style.indent) + outer + close;
 }
 
 function jsonFloat(value: number): string {

@@ -231,7 +231,11 @@ class BoundedInterpreter extends Interpreter {
     if (method === undefined) return super.evaluate(node, environment);
     const self = this.#child(callee.object, environment);
     const own = asText(self);
-    if (own !== null) return method(own, this.#arguments(node.args as Node[], environment));
+    if (own !== null) {
+      // most look at every character
+      charge(own.length / 64);
+      return method(own, this.#arguments(node.args as Node[], environment));
+    }
     const object = nodeLike(node, { type: 'Value', value: self });
     const call = nodeLike(node, { ...node, callee: nodeLike(callee, { ...callee, object }) });
     return super.evaluate(call, environment);
