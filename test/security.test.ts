@@ -166,6 +166,23 @@ describe('names from outside', () => {
   });
 });
 
+describe('words from outside', () => {
+  it('do not control the terminal', () => {
+    const main = join(ROOT, 'dist/lib/cli/main.js');
+    const path = './\x1b]0;title\x07\x9b2J\rnothing';
+    const { stderr } = spawnSync(
+      process.execPath,
+      [main, 'train', join(ROOT, 'configs/eepo.toml'), '--set', `model.path=${path}`, '--dry-run'],
+      {
+        encoding: 'utf8',
+      },
+    );
+    assert.match(stderr, /^error: .*\\x1b\]0;title\\x07\\x9b2J\\x0dnothing/m);
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
+    assert.doesNotMatch(stderr, /[\x00-\x08\x0b-\x1f\x7f-\x9f]/);
+  });
+});
+
 describe('a prompt of a data set', () => {
   it('that is too long for the tokenizer is refused: its library would end the process', async () => {
     const tokenizer = await Tokenizer.load(tokenizerFolder('qwen2_5'));

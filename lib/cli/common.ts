@@ -3,6 +3,15 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { AbortedError, InvalidArgumentError } from '../errors.js';
 
+/**
+ * Text that may hold words of a model, a data set or a hub, for a terminal: of its control characters only line breaks
+ * and tabs are left as they are.
+ */
+export function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is made visible
+  return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
+}
+
 /** For options that may be given several times. */
 export const collect = (value: string, previous: string[]): string[] => [...previous, value];
 

@@ -4,6 +4,7 @@ import { Command, Help, type Option } from 'commander';
 import { EepoError } from '../errors.js';
 import * as bench from './bench.js';
 import * as build from './build.js';
+import { printable } from './common.js';
 import * as config from './config.js';
 import * as demo from './demo.js';
 import * as doctor from './doctor.js';
@@ -38,7 +39,7 @@ try {
 } catch (error) {
   endHubProgress();
   // What we threw on purpose is for the user; anything else is a bug and shows where.
-  if (error instanceof EepoError) console.error(`error: ${error.message} [${error.code}]`);
+  if (error instanceof EepoError) console.error(`error: ${printable(error.message)} [${error.code}]`);
   else console.error(error);
   process.exitCode = 1;
 }
