@@ -53,9 +53,10 @@ stale() { # object: whether a header or a source is newer
   [ ! -e "$1" ] || [ -n "$(find native/core native/model native/train native/fuzz scripts/fuzz.sh -name corpus -prune -o -newer "$1" -type f -print | head -n 1)" ]
 }
 compile() { # source without native/ and .cc, object, sanitizer of the fuzzer
+  stale "$2" || return 0
+  rm -f "$2" # so that nothing old is linked where this fails
   # shellcheck disable=SC2086
-  stale "$2" && $cxx $flags "$3" -c "native/$1.cc" -o "$2.tmp" && mv "$2.tmp" "$2"
-  return 0
+  $cxx $flags "$3" -c "native/$1.cc" -o "$2"
 }
 objects=
 wanted=
