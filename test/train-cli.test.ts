@@ -276,6 +276,7 @@ describe('run folder', () => {
     run.appendLines('m.jsonl', [{ a: 2 }, { a: 3 }]);
     assert.deepEqual(jsonLines(run.file('m.jsonl')), [{ a: 1 }, { a: 2 }, { a: 3 }]);
     await run.saveModel('model', new FakePolicy(), noFiles);
+    run.release();
     assert.deepEqual(readdirSync(run.path).sort(), ['a.json', 'm.jsonl', 'model']);
   });
 

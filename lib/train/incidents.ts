@@ -1,7 +1,10 @@
 /** What went wrong in an iteration and did not end the run, in words. */
+import { NonFiniteError, RewardError } from '../errors.js';
 import type { Rollout } from '../rollout.js';
 import type { RewardReport } from '../tasks/rewards.js';
+import type { TrainConfig } from './config.js';
 import type { Incident } from './non-finite.js';
+import type { Streaks } from './trainer-types.js';
 
 export type { Incident };
 
@@ -22,4 +25,30 @@ export function rewardIncidents({ failures }: RewardReport, iteration: number): 
       `iteration ${iteration}: ${label} failed for ${errors + nonfinite + timeouts} of ${asked} responses ` +
       `(${errors} errors, ${nonfinite} not finite, ${timeouts} cut off)${first === '' ? '' : `; the first: ${first}`}`,
   }));
+}
+
+/** What ends the run after this iteration, or null: something has gone wrong too often in a row. */
+export function tooMany(
+  { skippedSteps, failedRewards }: Streaks,
+  { optimizer, reward }: TrainConfig,
+  incidents: readonly Incident[],
+): NonFiniteError | RewardError | null {
+  const { maxSkippedSteps } = optimizer;
+  const { maxFailedShare, maxFailedIterations } = reward;
+  const last = (kind: Incident['kind']): string =>
+    incidents.findLast((incident) => incident.kind === kind)?.message ?? '';
+  if (maxSkippedSteps > 0 && skippedSteps >= maxSkippedSteps) {
+    return new NonFiniteError(
+      `${skippedSteps} updates in a row were not finite (optimizer.maxSkippedSteps = ${maxSkippedSteps}); the weights ` +
+        `are those before the first of them. The last one: ${last('update')}. Lower optimizer.lr or unlearn.eta, or ` +
+        'clip more with optimizer.maxGradNorm',
+    );
+  }
+  if (maxFailedIterations > 0 && failedRewards >= maxFailedIterations) {
+    return new RewardError(
+      `in ${failedRewards} iterations in a row more than ${maxFailedShare} of the responses had a reward that failed ` +
+        `(reward.maxFailedShare, reward.maxFailedIterations). The last one: ${last('reward')}`,
+    );
+  }
+  return null;
 }

@@ -2,7 +2,7 @@
 import type { GroupAdvantages } from '../algorithm/advantages.js';
 import type { GateDecision } from '../algorithm/gate.js';
 import type { ForgetReport } from '../policy.js';
-import { meanTokenEntropy, type RolloutSample } from '../rollout.js';
+import { meanTokenEntropy, type Rollout, type RolloutSample } from '../rollout.js';
 
 /** Name -> value. A metric that has no value in an iteration is left out. */
 export type Metrics = Record<string, number>;
@@ -94,4 +94,23 @@ export function unlearnMetrics(
 /** The largest resident set of this process so far, in MiB. */
 export function peakMemoryMiB(): number {
   return process.resourceUsage().maxRSS / 1024;
+}
+
+/** How long the phases of an iteration took, in seconds, and how fast they were. */
+export function timingMetrics(
+  samples: readonly ScoredSample[],
+  { timings, gate }: Pick<Rollout, 'timings' | 'gate'>,
+  phases: Readonly<Record<string, number>>,
+  seconds: number,
+): Metrics {
+  const responseTokens = samples.reduce((sum, { tokens }) => sum + tokens.length, 0);
+  return {
+    'timing_s/stage1': timings.stage1,
+    ...(gate === null ? {} : { 'timing_s/unlearn': timings.unlearn, 'timing_s/stage2': timings.stage2 }),
+    ...Object.fromEntries(Object.entries(phases).map(([phase, s]) => [`timing_s/${phase}`, s])),
+    'timing_s/iteration': seconds,
+    'perf/tokens_per_s': responseTokens / seconds,
+    'perf/generate_tokens_per_s': responseTokens / (timings.stage1 + timings.stage2),
+    'perf/peak_memory_mib': peakMemoryMiB(),
+  };
 }

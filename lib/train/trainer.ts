@@ -3,25 +3,17 @@ import { groupAdvantages } from '../algorithm/advantages.js';
 import { EntropyGate } from '../algorithm/gate.js';
 import { grpo } from '../algorithm/grpo.js';
 import type { Objective } from '../algorithm/types.js';
-import { AbortedError, ConfigError, NonFiniteError, RewardError } from '../errors.js';
+import { AbortedError, ConfigError } from '../errors.js';
 import { checkOptions, type OptionKeys, SIGNAL } from '../options.js';
 import type { StepOptions } from '../policy.js';
 import { type Rollout, type RolloutPrompt, twoStageRollout } from '../rollout.js';
-import {
-  type AnyReward,
-  checkRewards,
-  computeRewards,
-  type RewardReport,
-  rewardList,
-  tryRewards,
-} from '../tasks/rewards.js';
+import { type AnyReward, computeRewards, type RewardReport, tryRewards } from '../tasks/rewards.js';
 import type { Reward, RewardInput } from '../tasks/types.js';
-import { defaultStopTokens, resolveStopTokens } from '../tokenizer/stop-tokens.js';
-import { Tokenizer } from '../tokenizer.js';
 import { checkContext, defineConfig, type TrainConfig } from './config.js';
-import { type Incident, rewardIncidents, unlearnIncidents } from './incidents.js';
-import { finiteOnly, type Metrics, peakMemoryMiB, rolloutMetrics, unlearnMetrics } from './metrics.js';
+import { type Incident, rewardIncidents, tooMany, unlearnIncidents } from './incidents.js';
+import { finiteOnly, type Metrics, rolloutMetrics, timingMetrics, unlearnMetrics } from './metrics.js';
 import { PromptStream } from './prompt-stream.js';
+import { chooseStopTokens, ownTokenizer, partsOf, rewardsOf, setUpPolicy } from './trainer-setup.js';
 import type {
   Evaluator,
   Iteration,
@@ -211,8 +203,8 @@ export class Trainer implements AsyncIterable<Iteration> {
   async prepare(): Promise<Preparation> {
     if (this.#preparation !== null) return this.#preparation;
     const { config } = this;
-    await this.#setUp();
-    this.#tokenizer ??= await this.#ownTokenizer();
+    await setUpPolicy(this.#policy, config);
+    this.#tokenizer ??= await ownTokenizer(this.#policy, config);
     const tokenizer = this.#tokenizer;
     tokenizer.checkVocabulary?.(this.#policy.config.vocabSize);
     const { prompts, tooLong } = await trainingPrompts(this.#task, tokenizer, config.task.maxPromptTokens);
@@ -222,45 +214,11 @@ export class Trainer implements AsyncIterable<Iteration> {
     for (const { label, first } of failures) {
       process.emitWarning(`${label} fails for an empty response: ${first || 'it took too long'}`, 'EepoRewardWarning');
     }
-    this.#stopTokens ??= this.#chooseStopTokens(tokenizer, prompts);
+    this.#stopTokens ??= chooseStopTokens(tokenizer, config, prompts);
     this.#prompts = prompts;
     this.#stream = new PromptStream(prompts.length, config.run.seed);
     this.#preparation = { prompts: prompts.length, tooLong, longestPrompt };
     return this.#preparation;
-  }
-
-  #chooseStopTokens(tokenizer: TrainerTokenizer, prompts: readonly TrainPrompt[]): number[] | undefined {
-    const { stopTokens } = this.config.rollout;
-    if (stopTokens.length > 0) return resolveStopTokens(tokenizer, stopTokens);
-    return defaultStopTokens(
-      tokenizer,
-      prompts.map(({ problem }) => problem.prompt),
-    );
-  }
-
-  /** What the configuration asks of the policy itself. */
-  async #setUp(): Promise<void> {
-    const { lora, optimizer } = this.config;
-    const policy = this.#policy;
-    if (lora.rank > 0 && !policy.adapter) {
-      throw new ConfigError(
-        `lora.rank = ${lora.rank}, but this policy has no adapter; load it with Policy.load(path, { lora: { rank: ${lora.rank} } })`,
-      );
-    }
-    if (!optimizer.gradientCheckpointing) return;
-    if (!policy.setGradientCheckpointing) {
-      throw new ConfigError('optimizer.gradientCheckpointing = true, but this policy cannot do it');
-    }
-    await policy.setGradientCheckpointing(true);
-  }
-
-  async #ownTokenizer(): Promise<TrainerTokenizer> {
-    const { folder } = this.#policy;
-    if (folder == null) {
-      throw new ConfigError('this policy comes from no folder; give its tokenizer: new Trainer({ tokenizer, ... })');
-    }
-    const { chatTemplate } = this.config.model;
-    return Tokenizer.load(folder, chatTemplate === '' ? {} : { chatTemplate });
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Iteration> {
@@ -387,50 +345,24 @@ export class Trainer implements AsyncIterable<Iteration> {
       gateHistory: this.#gate.history,
     };
 
-    const seconds = (performance.now() - start) / 1000;
-    const responseTokens = samples.reduce((sum, { tokens }) => sum + tokens.length, 0);
-    const generating = rollout.timings.stage1 + rollout.timings.stage2;
     const metrics: Metrics = {
       ...rolloutMetrics(samples, groups),
       ...finiteOnly(judged.metrics),
       ...unlearnMetrics(rollout.forget, rollout.gate, rollout.undone),
       ...update.metrics,
-      'timing_s/stage1': rollout.timings.stage1,
-      ...(rollout.gate === null
-        ? {}
-        : { 'timing_s/unlearn': rollout.timings.unlearn, 'timing_s/stage2': rollout.timings.stage2 }),
-      ...Object.fromEntries(Object.entries(timings).map(([phase, s]) => [`timing_s/${phase}`, s])),
-      'timing_s/iteration': seconds,
-      'perf/tokens_per_s': responseTokens / seconds,
-      'perf/generate_tokens_per_s': responseTokens / generating,
-      'perf/peak_memory_mib': peakMemoryMiB(),
+      ...timingMetrics(samples, rollout, timings, (performance.now() - start) / 1000),
     };
     return { iteration, metrics, samples, incidents };
   }
 
   /** Warns of what went wrong, and decides whether it has too often. */
   #count(skippedSteps: number, { failedShare }: RewardReport, incidents: readonly Incident[]): void {
-    const { maxFailedShare, maxFailedIterations } = this.config.reward;
-    const { maxSkippedSteps } = this.config.optimizer;
-    const failedRewards = failedShare > maxFailedShare ? this.#streaks.failedRewards + 1 : 0;
+    const failedRewards = failedShare > this.config.reward.maxFailedShare ? this.#streaks.failedRewards + 1 : 0;
     this.#streaks = { skippedSteps, failedRewards };
     for (const { kind, message } of incidents) {
       process.emitWarning(message, kind === 'reward' ? 'EepoRewardWarning' : 'EepoNonFiniteWarning');
     }
-    const last = (kind: Incident['kind']): string =>
-      incidents.findLast((incident) => incident.kind === kind)?.message ?? '';
-    if (maxSkippedSteps > 0 && skippedSteps >= maxSkippedSteps) {
-      this.#fatal = new NonFiniteError(
-        `${skippedSteps} updates in a row were not finite (optimizer.maxSkippedSteps = ${maxSkippedSteps}); the weights ` +
-          `are those before the first of them. The last one: ${last('update')}. Lower optimizer.lr or unlearn.eta, or ` +
-          'clip more with optimizer.maxGradNorm',
-      );
-    } else if (maxFailedIterations > 0 && failedRewards >= maxFailedIterations) {
-      this.#fatal = new RewardError(
-        `in ${failedRewards} iterations in a row more than ${maxFailedShare} of the responses had a reward that failed ` +
-          `(reward.maxFailedShare, reward.maxFailedIterations). The last one: ${last('reward')}`,
-      );
-    }
+    this.#fatal = tooMany(this.#streaks, this.config, incidents);
   }
 
   /**
@@ -532,26 +464,6 @@ export class Trainer implements AsyncIterable<Iteration> {
   #signalCheck(): void {
     if (this.#signal?.aborted) throw new AbortedError('training was aborted');
   }
-}
-
-/** @throws ConfigError where nothing rewards, InvalidArgumentError for a reward that is none */
-function rewardsOf({ task, reward, rewards }: TrainerOptions): readonly AnyReward[] {
-  if (reward !== undefined && rewards !== undefined) {
-    throw new ConfigError('new Trainer({ reward, rewards, ... }): give one of the two');
-  }
-  const own = reward === undefined ? (rewards ?? task.rewards) : undefined;
-  if (own !== undefined) checkRewards(own);
-  const fn = reward ?? task.reward;
-  if (own === undefined && typeof fn !== 'function') {
-    throw new ConfigError(`task "${task.name}" has no reward; give one: new Trainer({ reward, ... })`);
-  }
-  return rewardList(own, fn);
-}
-
-/** What each of several rewards gave for sample i. */
-function partsOf({ parts }: RewardReport, i: number): Pick<TrainSample, 'rewards'> {
-  if (parts.length < 2) return {};
-  return { rewards: Object.fromEntries(parts.map(({ name, rewards }) => [name, rewards[i] as Reward])) };
 }
 
 export type * from './trainer-types.js';
