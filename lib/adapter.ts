@@ -58,11 +58,12 @@ export const loraScale = ({ rank, alpha, rslora }: Lora): number => alpha / (rsl
  */
 export function normalizeLora(options: LoraOptions): Lora {
   checkOptions(options, LORA, 'lora');
-  const { rank, alpha = 2 * rank, targets = 'all-linear', rslora = false, dropout = 0 } = options;
+  const { rank, targets = 'all-linear', rslora = false, dropout = 0 } = options;
   if (!(Number.isSafeInteger(rank) && rank >= 1 && rank <= 65536)) {
     throw new InvalidArgumentError(`lora.rank must be an integer from 1 to 65536, got ${describe(rank)}`);
   }
-  if (!(Number.isFinite(Math.fround(alpha)) && alpha > 0)) {
+  const { alpha = 2 * rank } = options;
+  if (!(typeof alpha === 'number' && Number.isFinite(Math.fround(alpha)) && alpha > 0)) {
     throw new InvalidArgumentError(`lora.alpha must be a finite number > 0, got ${describe(alpha)}`);
   }
   if (typeof rslora !== 'boolean')

@@ -1,6 +1,7 @@
 /** How a checkpoint is divided into files: Hugging Face's names and index. */
 import { InvalidArgumentError } from './errors.js';
 import { indexFile, singleFile } from './model-folder.js';
+import { describe } from './options.js';
 
 /** A tensor of a checkpoint, in the order of the model's layers. */
 export interface TensorShape {
@@ -29,7 +30,9 @@ export function planCheckpoint(
   bytesPerElement: number,
   maxShardBytes: number,
 ): CheckpointPlan {
-  if (!(maxShardBytes > 0)) throw new InvalidArgumentError(`maxShardBytes must be above 0, got ${maxShardBytes}`);
+  if (!(typeof maxShardBytes === 'number' && maxShardBytes > 0)) {
+    throw new InvalidArgumentError(`maxShardBytes must be a number above 0, got ${describe(maxShardBytes)}`);
+  }
   const shards: { tensors: string[]; bytes: number }[] = [];
   let parameters = 0;
   for (const { name, shape } of layout) {

@@ -6,6 +6,7 @@ import { type CheckpointPlan, isWeightFile, planCheckpoint, type TensorShape } f
 import { classOf, type PolicyConfig } from './config-json.js';
 import { EepoError, InvalidArgumentError, InvalidFileError } from './errors.js';
 import { companionFiles, indexFile } from './model-folder.js';
+import { describe } from './options.js';
 
 export interface SaveOptions {
   /** Type of the weights in the files: 'float32' (default) is the master copy, 'bfloat16' is rounded from it, norms too. */
@@ -38,7 +39,7 @@ export interface Checkpoint {
 export async function writeCheckpoint(dir: string, checkpoint: Checkpoint, options: SaveOptions = {}): Promise<void> {
   const { dtype = 'float32', maxShardBytes = 5e9, signal } = options;
   if (dtype !== 'float32' && dtype !== 'bfloat16') {
-    throw new InvalidArgumentError(`dtype must be "float32" or "bfloat16", got ${JSON.stringify(dtype)}`);
+    throw new InvalidArgumentError(`dtype must be "float32" or "bfloat16", got ${describe(dtype)}`);
   }
   const plan = planCheckpoint(checkpoint.layout, dtype === 'float32' ? 4 : 2, maxShardBytes);
   await makeFolder(dir);

@@ -13,35 +13,55 @@ export function packSequences(
   extra = 0,
 ): { ids: Int32Array; lengths: Int32Array } {
   const { vocabSize, maxPositionEmbeddings: context } = config;
-  const total = sequences.reduce((sum, sequence) => sum + sequence.length, 0);
-  const ids = new Int32Array(total);
+  if (!Array.isArray(sequences)) {
+    throw new InvalidArgumentError(`${name} must be an array of arrays of token ids, got ${describe(sequences)}`);
+  }
   const lengths = new Int32Array(sequences.length);
-  let at = 0;
-  sequences.forEach((sequence, s) => {
-    if (typeof sequence !== 'object' || sequence === null) {
+  // Looked at before anything as large as they say is allocated. Not forEach, which skips holes.
+  for (let s = 0; s < lengths.length; s++) {
+    const sequence: readonly number[] = sequences[s];
+    if (!isSequence(sequence)) {
       throw new InvalidArgumentError(`${name}[${s}] must be an array of token ids, got ${describe(sequence)}`);
     }
-    if (sequence.length === 0) {
+    const { length } = sequence; // read once: it may be a Proxy's
+    if (!(length >= 1)) {
       throw new InvalidArgumentError(`${name}[${s}] is empty: it needs at least one token (a bos token, for instance)`);
     }
-    if (sequence.length + extra > context) {
+    if (length + extra > context) {
       const more = extra > 0 ? ` and maxNewTokens ${extra}` : '';
       throw new InvalidArgumentError(
-        `${name}[${s}] has ${sequence.length} tokens${more}, more than the model's context of ${context} ` +
+        `${name}[${s}] has ${length} tokens${more}, more than the model's context of ${context} ` +
           `(max_position_embeddings); shorten it${extra > 0 ? ' or lower maxNewTokens' : ''}`,
       );
     }
-    lengths[s] = sequence.length;
-    for (const id of sequence) {
-      if (!(Number.isInteger(id) && id >= 0 && id < vocabSize)) {
+    lengths[s] = length;
+  }
+  const ids = new Int32Array(lengths.reduce((sum, length) => sum + length, 0));
+  let at = 0;
+  for (const [s, length] of lengths.entries()) {
+    for (let t = 0; t < length; t++) {
+      const id: unknown = sequences[s][t];
+      if (!(typeof id === 'number' && Number.isInteger(id) && id >= 0 && id < vocabSize)) {
         throw new InvalidArgumentError(
           `${name}[${s}] holds ${describe(id)}, not a token id from 0 to ${vocabSize - 1}`,
         );
       }
       ids[at++] = id;
     }
-  });
+  }
   return { ids, lengths };
+}
+
+/** An array or typed array, whatever is in it; not one whose buffer was transferred. */
+function isSequence(value: unknown): value is readonly number[] {
+  if (Array.isArray(value)) return true;
+  if (!ArrayBuffer.isView(value) || value instanceof DataView) return false;
+  try {
+    (value as Uint8Array).values();
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Prompts and responses, row by row one after the other, after the checks of {@link packSequences}. */
@@ -54,6 +74,10 @@ export function packBatch(
   for (const [name, rows] of Object.entries({ prompts, responses })) {
     if (!Array.isArray(rows)) {
       throw new InvalidArgumentError(`batch.${name} must be arrays of token ids, got ${describe(rows)}`);
+    }
+    const bad = rows.findIndex((row) => !isSequence(row));
+    if (bad >= 0) {
+      throw new InvalidArgumentError(`${name}[${bad}] must be an array of token ids, got ${describe(rows[bad])}`);
     }
   }
   if (prompts.length === 0) throw new InvalidArgumentError('prompts is empty: pass at least one sequence');
@@ -74,16 +98,38 @@ export function packBatch(
 /** `value` if it is an integer >= `lowest`. */
 export function wholeNumber(value: number, name: string, lowest: number): number {
   if (!(Number.isSafeInteger(value) && value >= lowest)) {
-    throw new InvalidArgumentError(`${name} must be an integer >= ${lowest}, got ${value}`);
+    throw new InvalidArgumentError(`${name} must be an integer >= ${lowest}, got ${describe(value)}`);
   }
   return value;
+}
+
+/** An array of integers of at most `largest` in size, of which the native side takes the lowest 32 bits. */
+export function integers(values: readonly number[], name: string, largest: number): Int32Array {
+  if (!isSequence(values)) {
+    throw new InvalidArgumentError(`${name} must be an array of integers, got ${describe(values)}`);
+  }
+  const bad = values.findIndex((value) => !(Number.isInteger(value) && Math.abs(value) <= largest));
+  if (bad >= 0) {
+    throw new InvalidArgumentError(
+      `${name}[${bad}] must be an integer of at most ${largest}, got ${describe(values[bad])}`,
+    );
+  }
+  return Int32Array.from(values);
+}
+
+/** `value` if it is one of `choices`; undefined is the first. */
+export function choice<T extends string>(value: T | undefined, name: string, choices: readonly [T, ...T[]]): T {
+  if (value === undefined) return choices[0];
+  if (choices.includes(value)) return value;
+  const all = choices.map((one) => JSON.stringify(one)).join(' or ');
+  throw new InvalidArgumentError(`${name} must be ${all}, got ${describe(value)}`);
 }
 
 /** The sampling temperature: 1 unless given. */
 export function temperatureOf(value = 1, allowZero: boolean): number {
   if (!(Number.isFinite(value) && (value > 0 || (allowZero && value === 0)))) {
     throw new InvalidArgumentError(
-      `temperature must be a finite number > 0${allowZero ? ', or 0 for greedy decoding' : ''}, got ${value}`,
+      `temperature must be a finite number > 0${allowZero ? ', or 0 for greedy decoding' : ''}, got ${describe(value)}`,
     );
   }
   return value;

@@ -17,7 +17,7 @@ import { weightFiles } from './model-folder.js';
 import { callNative, loadNative } from './native.js';
 import type { NativeModel, NativeModelOptions } from './native-model.js';
 import { checkOptions, describe, SIGNAL } from './options.js';
-import { packBatch, packSequences, temperatureOf, wholeNumber } from './policy-arguments.js';
+import { choice, integers, packBatch, packSequences, temperatureOf, wholeNumber } from './policy-arguments.js';
 import { CREATE, FIND_NON_FINITE, FORGET, FORWARD, GENERATE, LOAD, SAVE, STEP } from './policy-options.js';
 import type {
   CreateOptions,
@@ -161,15 +161,15 @@ export class Policy implements PolicyLike {
   ): Promise<{ logprob: Float32Array; entropy: Float32Array }[]> {
     const native = this.#native;
     checkOptions(options, SIGNAL, 'policy.score');
-    if (sequences.length === 0) return [];
     const { ids, lengths } = packSequences(this.config, sequences, 'sequences');
+    if (lengths.length === 0) return [];
     const flat = await callNative(() => native.score(ids, lengths, scoreMicroBatchTokens, options.signal));
     let at = 0;
-    return sequences.map((sequence, s) => {
-      const entropy = flat.entropy.slice(at, at + sequence.length);
+    return Array.from(lengths, (length, s) => {
+      const entropy = flat.entropy.slice(at, at + length);
       // every sequence before this one has one log-prob fewer than tokens
-      const logprob = flat.logprob.slice(at - s, at - s + sequence.length - 1);
-      at += sequence.length;
+      const logprob = flat.logprob.slice(at - s, at - s + length - 1);
+      at += length;
       return { logprob, entropy };
     });
   }
@@ -201,15 +201,20 @@ export class Policy implements PolicyLike {
     const samplesPerPrompt = wholeNumber(options.samplesPerPrompt ?? 1, 'samplesPerPrompt', 1);
     const maxNewTokens = wholeNumber(options.maxNewTokens, 'maxNewTokens', 1);
     const { ids, lengths } = packSequences(this.config, prompts, 'prompts', maxNewTokens);
-    const promptIds = options.promptIds ?? prompts.map((_, i) => i);
+    const promptIds = integers(options.promptIds ?? prompts.map((_, i) => i), 'promptIds', Number.MAX_SAFE_INTEGER);
     if (promptIds.length !== prompts.length) {
       throw new InvalidArgumentError(
         `promptIds has ${promptIds.length} entries for ${prompts.length} prompts; it needs one per prompt`,
       );
     }
     const topP = options.topP ?? 1;
-    if (!(topP > 0 && topP <= 1)) throw new InvalidArgumentError(`topP must be in (0, 1], got ${topP}`);
+    if (!(Number.isFinite(topP) && topP > 0 && topP <= 1)) {
+      throw new InvalidArgumentError(`topP must be in (0, 1], got ${describe(topP)}`);
+    }
     const { onProgress } = options;
+    if (onProgress !== undefined && typeof onProgress !== 'function') {
+      throw new InvalidArgumentError(`onProgress must be a function, got ${describe(onProgress)}`);
+    }
     const result = await callNative(() =>
       native.generate(
         ids,
@@ -222,12 +227,12 @@ export class Policy implements PolicyLike {
           topP,
           seed: wholeNumber(options.seed ?? 0, 'seed', 0),
           iteration: wholeNumber(options.iteration ?? 0, 'iteration', 0),
-          promptIds: Int32Array.from(promptIds),
+          promptIds,
           sampleOffset: wholeNumber(options.sampleOffset ?? 0, 'sampleOffset', 0),
-          stopTokens: Int32Array.from(options.stopTokens ?? this.config.eosTokenIds),
+          stopTokens: integers(options.stopTokens ?? this.config.eosTokenIds, 'stopTokens', 2 ** 31 - 1),
           maxRows: wholeNumber(options.maxRows ?? 0, 'maxRows', 0),
           cacheTokens: wholeNumber(options.cacheTokens ?? 0, 'cacheTokens', 0),
-          rollout: options.weights === 'rollout',
+          rollout: choice(options.weights, 'weights', ['policy', 'rollout']) === 'rollout',
         },
         options.signal,
         onProgress && ((tokens, running) => onProgress({ tokens, running })),
@@ -292,7 +297,11 @@ export class Policy implements PolicyLike {
   async step(options: StepOptions): Promise<StepReport> {
     const native = this.#native;
     checkOptions(options, STEP, 'policy.step');
-    const [beta1, beta2] = options.betas ?? [0.9, 0.999];
+    const betas: unknown = options.betas ?? [0.9, 0.999];
+    if (!Array.isArray(betas)) {
+      throw new InvalidArgumentError(`betas must be an array of two numbers, got ${describe(betas)}`);
+    }
+    const [beta1, beta2] = betas;
     const values = {
       lr: options.lr,
       beta1,
@@ -303,7 +312,7 @@ export class Policy implements PolicyLike {
     };
     for (const [name, value] of Object.entries(values)) {
       if (!(Number.isFinite(value) && value >= 0)) {
-        throw new InvalidArgumentError(`${name} must be a finite number >= 0, got ${value}`);
+        throw new InvalidArgumentError(`${name} must be a finite number >= 0, got ${describe(value)}`);
       }
     }
     // Larger steps lead from finite weights to infinite ones, however small the gradient is.
@@ -373,7 +382,8 @@ export class Policy implements PolicyLike {
     const native = this.#native;
     checkOptions(options, FORGET, 'policy.forget');
     const { ids, lengths, promptLengths } = packBatch(this.config, batch);
-    if (!Number.isFinite(options.eta)) throw new InvalidArgumentError(`eta must be finite, got ${options.eta}`);
+    if (!Number.isFinite(options.eta))
+      throw new InvalidArgumentError(`eta must be finite, got ${describe(options.eta)}`);
     const { rolloutDtype = 'same' } = options;
     if (rolloutDtype !== 'same' && rolloutDtype !== 'float32') {
       throw new InvalidArgumentError(`rolloutDtype must be "same" or "float32", got ${describe(rolloutDtype)}`);
@@ -390,8 +400,8 @@ export class Policy implements PolicyLike {
           window: wholeNumber(options.window, 'window', 1),
           epsLow: options.epsLow,
           epsHigh: options.epsHigh,
-          saturate: options.clampGrad === 'saturate',
-          normalize: options.normalize === 'gradNorm',
+          saturate: choice(options.clampGrad, 'clampGrad', ['zero', 'saturate']) === 'saturate',
+          normalize: choice(options.normalize, 'normalize', ['none', 'gradNorm']) === 'gradNorm',
           temperature: temperatureOf(options.temperature, false),
           probeTokens: wholeNumber(options.probeTokens ?? 256, 'probeTokens', 0),
           microBatchTokens: wholeNumber(options.microBatchTokens ?? 2048, 'microBatchTokens', 1),
@@ -470,6 +480,7 @@ export class Policy implements PolicyLike {
   async save(dir: string, options: SaveOptions = {}): Promise<void> {
     const native = this.#native;
     checkOptions(options, SAVE, 'policy.save');
+    requireFolder(dir);
     await writeCheckpoint(
       dir,
       {
@@ -490,6 +501,7 @@ export class Policy implements PolicyLike {
    */
   async saveAdapter(dir: string): Promise<void> {
     const native = this.#native;
+    requireFolder(dir);
     if (!this.adapter) throw new UnsupportedError('this policy has no adapter to save; save() writes the whole model');
     await writeAdapter(dir, this.adapter, this.#source, (path) => callNative(() => native.saveAdapter(path)));
   }
@@ -568,6 +580,12 @@ export class Policy implements PolicyLike {
   }
 }
 
+function requireFolder(dir: unknown): void {
+  if (typeof dir !== 'string' || dir === '' || dir.includes('\0')) {
+    throw new InvalidArgumentError(`dir must be the path of a folder, got ${describe(dir)}`);
+  }
+}
+
 /** What kind of model a policy is. */
 interface PolicyKind {
   dtype: WeightDType;
@@ -578,7 +596,7 @@ interface PolicyKind {
 async function modelOptions(options: ModelChoices): Promise<{ kind: PolicyKind; native: NativeModelOptions }> {
   const { dtype = 'float32', trainable = true } = options;
   if (dtype !== 'float32' && dtype !== 'bfloat16') {
-    throw new UnsupportedError(`dtype ${JSON.stringify(dtype)} is not supported; use "float32" or "bfloat16"`);
+    throw new UnsupportedError(`dtype ${describe(dtype)} is not supported; use "float32" or "bfloat16"`);
   }
   if (options.lora && options.adapter !== undefined) {
     throw new InvalidArgumentError('pass lora (a new adapter) or adapter (one from a folder), not both');

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Builds build/emulated/eepo_cuda.so: the CUDA half against the emulator of native/test/emulator, for machines without a
+# Builds build/emulated/eepo_cuda.so (or in the folder EEPO_EMULATED_OUT): the CUDA half against the emulator of native/test/emulator, for machines without a
 # GPU. EEPO_CUDA_LIBRARY=build/emulated/eepo_cuda.so then makes device 'cuda' run on it.
 #   scripts/build-emulated-cuda.sh LIBTORCH_FOLDER
 set -eu
 cd "$(dirname "$0")/.."
 libtorch=${1:?usage: scripts/build-emulated-cuda.sh LIBTORCH_FOLDER}
 cxx=${CXX:-g++}
-out=build/emulated
+out=${EEPO_EMULATED_OUT:-build/emulated}
 mkdir -p "$out"
 version=$(node -p "require('./package.json').version")
 flags="-std=c++20 -O2 -g -fPIC -fopenmp -fvisibility=hidden -Wall -Wextra -Wno-unknown-pragmas -Wno-restrict -Inative/test/emulator -Inative"
