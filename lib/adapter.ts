@@ -152,12 +152,13 @@ export async function readAdapterConfig(dir: string): Promise<AdapterFiles> {
     if (!same(raw[key]))
       throw no(`${key} = ${typeof raw[key] === 'object' ? describe(raw[key]) : JSON.stringify(raw[key])}`);
   }
+  const targets = targetsOf(target_modules, no);
   const weights = join(dir, 'adapter_model.safetensors');
   await regularFile(weights).catch((cause) => {
     if (cause instanceof InvalidFileError) throw cause;
     throw new InvalidFileError(`${weights} does not exist; other formats of adapters are not read`, { cause });
   });
-  return { rank: r, alpha: lora_alpha, targets: targetsOf(target_modules, no), rslora: use_rslora ?? false, weights };
+  return { rank: r, alpha: lora_alpha, targets, rslora: use_rslora ?? false, weights };
 }
 
 function targetsOf(modules: string | string[], no: (what: string) => UnsupportedError): LoraTarget[] {

@@ -1,6 +1,6 @@
 /**
  * Rows of Parquet files, one row group at a time. The reader believes the counts that a file gives: whoever does not trust
- * the file runs this in a thread (read-parquet.ts).
+ * the file runs this in a process of its own (read-parquet.ts).
  */
 import { type FileHandle, open } from 'node:fs/promises';
 import {

@@ -1,5 +1,4 @@
-/** The thread that decodes Parquet: one file at a time, batches of rows, each when it is asked for. */
-import { parentPort } from 'node:worker_threads';
+/** The process that decodes Parquet: one file at a time, batches of rows, each when it is asked for. */
 import { parquetRows } from './parquet-rows.js';
 import type { PlacedRow } from './rows.js';
 import type { DataFile } from './source.js';
@@ -32,8 +31,9 @@ async function nextBatch(): Promise<ParquetAnswer> {
   }
 }
 
-parentPort?.on('message', async (request: ParquetRequest) => {
+process.on('disconnect', () => process.exit());
+process.on('message', async (request: ParquetRequest) => {
   if (request.kind === 'open') rows = parquetRows(request.file, request.wanted);
-  else if (request.kind === 'next') parentPort?.postMessage(await nextBatch());
+  else if (request.kind === 'next') process.send?.(await nextBatch());
   else await rows?.return(undefined);
 });

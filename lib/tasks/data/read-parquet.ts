@@ -1,10 +1,12 @@
 /**
- * Parquet files, decoded in a thread of their own. A file of a few bytes can claim billions of values, and the library
- * believes it: the thread has a bound of memory and of time, and where it reaches one, it ends and the process lives.
+ * Parquet files, decoded in a process of their own. A file of a few bytes can claim billions of values, and the library
+ * believes it: the process has a bound of memory and of time, and where it reaches one, it ends and the run lives. (A
+ * thread with a bound does not do: an allocation far beyond it ends the whole process.)
  */
-import { statSync } from 'node:fs';
+import { type ChildProcess, fork } from 'node:child_process';
+import { readFileSync, statSync } from 'node:fs';
 import { freemem } from 'node:os';
-import { Worker } from 'node:worker_threads';
+import { fileURLToPath } from 'node:url';
 import { InvalidFileError } from '../../errors.js';
 import type { ParquetAnswer, ParquetRequest } from './parquet-worker.js';
 import type { PlacedRow } from './rows.js';
@@ -14,9 +16,9 @@ import type { DataFile } from './source.js';
 export interface ParquetLimits {
   /** Time for one batch of rows, the decoding of its row group included. Default 30 s and 1 s per MiB of the file. */
   milliseconds?: number;
-  /** JavaScript's memory of the thread, MiB. Default 3072. */
+  /** JavaScript's memory of the process, MiB. Default 3072. */
   heapMiB?: number;
-  /** Growth of the process's memory in all, bytes. Default 6 GiB, or most of what is free where that is less. */
+  /** Memory of the process in all, bytes. Default 6 GiB, or most of what is free where that is less. */
   bytes?: number;
 }
 
@@ -36,7 +38,7 @@ export async function* readParquet(
   wanted?: readonly string[],
   limits: ParquetLimits = {},
 ): AsyncGenerator<PlacedRow> {
-  const reader = new ParquetThread(file, wanted, limits);
+  const reader = new ParquetReader(file, wanted, limits);
   try {
     for (let batch = await reader.next(); batch.length > 0; batch = await reader.next()) yield* batch;
   } finally {
@@ -44,23 +46,43 @@ export async function* readParquet(
   }
 }
 
-/** A thread that has come to its end well waits for the next file: starting one takes longer than most files. */
-let idle: Worker | null = null;
+/** A process that has come to its end well waits for the next file: starting one takes longer than most files. */
+let idle: ChildProcess | null = null;
 
-function startThread(heapMiB: number): Worker {
-  const resourceLimits = { maxOldGenerationSizeMb: heapMiB };
-  return new Worker(new URL('./parquet-worker.js', import.meta.url), { resourceLimits });
+const PROGRAM = fileURLToPath(new URL('./parquet-worker.js', import.meta.url));
+
+function startProcess(heapMiB: number): ChildProcess {
+  const child = fork(PROGRAM, [], {
+    serialization: 'advanced',
+    execArgv: [`--max-old-space-size=${heapMiB}`],
+    // it needs nothing of ours, and Ctrl-C is not for it
+    env: {},
+    detached: true,
+    stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+  });
+  const end = () => child.kill('SIGKILL');
+  process.once('exit', end);
+  child.once('exit', () => process.off('exit', end));
+  return child;
 }
 
-class ParquetThread {
+/** Resident memory in bytes; 0 where it is not known. */
+function memoryOf(pid: number | undefined): number {
+  try {
+    return 1024 * Number(/^VmRSS:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
+}
+
+class ParquetReader {
   readonly #name: string;
-  readonly #worker: Worker;
+  readonly #worker: ChildProcess;
   readonly #reusable: boolean;
   readonly #milliseconds: number;
   readonly #bytes: number;
-  readonly #before = process.memoryUsage.rss();
   #settle: { resolve(rows: PlacedRow[]): void; reject(error: Error): void } | null = null;
-  /** What ended the thread. */
+  /** What ended the process. */
   #failure: Error | null = null;
 
   constructor(file: DataFile, wanted: readonly string[] | undefined, limits: ParquetLimits) {
@@ -68,21 +90,20 @@ class ParquetThread {
     this.#milliseconds = limits.milliseconds ?? 30_000 + 1000 * (sizeOf(file.path) / 2 ** 20);
     this.#bytes = limits.bytes ?? Math.max(2 ** 30, Math.min(MAX_BYTES, 0.8 * freemem()));
     this.#reusable = limits.heapMiB === undefined;
-    this.#worker = (this.#reusable ? idle : null) ?? startThread(limits.heapMiB ?? MAX_HEAP_MIB);
+    this.#worker = (this.#reusable ? idle : null) ?? startProcess(limits.heapMiB ?? MAX_HEAP_MIB);
     if (this.#worker === idle) idle = null;
     this.#worker.ref();
-    this.#worker.removeAllListeners();
+    this.#worker.channel?.ref();
+    for (const event of ['message', 'error', 'exit']) this.#worker.removeAllListeners(event);
     this.#worker.on('message', (answer: ParquetAnswer) => {
       if ('rows' in answer) this.#settle?.resolve(answer.rows);
       else this.#settle?.reject(new InvalidFileError(answer.error));
     });
-    this.#worker.on('error', (cause: NodeJS.ErrnoException) => {
-      const memory = cause.code === 'ERR_WORKER_OUT_OF_MEMORY';
-      this.#fail(this.#damaged(memory ? 'more memory than a row group may' : `no end: ${cause.message}`, cause));
-    });
-    this.#worker.on('exit', () => this.#fail(this.#damaged('no end')));
-    const request: ParquetRequest = { kind: 'open', file, wanted };
-    this.#worker.postMessage(request);
+    this.#worker.on('error', (cause) =>
+      this.#fail(this.#damaged(`a process that cannot start: ${cause.message}`, cause)),
+    );
+    this.#worker.on('exit', () => this.#fail(this.#damaged('more memory than a row group may')));
+    this.#send({ kind: 'open', file, wanted });
   }
 
   /** The next rows; none at the end. */
@@ -91,7 +112,7 @@ class ParquetThread {
     const watch = setInterval(() => {
       if (performance.now() - began > this.#milliseconds) {
         this.#fail(this.#damaged(`longer than ${Math.round(this.#milliseconds / 1000)} s`));
-      } else if (process.memoryUsage.rss() - this.#before > this.#bytes) {
+      } else if (memoryOf(this.#worker.pid) > this.#bytes) {
         this.#fail(this.#damaged('more memory than a row group may'));
       }
     }, WATCH_MS);
@@ -99,8 +120,7 @@ class ParquetThread {
       return await new Promise<PlacedRow[]>((resolve, reject) => {
         if (this.#failure !== null) return reject(this.#failure);
         this.#settle = { resolve, reject };
-        const request: ParquetRequest = { kind: 'next' };
-        this.#worker.postMessage(request);
+        this.#send({ kind: 'next' });
       });
     } finally {
       clearInterval(watch);
@@ -111,12 +131,11 @@ class ParquetThread {
   async end(): Promise<void> {
     if (this.#failure !== null || !this.#reusable || idle !== null) {
       this.#failure ??= new Error('ended');
-      await this.#worker.terminate();
+      this.#worker.kill('SIGKILL');
       return;
     }
-    const request: ParquetRequest = { kind: 'close' };
-    this.#worker.postMessage(request);
-    this.#worker.removeAllListeners();
+    this.#send({ kind: 'close' });
+    for (const event of ['message', 'error', 'exit']) this.#worker.removeAllListeners(event);
     // Nobody waits for it: what happens to it now is of no consequence, but must not end the process.
     const worker = this.#worker;
     worker.on('error', () => {});
@@ -124,6 +143,7 @@ class ParquetThread {
       if (idle === worker) idle = null;
     });
     worker.unref();
+    worker.channel?.unref();
     idle = worker;
   }
 
@@ -131,7 +151,12 @@ class ParquetThread {
     if (this.#failure !== null) return;
     this.#failure = error;
     this.#settle?.reject(error);
-    void this.#worker.terminate();
+    this.#worker.kill('SIGKILL');
+  }
+
+  #send(request: ParquetRequest): void {
+    // one that has ended says so by its event
+    this.#worker.send(request, () => {});
   }
 
   #damaged(what: string, cause?: Error): InvalidFileError {
