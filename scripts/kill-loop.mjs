@@ -13,6 +13,7 @@ const { values } = parseArgs({
     power: { type: 'string', default: '24' }, // what was not synced is damaged (strace)
     signals: { type: 'string', default: '24' }, // SIGINT, SIGTERM
     variants: { type: 'string', default: 'float32,bfloat16,lora' },
+    only: { type: 'string' }, // the runs of this name alone ("resume 3"), to repeat one
     jobs: { type: 'string', default: '1' }, // runs at a time
     quiet: { type: 'boolean', default: false },
   },
@@ -39,6 +40,7 @@ const report = await loop.killLoop({
   power: number('power'),
   signals: number('signals'),
   variants: values.variants.split(','),
+  only: values.only,
   jobs: Math.max(1, number('jobs')),
   say: values.quiet ? () => {} : (line) => console.error(line),
 });

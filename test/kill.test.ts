@@ -1,9 +1,21 @@
 /** Exact resume in short: the long form is scripts/kill-loop.mjs. */
 import assert from 'node:assert/strict';
-import { appendFileSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { sweepTemporaries } from '../lib/train/durable.js';
+import { RunLock } from '../lib/train/run-lock.js';
 import { randomOf, randomTime } from './support/kill/campaign.js';
 import { Announced, invariantProblems } from './support/kill/invariants.js';
 import type { Moment } from './support/kill/moments.js';
@@ -100,6 +112,34 @@ describe('a run that is killed and resumed', () => {
     );
     check(() => writeFileSync(join(root, '.iteration-000002.12.tmp'), ''), /left over/);
     assert.ok(existsSync(root));
+  });
+});
+
+describe('what a process that was ended leaves in a folder', () => {
+  const fresh = (name: string): string => {
+    const place = join(folder, name);
+    mkdirSync(place);
+    return place;
+  };
+
+  it('is removed, but for the older folder that a new one was about to replace', () => {
+    const place = fresh('swept');
+    for (const name of ['.a.7.tmp', '.b.7.old.tmp', 'b', '.c.7.old.tmp', '.d.8.tmp']) mkdirSync(join(place, name));
+    writeFileSync(join(place, '.c.7.old.tmp', 'x'), 'the only one');
+    sweepTemporaries(place, (pid) => pid === 8);
+    assert.deepEqual(readdirSync(place).sort(), ['.d.8.tmp', 'b', 'c']);
+    assert.equal(readFileSync(join(place, 'c', 'x'), 'utf8'), 'the only one');
+  });
+
+  it('may be a lock that a power loss emptied or filled with zeros', () => {
+    for (const [i, content] of ['', '\0'.repeat(150), '{"pid":', 'null'].entries()) {
+      const place = fresh(`locked-${i}`);
+      writeFileSync(join(place, '.lock'), content);
+      const lock = RunLock.take(place);
+      assert.throws(() => RunLock.take(place), /is in use by process/);
+      lock.release();
+      assert.deepEqual(readdirSync(place), []);
+    }
   });
 });
 

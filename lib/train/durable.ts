@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import {
   closeSync,
   createReadStream,
+  existsSync,
   fsyncSync,
   openSync,
   readdirSync,
@@ -89,11 +90,19 @@ export function filesBelow(folder: string, root = folder): string[] {
     });
 }
 
-/** Removes what processes that are gone left under their temporary names in `folder`. */
+/**
+ * Removes what processes that are gone left under their temporary names in `folder`. A folder that was moved aside for a
+ * new one that never came ({@link moveFolder}) goes back to its place.
+ */
 export function sweepTemporaries(folder: string, isRunning: (pid: number) => boolean): void {
   for (const name of readdirSync(folder)) {
-    const pid = Number(/^\..+\.(\d+)(?:\.old)?\.tmp$/.exec(name)?.[1]);
-    if (Number.isInteger(pid) && (pid === process.pid || !isRunning(pid))) {
+    const [, place, id, old] = /^\.(.+?)\.(\d+)(\.old)?\.tmp$/.exec(name) ?? [];
+    const pid = Number(id);
+    if (place === undefined || (pid !== process.pid && isRunning(pid))) continue;
+    if (old !== undefined && !existsSync(join(folder, place))) {
+      renameSync(join(folder, name), join(folder, place));
+      syncPath(folder);
+    } else {
       rmSync(join(folder, name), { recursive: true, force: true });
     }
   }

@@ -1,5 +1,15 @@
 /** One process at a time works in a run folder. A killed one's lock is taken over at once: no waiting for it to grow stale. */
-import { linkSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  linkSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { BusyError } from '../errors.js';
@@ -17,6 +27,8 @@ interface Holder {
 /** A lock of another machine that was not renewed for so long is void. */
 const STALE_MS = 120_000;
 const RENEW_MS = 20_000;
+/** After so long a lock that cannot be read is nobody's. */
+const UNREADABLE_MS = 1_000;
 
 const FILE = '.lock';
 
@@ -51,14 +63,25 @@ function machine(): string {
 /** Whether a process of this machine lives. */
 export const isRunning = (pid: number): boolean => startOf(pid) !== null;
 
-function holderOf(path: string): { text: string; holder: Partial<Holder> } | null {
+/** null: there is no lock. A holder of null: one that nobody can read, as a power loss may leave it. */
+function holderOf(path: string): { text: string; holder: Partial<Holder> | null } | null {
+  if (!existsSync(path)) return null;
   const text = read(path);
-  if (text === '') return null;
   try {
-    return { text, holder: (JSON.parse(text) ?? {}) as Partial<Holder> };
+    return { text, holder: JSON.parse(text) as Partial<Holder> | null };
   } catch {
-    return { text, holder: {} };
+    return { text, holder: null };
   }
+}
+
+/** A lock that cannot be read may be one that another process is about to write, on a file system without links. */
+function isBeingWritten(path: string): boolean {
+  const age = Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0);
+  return Math.abs(age) < UNREADABLE_MS;
+}
+
+function pause(milliseconds: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
 }
 
 function isHeld(path: string, { pid, started, machine: where }: Partial<Holder>): boolean {
@@ -95,13 +118,18 @@ export class RunLock {
     };
     const text = JSON.stringify(holder);
     const own = join(folder, `${FILE}.${process.pid}.tmp`);
-    writeFileSync(own, text);
+    writeFileSync(own, text, { flush: true });
     try {
       while (!claim(own, path)) {
         const found = holderOf(path);
         if (found === null) continue;
-        if (isHeld(path, found.holder)) throw busy(folder, found.holder);
-        setAside(path, `${own}.old`, found.text);
+        if (found.holder !== null) {
+          if (isHeld(path, found.holder)) throw busy(folder, found.holder);
+        } else if (isBeingWritten(path)) {
+          pause(50);
+          continue;
+        }
+        setAside(path, join(folder, `${FILE}-old.${process.pid}.tmp`), found.text);
       }
     } finally {
       rmSync(own, { force: true });

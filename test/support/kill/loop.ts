@@ -45,6 +45,8 @@ export interface LoopOptions {
   signals: number;
   /** Names of {@link VARIANTS}. */
   variants: readonly string[];
+  /** Only the trials of this name, such as "resume 3": to repeat one. */
+  only?: string;
   /** Trials at a time. */
   jobs: number;
   say?: (line: string) => void;
@@ -181,29 +183,36 @@ class Tally {
   }
 }
 
+/** With what was done before each. */
+function problemsOf({ plan, landed, problems, root }: TrialResult): string[] {
+  const history = (count: number): string =>
+    landed
+      .slice(0, count)
+      .map(({ moment }) => describeMoment(moment))
+      .join(', then ');
+  const run = `${plan.name} (${plan.variant.name}), ${root}`;
+  return [
+    ...landed.flatMap((blow, i) => blow.problems.map((problem) => `${run}: ${history(i + 1)}: ${problem}`)),
+    ...problems.map((problem) => `${run}: ${history(landed.length)}: ${problem}`),
+  ];
+}
+
 function report(results: readonly TrialResult[]): LoopReport {
   const [where, how] = [new Tally(), new Tally()];
   const problems: string[] = [];
   const missed: string[] = [];
   let slowestStop = 0;
   for (const result of results) {
-    const { plan, landed, root } = result;
-    const runName = `${plan.name} (${plan.variant.name}), ${root}`;
-    for (const [i, blow] of landed.entries()) {
+    const { landed } = result;
+    problems.push(...problemsOf(result));
+    for (const blow of landed) {
       // A difference at the end is charged to every interruption of that run.
       const survived = result.problems.length === 0 && blow.problems.length === 0;
       where.add(blow.where, survived);
       how.add(blow.how, survived);
       const once = blow.moment.at === 'signal' && blow.moment.again === undefined;
       if (once) slowestStop = Math.max(slowestStop, blow.answeredMs ?? 0);
-      const so = landed
-        .slice(0, i + 1)
-        .map(({ moment }) => describeMoment(moment))
-        .join(', then ');
-      problems.push(...blow.problems.map((problem) => `${runName}: ${so}: ${problem}`));
     }
-    const all = landed.map(({ moment }) => describeMoment(moment)).join(', then ');
-    problems.push(...result.problems.map((problem) => `${runName}: ${all}: ${problem}`));
     missed.push(...result.missed.map(({ moment }) => describeMoment(moment)));
   }
   const compared = results.filter(({ landed }) => landed.length > 0);
@@ -278,19 +287,19 @@ export async function killLoop(options: LoopOptions): Promise<LoopReport> {
       plans.push(...(await syscallTrials(prepared, folder, config, counts, random)));
     }
   }
+  const chosen = options.only === undefined ? plans : plans.filter(({ name }) => name === options.only);
   if (!haveStrace() && options.syscalls + options.power > 0)
     say('no strace: no kills inside system calls, no power losses');
   say(
-    `${plans.length} runs to be killed, ${plans.reduce((sum, plan) => sum + plan.blows.length, 0)} blows; in ${folder}`,
+    `${chosen.length} runs to be killed, ${chosen.reduce((sum, plan) => sum + plan.blows.length, 0)} blows; in ${folder}`,
   );
-  const results = await runAll(plans, options.jobs, async (plan, index) => {
+  const results = await runAll(chosen, options.jobs, async (plan, index) => {
     const { reference } = references.get(plan.variant.name) as Prepared;
     const random = randomOf(options.seed, `${plan.name} ${plan.variant.name}`);
     const result = await runTrial(plan, { folder, config, reference, random });
-    const wrong = result.problems.length + result.landed.reduce((sum, { problems }) => sum + problems.length, 0);
-    say(
-      `${index + 1} ${plan.name} (${plan.variant.name}): ${result.landed.map(({ where }) => where).join(' | ')}${wrong > 0 ? ': WRONG' : ''}`,
-    );
+    const places = result.landed.map(({ where }) => where).join(' | ');
+    say(`${index + 1} ${plan.name} (${plan.variant.name}): ${places}`);
+    for (const problem of problemsOf(result)) say(`  WRONG: ${problem}`);
     return result;
   });
   const all = report(results);

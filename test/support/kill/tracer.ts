@@ -55,8 +55,15 @@ function inside(path: unknown): string | null {
   return full.startsWith(root + sep) ? relative(root, full) : null;
 }
 
-const half = (data: unknown): unknown =>
-  typeof data === 'string' || data instanceof Uint8Array ? data.slice(0, Math.floor(data.length / 2)) : data;
+/** Arguments of a call that writes half of its data: `(file, data, ...)`, or `(fd, buffer, offset, length, ...)`. */
+function torn([file, data, ...rest]: unknown[]): unknown[] {
+  const [offset, length] = rest;
+  if (data instanceof Uint8Array && typeof length === 'number') {
+    return [file, data, offset, Math.floor(length / 2), ...rest.slice(2)];
+  }
+  if (typeof data !== 'string' && !(data instanceof Uint8Array)) return [file, data, ...rest];
+  return [file, data.slice(0, Math.floor(data.length / 2)), ...rest];
+}
 
 const isPromise = (value: unknown): value is Promise<unknown> => value instanceof Promise;
 
@@ -69,7 +76,7 @@ function traced(op: string, call: Call, path: (args: unknown[]) => string | null
     const now = due(moment?.at === 'fs' && moment.op === op && new RegExp(moment.path).test(about));
     if (!now || moment?.at !== 'fs') return call.apply(this, args);
     if (moment.when === 'before') die();
-    const done = call.apply(this, moment.when === 'torn' ? [args[0], half(args[1]), ...args.slice(2)] : args);
+    const done = call.apply(this, moment.when === 'torn' ? torn(args) : args);
     if (isPromise(done)) return done.finally(die);
     die();
     return done;
