@@ -113,6 +113,7 @@ describe('code', () => {
       'libtorch/diagnose',
       'libtorch/find',
       'libtorch/pip',
+      'tasks/data/read-parquet',
       'verify/worker-process',
     ];
     assert.deepEqual(
