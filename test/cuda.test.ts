@@ -3,7 +3,7 @@
  * is, or on the emulated CUDA half (scripts/build-emulated-cuda.sh and EEPO_CUDA_LIBRARY); else it skips, saying so.
  */
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -518,6 +518,37 @@ describe('cuda: the package', { skip }, () => {
     const again = await Policy.load(join(dir, 'saved'));
     assert.equal(await again.hash(), await cpu.hash());
     for (const policy of [cpu, gpu, copy, again]) policy.dispose();
+  });
+
+  it('goes on from saved weights and moments: the same bytes, also from the other device', async () => {
+    const batch = { prompts: [[5, 7, 9]], responses: [[4, 6, 8, 2]] };
+    const update = async (policy: Policy): Promise<void> => {
+      await policy.forward(batch);
+      await policy.backward(new Float32Array(4).fill(-0.25), null);
+      await policy.step({ lr: 1e-3 });
+    };
+    for (const lora of [undefined, { rank: 2 }]) {
+      const load = (device: 'cpu' | 'cuda') => Policy.load(embeddedModel, { device, ...(lora ? { lora } : {}) });
+      using gpu = await load('cuda');
+      await update(gpu);
+      const at = join(dir, lora ? 'lora' : 'full');
+      await (lora ? gpu.saveAdapter(at) : gpu.save(at));
+      await gpu.saveOptimizer(join(at, 'optimizer'));
+      const saved = await readFile(join(at, 'optimizer'));
+      const before = await gpu.hash();
+      await update(gpu);
+      for (const device of ['cuda', 'cpu'] as const) {
+        using twin = await load(device);
+        await twin.restoreWeights(at);
+        await twin.loadOptimizer(join(at, 'optimizer'));
+        assert.equal(await twin.hash(), before);
+        await twin.saveOptimizer(join(at, 'again'));
+        assert.ok(saved.equals(await readFile(join(at, 'again'))));
+        if (device === 'cpu') continue;
+        await update(twin);
+        assert.equal(await twin.hash(), await gpu.hash());
+      }
+    }
   });
 
   it('has the same gradients every time, of responses that begin behind one prompt', async () => {

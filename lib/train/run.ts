@@ -121,8 +121,9 @@ export async function trainRun(options: TrainRunOptions): Promise<RunSummary> {
     const { tooLong } = await trainer.prepare();
     await check();
     run = point.resume ? RunDirectory.open(point.run) : RunDirectory.create(point.run);
-    const checkpoint = point.resume ? await found(point, options) : null;
+    // first, as it puts back what a killed process has moved aside
     const loop = new RunLoop(run, trainer, options);
+    const checkpoint = point.resume ? await found(point, options) : null;
     if (checkpoint !== null) await loop.restore(checkpoint, options.acceptChanges ?? false);
     else loop.begin();
     run.write('config.toml', configToToml(config));
