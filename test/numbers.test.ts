@@ -4,7 +4,7 @@
  * CUDA half), on device 'cuda'.
  */
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -14,10 +14,12 @@ import { cudaStatus } from '../lib/cuda.js';
 import { ConfigError, NonFiniteError } from '../lib/errors.js';
 import { EntropyGate, twoStageRollout } from '../lib/index.js';
 import { Policy } from '../lib/policy.js';
-import type { SequenceBatch } from '../lib/policy-types.js';
+import type { NonFinite, SequenceBatch } from '../lib/policy-types.js';
 import type { RewardFunction } from '../lib/tasks/types.js';
 import { defineConfig, type TrainConfigInput } from '../lib/train/config.js';
+import { RunDirectory } from '../lib/train/run-directory.js';
 import { type Iteration, Trainer } from '../lib/train/trainer.js';
+import { temporaryFolder } from './support/files.js';
 import { forgetting, values } from './support/policy.js';
 import { type Weights, weightsOf, writeModel } from './support/reference-decoder.js';
 import { toyTask, toyTokenizer } from './support/toy-task.js';
@@ -100,7 +102,8 @@ for (const { device, skip } of devices) {
     it('names every weight, of each layer, and the value', async () => {
       for (const [name, { data }] of weights) {
         for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
-          const index = data.length - 1;
+          // The embedding of a token that is asked about, the last element of everything else.
+          const index = name === 'model.embed_tokens.weight' ? 15 : data.length - 1;
           using policy = await changed(set(name, index, value), untied);
           const found = await policy.findNonFinite(batch);
           assert.deepEqual(
@@ -141,11 +144,13 @@ for (const { device, skip } of devices) {
         const found = await policy.findNonFinite(batch);
         assert.equal(found?.kind, 'hidden');
         assert.equal(found?.layer, layer);
+        // After the last layer only those tokens count that predict the response.
+        const first = layer === LAYERS - 1 ? 1 : 0;
         assert.match(
           found?.text ?? '',
-          new RegExp(`^the hidden state after layer ${layer}, token 0: element \\d is (NaN|-?Infinity)$`),
+          new RegExp(`^the hidden state after layer ${layer}, token ${first}: element \\d is (NaN|-?Infinity)$`),
         );
-        assert.deepEqual([found?.sequence, found?.position], [0, 0]);
+        assert.deepEqual([found?.sequence, found?.position], [0, first]);
         const [scored] = await policy.score([[1, 2, 3]]);
         assert.ok(scored?.logprob.some((l) => !Number.isFinite(l)));
       }
@@ -190,16 +195,20 @@ for (const { device, skip } of devices) {
 
     it('skips a step whose gradients would overflow the moments', async () => {
       using policy = await changed(() => {});
-      const before = await policy.hash();
       await policy.forward(batch);
-      await policy.backward(a.map((x) => x * 1e25));
+      await policy.backward(a);
+      const { gradNorm } = await policy.step({ lr: 0 });
+      const before = await policy.hash();
+      const scale = 3e18 / gradNorm;
+      await policy.forward(batch);
+      await policy.backward(a.map((x) => x * scale));
       const report = await policy.step({ lr: 1e-3, maxGradNorm: null });
       assert.equal(report.applied, false);
       assert.equal(report.cause, null);
       assert.ok(Number.isFinite(report.gradNorm) && report.gradNorm > 1e18);
       assert.equal(await policy.hash(), before);
       await policy.forward(batch);
-      await policy.backward(a.map((x) => x * 1e25));
+      await policy.backward(a.map((x) => x * scale));
       assert.equal((await policy.step({ lr: 1e-3, maxGradNorm: 1 })).applied, true);
       assert.equal(await policy.findNonFinite(), null);
     });
@@ -217,7 +226,7 @@ for (const { device, skip } of devices) {
       const before = await policy.hash();
       const samples = await policy.generate([[1, 2], [4]], { maxNewTokens: 4, samplesPerPrompt: 2 });
       const drawn = { prompts: [[1, 2], [1, 2], [4], [4]], responses: samples.map(({ tokens }) => tokens) };
-      const report = await policy.forget(drawn, forgetting(samples, { eta: 1e38, normalize: 'gradNorm' }));
+      const report = await policy.forget(drawn, forgetting(samples, { eta: 1e60, normalize: 'gradNorm' }));
       assert.equal(report.skipped, 'non-finite');
       assert.ok(report.cause, 'a cause is named');
       // What is sampled is sampled from theta.
@@ -243,11 +252,11 @@ for (const { device, skip } of devices) {
       const tokens = (samples: { tokens: number[] }[]) => samples.map((sample) => sample.tokens);
       const plain = await draw(null);
       const signs: [object, RegExp][] = [
-        [{ eta: 1e38, normalize: 'gradNorm' }, /./],
-        [{ eta: 1e38, normalize: 'gradNorm', probeTokens: 0 }, /times as long as the weights/],
+        [{ eta: 1e60, normalize: 'gradNorm' }, /./],
+        [{ eta: 1e60, normalize: 'gradNorm', probeTokens: 0 }, /times as long as the weights/],
         // Without bounds and probes it is the first token that nothing can be drawn for.
         [
-          { eta: 1e38, normalize: 'gradNorm', probeTokens: 0, maxRelativeStep: 0 },
+          { eta: 1e60, normalize: 'gradNorm', probeTokens: 0, maxRelativeStep: 0 },
           /under theta' no token can be drawn.*first non-finite tensor/,
         ],
         [
@@ -442,6 +451,27 @@ for (const { device, skip } of devices) {
     });
   });
 }
+
+describe('a model with weights that are not finite', () => {
+  it('is not written, and what was there stays', async (t) => {
+    const run = RunDirectory.create(join(temporaryFolder(t), 'run'));
+    using policy = await Policy.create(model, { seed: 3 });
+    const tokenizer = { save: async () => {} };
+    const path = await run.saveModel('model', policy, tokenizer);
+    const before = readFileSync(join(path, 'model.safetensors'));
+    const bad = { kind: 'weight', name: 'w', index: 1, value: Number.NaN, layer: null, sequence: null, position: null };
+    const broken = {
+      save: (folder: string) => policy.save(folder),
+      findNonFinite: async () => ({ ...bad, text: 'w: element 1 is NaN' }) as NonFinite,
+    };
+    await assert.rejects(
+      run.saveModel('model', broken, tokenizer),
+      (error: Error) =>
+        error instanceof NonFiniteError && /model was not written: the weight w: element 1 is NaN$/.test(error.message),
+    );
+    assert.deepEqual(readFileSync(join(path, 'model.safetensors')), before);
+  });
+});
 
 describe('hostile options', () => {
   it('of the optimizer are refused before anything is drawn', () => {

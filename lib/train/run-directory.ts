@@ -10,10 +10,11 @@ import {
   truncateSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
-import { CheckpointError, ConfigError, EepoError, InvalidFileError } from '../errors.js';
+import { CheckpointError, ConfigError, EepoError, InvalidFileError, NonFiniteError } from '../errors.js';
 import type { PolicyLike } from '../policy.js';
 import type { Tokenizer } from '../tokenizer.js';
 import { moveFolder, sweepTemporaries, syncPath, syncTree, temporaryBeside, writeWhole } from './durable.js';
+import { describeNonFinite } from './non-finite.js';
 import { isRunning, RunLock } from './run-lock.js';
 
 /**
@@ -150,8 +151,18 @@ export class RunDirectory {
     });
   }
 
-  /** Writes weights, config and tokenizer to `name`, which appears only when it is complete. */
-  async saveModel(name: string, policy: Pick<PolicyLike, 'save'>, tokenizer: Pick<Tokenizer, 'save'>): Promise<string> {
+  /**
+   * Writes weights, config and tokenizer to `name`, which appears only when it is complete.
+   *
+   * @throws NonFiniteError for weights that hold NaN or Infinity: no such model is handed on
+   */
+  async saveModel(
+    name: string,
+    policy: Pick<PolicyLike, 'save' | 'findNonFinite'>,
+    tokenizer: Pick<Tokenizer, 'save'>,
+  ): Promise<string> {
+    const bad = await policy.findNonFinite?.(null);
+    if (bad) throw new NonFiniteError(`${this.file(name)} was not written: ${describeNonFinite(bad)}`);
     return this.saveFolder(name, async (folder) => {
       await policy.save(folder);
       await tokenizer.save(folder);
