@@ -51,7 +51,7 @@ function fileServer(data: () => Buffer, etag: () => string, cut: (request: numbe
     });
     const end = cut(number);
     if (end === undefined) response.end(body);
-    else response.write(body.subarray(0, end), () => setTimeout(() => response.socket?.destroy(), 50));
+    else response.write(body.subarray(0, end), () => setTimeout(() => response.socket?.destroy(), 300));
   };
   return { seen, listener };
 }

@@ -35,13 +35,16 @@ export async function download(url: string, target: string, options: DownloadOpt
   const dispatcher = proxyAgent(env);
   try {
     for (let attempt = 0; ; attempt++) {
-      const before = await sizeOf(`${target}.part`);
+      let received = 0;
       try {
-        await transfer(url, target, dispatcher, options);
+        await transfer(url, target, dispatcher, options, (bytes) => {
+          received += bytes;
+        });
         return;
       } catch (error) {
-        // Only a transfer that got somewhere is worth another try: a refused connection stays refused.
-        const moved = (await sizeOf(`${target}.part`)) !== before;
+        // Only a transfer that got somewhere is worth another try: a refused connection stays refused. What came may not
+        // have reached the disk when the connection broke.
+        const moved = received > 0;
         if (error instanceof LoadError || isLocal(error) || !moved || attempt >= retries) throw describe(url, error);
         await sleep(200 * 2 ** attempt);
       }
@@ -51,7 +54,13 @@ export async function download(url: string, target: string, options: DownloadOpt
   }
 }
 
-async function transfer(url: string, target: string, dispatcher: Dispatcher, options: DownloadOptions) {
+async function transfer(
+  url: string,
+  target: string,
+  dispatcher: Dispatcher,
+  options: DownloadOptions,
+  onBytes: (count: number) => void,
+): Promise<void> {
   const progress = options.progress ?? silent;
   const part = `${target}.part`;
   const recordFile = `${part}.json`;
@@ -84,6 +93,7 @@ async function transfer(url: string, target: string, dispatcher: Dispatcher, opt
   const counter = new Transform({
     transform(chunk: Buffer, _encoding, next) {
       done += chunk.length;
+      onBytes(chunk.length);
       progress.update(done);
       next(null, chunk);
     },
