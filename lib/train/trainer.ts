@@ -53,7 +53,8 @@ const KEYS: OptionKeys<TrainerOptions> = {
  *     }
  *
  * Every iteration: sample in two stages (Algorithm 1), reward, advantages over all G samples of a prompt, and one AdamW
- * step per mini-batch of prompts. The result does not depend on `optimizer.microBatchTokens`.
+ * step per mini-batch of prompts. The result does not depend on `optimizer.microBatchTokens`
+ * but for rounding (docs/determinism.md).
  *
  * The policy is the caller's: the trainer changes its weights and disposes of nothing but the reference it made.
  */

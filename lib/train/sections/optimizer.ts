@@ -29,7 +29,7 @@ export const optimizer = section(
       2048,
       { min: 1 },
       {
-        doc: 'Most tokens (prompt + response) in one forward and backward pass. Changes memory and speed, not results; on a CPU few tokens are fastest, because their activations stay in cache.',
+        doc: 'Most tokens (prompt + response) in one forward and backward pass. Changes memory and speed, and results only in the last digits (docs/determinism.md); on a CPU few tokens are fastest, because their activations stay in cache.',
       },
     ),
     maxSkippedSteps: integer(
