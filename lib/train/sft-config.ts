@@ -71,7 +71,9 @@ const optimizer = section(
     microBatchTokens: integer(
       2048,
       { min: 1 },
-      { doc: 'Most tokens in one forward and backward pass. Changes memory and speed, and results only in the last digits.' },
+      {
+        doc: 'Most tokens in one forward and backward pass. Changes memory and speed, and results only in the last digits.',
+      },
     ),
   },
   'The update.',
