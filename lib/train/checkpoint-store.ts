@@ -149,6 +149,17 @@ export class CheckpointStore {
     return target;
   }
 
+  /**
+   * Makes a checkpoint the newest one. What lies ahead of it is of a part of the run that is taken back, and counts on
+   * lines that are cut off next; what a process that was killed had not pruned goes too.
+   *
+   * @param best iteration of the checkpoint to keep beside the newest ones
+   */
+  goOnFrom({ path, iteration }: Checkpoint, best: number | null): void {
+    this.point(path);
+    this.#prune(iteration, this.#options.keepLast, best, true);
+  }
+
   /** Makes `latest` name a checkpoint. */
   point(checkpoint: string): void {
     writeWhole(join(this.folder, 'latest'), `${checkpoint.slice(this.folder.length + 1)}\n`);

@@ -89,7 +89,7 @@ export class RunLoop {
    *
    * @throws ConfigError where the model or the prompts are others; InvalidFileError for files that are not readable
    */
-  async restore({ path, state }: OpenCheckpoint, acceptChanges: boolean): Promise<void> {
+  async restore({ path, iteration: done, state }: OpenCheckpoint, acceptChanges: boolean): Promise<void> {
     const { policy } = this.#options;
     if (!policy.restoreWeights || !policy.loadOptimizer) {
       throw new UnsupportedError(
@@ -100,13 +100,13 @@ export class RunLoop {
     this.#trainer.restore(state.trainer, acceptChanges);
     await policy.restoreWeights(join(path, policy.adapter ? PARTS.adapter : PARTS.model));
     await policy.loadOptimizer(join(path, PARTS.optimizer));
-    this.#store.point(path);
+    this.#best.restore(state.best);
+    this.#store.goOnFrom({ path, iteration: done }, this.#best.iteration);
     this.#run.remove('summary.json');
     for (const name of LINES) this.#cut(name, state.offsets[name]);
     for (const { iteration, ...metrics } of this.#run.readLines('metrics.jsonl')) {
       this.#history.push({ iteration: Number(iteration), metrics: metrics as Metrics });
     }
-    this.#best.restore(state.best);
     this.#before = state.seconds;
     this.#saved = { path, state: JSON.stringify(this.#trainer.state()) };
   }
