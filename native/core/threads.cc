@@ -7,8 +7,11 @@
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
+#include <exception>
 #include <fstream>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "core/error.h"
 
@@ -37,6 +40,26 @@ std::atomic<int>& setting() {
   return threads;
 }
 
+/// Tries whether this process may start `count` more threads. OpenMP ends the process where it cannot, so they are
+/// tried here first; it keeps those it has started.
+void require_threads(int count) {
+  std::atomic<bool> go{false};
+  std::vector<std::thread> threads;
+  std::string reason;
+  try {
+    threads.reserve(count);
+    for (int i = 0; i < count; ++i) threads.emplace_back([&go] { go.wait(false); });
+  } catch (const std::exception& error) {  // std::system_error, or no memory for what a thread needs here
+    reason = error.what();
+  }
+  go = true;
+  go.notify_all();
+  for (std::thread& thread : threads) thread.join();
+  check(reason.empty(), ErrorCode::OutOfMemory, "only ", threads.size() + 1, " of ", count + 1,
+        " threads could be started (", reason, "): lower the number of threads (OMP_NUM_THREADS), or raise the limits ",
+        "of processes and of memory");
+}
+
 }  // namespace
 
 int num_threads() { return setting().load(std::memory_order_relaxed); }
@@ -48,6 +71,11 @@ void set_num_threads(int n) {
 
 void apply_num_threads() {
   const int wanted = num_threads();
+  thread_local int known = 1;  // the calling thread's team
+  if (wanted > known) {
+    require_threads(wanted - 1);
+    known = wanted;
+  }
   if (omp_get_max_threads() != wanted) omp_set_num_threads(wanted);
   if (at::get_num_threads() != wanted) at::set_num_threads(wanted);
 }

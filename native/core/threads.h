@@ -12,6 +12,7 @@ int num_threads();
 void set_num_threads(int n);
 
 /// Makes the calling thread's OpenMP and ATen loops use num_threads(). Cheap; a worker thread calls it before each job.
+/// Throws OutOfMemory where the system does not let the process have so many threads.
 void apply_num_threads();
 
 }  // namespace eepo

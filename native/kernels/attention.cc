@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 
+#include "core/team.h"
 #include "kernels/blocks_isa.h"
 #include "kernels/gemm.h"
 
@@ -81,38 +82,41 @@ void attention(const float* qkv, const AttentionShape& shape, const Segments& se
   const float scale = scale_of(shape);
   const auto softmax = EEPO_ISA_DISPATCH(softmax_columns);
   const ThreadScratch scratch(segments, hd, false);
+  TeamErrors errors;  // of a thread's first gemm_serial()
 #pragma omp parallel
   {
     Scratch work = scratch.mine();
 #pragma omp for schedule(dynamic, 1) collapse(2)
     for (int64_t s = 0; s < count_segments; ++s)
-      for (int64_t h = 0; h < shape.heads; ++h) {
-        const Parts parts = parts_of(segments, s);
-        const int64_t begin = segments.offsets[s], length = segments.length(s);
-        const float* k = qkv + (shape.heads + h / group) * hd;
-        const float* v = k + shape.kv_heads * hd;
-        for (int64_t q0 = 0; q0 < length; q0 += kQueries) {
-          const int64_t count = std::min(kQueries, length - q0);
-          gather(qkv + (begin + q0) * ld + h * hd, ld, count, hd, work.queries);
-          float* scores = work.scores;
-          parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
-            gemm_serial(Op::None, Op::Transpose, keys, kQueries, hd, scale, k + token * ld, ld, work.queries, hd, 0,
-                        scores + at * kQueries, kQueries);
-          });
-          softmax(scores, parts.before + q0 + count, parts.before + q0, kQueries, work.lse);
-          // O^T = V^T P^T
-          parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
-            gemm_serial(Op::Transpose, Op::None, hd, kQueries, keys, 1, v + token * ld, ld, scores + at * kQueries,
-                        kQueries, at == 0 ? 0 : 1, work.transposed, kQueries);
-          });
-          for (int64_t i = 0; i < count; ++i) {
-            float* row = out + (begin + q0 + i) * ld_out + h * hd;
-            for (int64_t d = 0; d < hd; ++d) row[d] = work.transposed[d * kQueries + i];
-            if (lse) lse[(begin + q0 + i) * shape.heads + h] = work.lse[i];
+      for (int64_t h = 0; h < shape.heads; ++h)
+        errors.run([&] {
+          const Parts parts = parts_of(segments, s);
+          const int64_t begin = segments.offsets[s], length = segments.length(s);
+          const float* k = qkv + (shape.heads + h / group) * hd;
+          const float* v = k + shape.kv_heads * hd;
+          for (int64_t q0 = 0; q0 < length; q0 += kQueries) {
+            const int64_t count = std::min(kQueries, length - q0);
+            gather(qkv + (begin + q0) * ld + h * hd, ld, count, hd, work.queries);
+            float* scores = work.scores;
+            parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
+              gemm_serial(Op::None, Op::Transpose, keys, kQueries, hd, scale, k + token * ld, ld, work.queries, hd, 0,
+                          scores + at * kQueries, kQueries);
+            });
+            softmax(scores, parts.before + q0 + count, parts.before + q0, kQueries, work.lse);
+            // O^T = V^T P^T
+            parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
+              gemm_serial(Op::Transpose, Op::None, hd, kQueries, keys, 1, v + token * ld, ld, scores + at * kQueries,
+                          kQueries, at == 0 ? 0 : 1, work.transposed, kQueries);
+            });
+            for (int64_t i = 0; i < count; ++i) {
+              float* row = out + (begin + q0 + i) * ld_out + h * hd;
+              for (int64_t d = 0; d < hd; ++d) row[d] = work.transposed[d * kQueries + i];
+              if (lse) lse[(begin + q0 + i) * shape.heads + h] = work.lse[i];
+            }
           }
-        }
-      }
+        });
   }
+  errors.rethrow();
 }
 
 namespace {
@@ -143,70 +147,73 @@ void attention_backward(const float* d_out, const float* qkv, const float* out, 
   const auto groups = groups_of(segments);
   const auto count_groups = static_cast<int64_t>(groups.size());
   const ThreadScratch scratch(segments, hd, true);
+  TeamErrors errors;
 #pragma omp parallel
   {
     Scratch work = scratch.mine();
     // one key-value head of one group per task: its query heads and segments add to dK and dV in order
 #pragma omp for schedule(dynamic, 1) collapse(2)
     for (int64_t r = 0; r < count_groups; ++r)
-      for (int64_t g = 0; g < shape.kv_heads; ++g) {
-        const float* k = qkv + (shape.heads + g) * hd;
-        const float* v = k + shape.kv_heads * hd;
-        float* dk = d_qkv + (shape.heads + g) * hd;
-        float* dv = dk + shape.kv_heads * hd;
-        for (const int64_t s : groups[r])
-          for (int64_t t = segments.offsets[s]; t < segments.offsets[s + 1]; ++t) {
-            std::memset(dk + t * ld, 0, hd * sizeof(float));
-            std::memset(dv + t * ld, 0, hd * sizeof(float));
-          }
-        for (const int64_t s : groups[r]) {
-          const Parts parts = parts_of(segments, s);
-          const int64_t begin = segments.offsets[s], length = segments.length(s);
-          for (int64_t h = g * group; h < (g + 1) * group; ++h)
-            for (int64_t q0 = 0; q0 < length; q0 += kQueries) {
-              const int64_t count = std::min(kQueries, length - q0), all_keys = parts.before + q0 + count;
-              const float* o = out + (begin + q0) * ld_out + h * hd;
-              gather(qkv + (begin + q0) * ld + h * hd, ld, count, hd, work.queries);
-              gather(d_out + (begin + q0) * ld_out + h * hd, ld_out, count, hd, work.d_outputs);
-              for (int64_t i = 0; i < kQueries; ++i) {
-                float delta = 0;
-                if (i < count)
-                  for (int64_t d = 0; d < hd; ++d) delta += work.d_outputs[i * hd + d] * o[i * ld_out + d];
-                work.delta[i] = delta;
-                // padding queries see probability 0: exp(x - inf)
-                work.lse[i] = i < count ? lse[(begin + q0 + i) * shape.heads + h] : INFINITY;
-              }
-              float* p = work.scores;
-              float* dp = work.d_scores;
-              const float *q = work.queries, *d_o = work.d_outputs;
-              parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
-                gemm_serial(Op::None, Op::Transpose, keys, kQueries, hd, scale, k + token * ld, ld, q, hd, 0,
-                            p + at * kQueries, kQueries);
-              });
-              probability(p, all_keys, parts.before + q0, kQueries, work.lse);
-              // dV += P^T dO,  dP^T = V dO^T
-              parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
-                gemm_serial(Op::None, Op::None, keys, hd, kQueries, 1, p + at * kQueries, kQueries, d_o, hd, 1,
-                            dv + token * ld, ld);
-                gemm_serial(Op::None, Op::Transpose, keys, kQueries, hd, 1, v + token * ld, ld, d_o, hd, 0,
-                            dp + at * kQueries, kQueries);
-              });
-              softmax_backward(p, dp, work.delta, all_keys, kQueries);
-              // dK += scale dS^T Q,  dQ^T = scale K^T dS^T
-              parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
-                gemm_serial(Op::None, Op::None, keys, hd, kQueries, scale, dp + at * kQueries, kQueries, q, hd, 1,
-                            dk + token * ld, ld);
-                gemm_serial(Op::Transpose, Op::None, hd, kQueries, keys, scale, k + token * ld, ld, dp + at * kQueries,
-                            kQueries, at == 0 ? 0 : 1, work.transposed, kQueries);
-              });
-              for (int64_t i = 0; i < count; ++i) {
-                float* row = d_qkv + (begin + q0 + i) * ld + h * hd;
-                for (int64_t d = 0; d < hd; ++d) row[d] = work.transposed[d * kQueries + i];
-              }
+      for (int64_t g = 0; g < shape.kv_heads; ++g)
+        errors.run([&] {
+          const float* k = qkv + (shape.heads + g) * hd;
+          const float* v = k + shape.kv_heads * hd;
+          float* dk = d_qkv + (shape.heads + g) * hd;
+          float* dv = dk + shape.kv_heads * hd;
+          for (const int64_t s : groups[r])
+            for (int64_t t = segments.offsets[s]; t < segments.offsets[s + 1]; ++t) {
+              std::memset(dk + t * ld, 0, hd * sizeof(float));
+              std::memset(dv + t * ld, 0, hd * sizeof(float));
             }
-        }
-      }
+          for (const int64_t s : groups[r]) {
+            const Parts parts = parts_of(segments, s);
+            const int64_t begin = segments.offsets[s], length = segments.length(s);
+            for (int64_t h = g * group; h < (g + 1) * group; ++h)
+              for (int64_t q0 = 0; q0 < length; q0 += kQueries) {
+                const int64_t count = std::min(kQueries, length - q0), all_keys = parts.before + q0 + count;
+                const float* o = out + (begin + q0) * ld_out + h * hd;
+                gather(qkv + (begin + q0) * ld + h * hd, ld, count, hd, work.queries);
+                gather(d_out + (begin + q0) * ld_out + h * hd, ld_out, count, hd, work.d_outputs);
+                for (int64_t i = 0; i < kQueries; ++i) {
+                  float delta = 0;
+                  if (i < count)
+                    for (int64_t d = 0; d < hd; ++d) delta += work.d_outputs[i * hd + d] * o[i * ld_out + d];
+                  work.delta[i] = delta;
+                  // padding queries see probability 0: exp(x - inf)
+                  work.lse[i] = i < count ? lse[(begin + q0 + i) * shape.heads + h] : INFINITY;
+                }
+                float* p = work.scores;
+                float* dp = work.d_scores;
+                const float *q = work.queries, *d_o = work.d_outputs;
+                parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
+                  gemm_serial(Op::None, Op::Transpose, keys, kQueries, hd, scale, k + token * ld, ld, q, hd, 0,
+                              p + at * kQueries, kQueries);
+                });
+                probability(p, all_keys, parts.before + q0, kQueries, work.lse);
+                // dV += P^T dO,  dP^T = V dO^T
+                parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
+                  gemm_serial(Op::None, Op::None, keys, hd, kQueries, 1, p + at * kQueries, kQueries, d_o, hd, 1,
+                              dv + token * ld, ld);
+                  gemm_serial(Op::None, Op::Transpose, keys, kQueries, hd, 1, v + token * ld, ld, d_o, hd, 0,
+                              dp + at * kQueries, kQueries);
+                });
+                softmax_backward(p, dp, work.delta, all_keys, kQueries);
+                // dK += scale dS^T Q,  dQ^T = scale K^T dS^T
+                parts.each(q0 + count, [&](int64_t at, int64_t token, int64_t keys) {
+                  gemm_serial(Op::None, Op::None, keys, hd, kQueries, scale, dp + at * kQueries, kQueries, q, hd, 1,
+                              dk + token * ld, ld);
+                  gemm_serial(Op::Transpose, Op::None, hd, kQueries, keys, scale, k + token * ld, ld,
+                              dp + at * kQueries, kQueries, at == 0 ? 0 : 1, work.transposed, kQueries);
+                });
+                for (int64_t i = 0; i < count; ++i) {
+                  float* row = d_qkv + (begin + q0 + i) * ld + h * hd;
+                  for (int64_t d = 0; d < hd; ++d) row[d] = work.transposed[d * kQueries + i];
+                }
+              }
+          }
+        });
   }
+  errors.rethrow();
 }
 
 void cache_append(const float* qkv, const AttentionShape& shape, const CacheSlot* slots, int64_t tokens, float* cache) {

@@ -8,6 +8,7 @@
 #include <new>
 
 #include "core/isa.h"
+#include "core/team.h"
 #include "kernels/gemm_isa.h"
 
 namespace eepo {
@@ -86,6 +87,7 @@ void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const 
       cols /= 2;
   }
   const int64_t across = (n + cols - 1) / cols, count = tiles();
+  TeamErrors errors;  // of thread_scratch()
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t t = 0; t < count; ++t) {
     GemmTile tile = all;
@@ -93,8 +95,9 @@ void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const 
     tile.row_end = std::min(m, tile.row_begin + rows);
     tile.col_begin = t % across * cols;
     tile.col_end = std::min(n, tile.col_begin + cols);
-    kernel().tile(tile, thread_scratch());
+    errors.run([&] { kernel().tile(tile, thread_scratch()); });
   }
+  errors.rethrow();
 }
 
 void gemm_reference(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,

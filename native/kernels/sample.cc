@@ -7,12 +7,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <exception>
 #include <functional>
 #include <limits>
 #include <vector>
 
 #include "core/error.h"
+#include "core/team.h"
 #include "kernels/sample_options.h"
 #include "kernels/token_stats_blocks.h"
 
@@ -242,7 +242,7 @@ void sample(const LogitsView& logits, const SampleOptions& options, const Philox
   const ExpScale scale = exp_scale(temperature);
   const int64_t blocks = block_count(logits.cols);
   int64_t bad_row = std::numeric_limits<int64_t>::max();
-  std::exception_ptr error;
+  TeamErrors errors;
 
   // `row.sums` filled, the rest of a row. The chosen token's block is then summed again without it, so that the
   // log-prob and entropy are the very bits that token_stats gives for this token.
@@ -284,17 +284,14 @@ void sample(const LogitsView& logits, const SampleOptions& options, const Philox
   } else {
 #pragma omp parallel for schedule(static) if (worth_threads(logits.rows, logits.cols))
     for (int64_t r = 0; r < logits.rows; ++r) {
-      try {
+      errors.run([&] {
         Row row = row_of(r, scratch.data() + blocks * omp_get_thread_num());
         for (int64_t block = 0; block < blocks; ++block) sum(row, block);
         finish(r, row);
-      } catch (...) {  // an exception must not leave the team
-#pragma omp critical(eepo_sample)
-        error = std::current_exception();
-      }
+      });
     }
   }
-  if (error) std::rethrow_exception(error);
+  errors.rethrow();
   if (bad_row < logits.rows) fail_sample_row(bad_row);
 }
 

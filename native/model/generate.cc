@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <exception>
 #include <set>
 
+#include "core/team.h"
 #include "kernels/sample.h"
 #include "model/cache_pool.h"
 #include "model/diagnose.h"
@@ -297,17 +297,11 @@ class Generator {
     const bool apart = ops_.device() == Device::Cpu && layer_floats <= kCachedLayerFloats;
     const int64_t parts = apart ? std::min(threads, count) : 1;
     scratch_rows_.resize(std::max<size_t>(scratch_rows_.size(), parts));
-    std::vector<std::exception_ptr> failures(parts);
+    TeamErrors errors;
 #pragma omp parallel for schedule(static, 1) num_threads(parts) if (parts > 1)
-    for (int64_t part = 0; part < parts; ++part) {
-      try {
-        step_rows(count * part / parts, count * (part + 1) / parts, scratch_rows_[part]);
-      } catch (...) {  // must not leave the parallel region
-        failures[part] = std::current_exception();
-      }
-    }
-    for (const auto& failure : failures)
-      if (failure) std::rethrow_exception(failure);
+    for (int64_t part = 0; part < parts; ++part)
+      errors.run([&] { step_rows(count * part / parts, count * (part + 1) / parts, scratch_rows_[part]); });
+    errors.rethrow();
     drawn_ += count;
     std::erase_if(active_, [&](int64_t row) {
       if (!ended(row)) return false;

@@ -43,7 +43,8 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   size_ = static_cast<size_t>(info.st_size);
   check(size_ > 0, ErrorCode::InvalidFile, path, ": is too short for a safetensors file (0 bytes)");
   void* map = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd.get(), 0);
-  check(map != MAP_FAILED, ErrorCode::InvalidFile, path, ": cannot be mapped (", std::strerror(errno), ")");
+  check(map != MAP_FAILED, errno == ENOMEM ? ErrorCode::OutOfMemory : ErrorCode::InvalidFile, path,
+        ": cannot be mapped (", std::strerror(errno), ")");
   map_ = static_cast<const uint8_t*>(map);
   try {
     tensors_ = parse_safetensors({static_cast<const char*>(map), size_}, path_);

@@ -94,12 +94,16 @@ void Channel::settle(Napi::Env env, uint64_t id, std::exception_ptr error) {
   if (pending_.empty()) napi_unref_threadsafe_function(env, wake_);
 
   std::optional<Napi::Value> reason;
-  if (!job.signal.IsEmpty()) {
-    Napi::Object signal = job.signal.Value();
-    if (job.cancel->cancelled()) reason = signal.Get("reason");
-    signal.Get("removeEventListener")
-        .As<Napi::Function>()
-        .Call(signal, {Napi::String::New(env, "abort"), job.listener.Value()});
+  try {  // a signal may be anybody's object, and the promise is settled whatever it does
+    if (!job.signal.IsEmpty()) {
+      Napi::Object signal = job.signal.Value();
+      if (job.cancel->cancelled()) reason = signal.Get("reason");
+      signal.Get("removeEventListener")
+          .As<Napi::Function>()
+          .Call(signal, {Napi::String::New(env, "abort"), job.listener.Value()});
+    }
+  } catch (...) {
+    if (error == nullptr) error = std::current_exception();
   }
   if (error == nullptr) {
     try {

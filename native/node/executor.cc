@@ -7,9 +7,11 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <system_error>
 #include <thread>
 #include <utility>
 
+#include "core/error.h"
 #include "core/threads.h"
 #include "device/ops.h"
 #include "node/channel.h"
@@ -34,7 +36,11 @@ Executor& Executor::of(Device device) {
 }
 
 Executor::Executor(Device device) : device_(device) {
-  std::thread(&Executor::loop, this).detach();
+  try {
+    std::thread(&Executor::loop, this).detach();
+  } catch (const std::system_error& error) {
+    fail(ErrorCode::OutOfMemory, "the thread that computes could not be started: ", error.what());
+  }
 #ifdef __GLIBC__
   ::on_exit(&Executor::on_process_exit, this);
 #endif
