@@ -56,6 +56,7 @@ class Check {
 
   #step(step: Json, field: string): void {
     const { type } = step;
+    if (type !== undefined && typeof type !== 'string') throw this.#wrong(`${field}.type`, 'a text', type);
     if (type === 'Precompiled') {
       throw new UnsupportedError(
         `${this.#path}: ${field}: a character map of SentencePiece ("Precompiled") is not supported`,

@@ -122,7 +122,7 @@ function apply(root: unknown, { at, kind, value }: Edit): void {
   else if (kind === 'rename') {
     delete owner[place.key];
     owner[`${place.key}_`] = old;
-  } else owner[place.key] = value;
+  } else owner[place.key] = structuredClone(value);
 }
 
 const DEEP = '\u0001deep\u0001';
