@@ -137,7 +137,8 @@ export function followCalls(
 export function losePower(disk: DiskState, random: () => number): string[] {
   const done: string[] = [];
   for (const { from, to, replaced } of [...disk.renames].reverse()) {
-    if (replaced || !existsSync(to) || existsSync(from) || random() < 0.4) continue;
+    const possible = !replaced && existsSync(to) && !existsSync(from) && existsSync(dirname(from));
+    if (!possible || random() < 0.4) continue;
     renameSync(to, from);
     done.push(`the rename to ${to} was undone`);
   }
