@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { ConfigError, InvalidArgumentError } from '../lib/errors.js';
+import { ConfigError } from '../lib/errors.js';
 import { taskSet } from '../lib/eval/evaluate.js';
 import { mathSet } from '../lib/eval/math-set.js';
 import { passAtK } from '../lib/eval/pass-at-k.js';
@@ -156,11 +156,7 @@ describe('[eval] of a training run', () => {
       assert.match(error.message, /only a training split; set task.evalPath, or name eval.splits or eval.benchmarks/);
       return true;
     });
-    await assert.rejects(evaluator({ benchmarks: ['aime2024'] }).check(), (error) => {
-      assert.ok(error instanceof InvalidArgumentError);
-      assert.match(error.message, /no benchmark 'aime2024'; did you mean 'aime24'/);
-      return true;
-    });
+    assert.throws(() => evaluator({ benchmarks: ['aime2024'] }), /no benchmark "aime2024"; did you mean "aime24"/);
     await assert.rejects(evaluator({ maxNewTokens: 64 }).check(), /does not fit into the model's context of 64/);
     await evaluator({ maxNewTokens: 17 }, task, null, 48).check();
     await assert.rejects(
@@ -169,8 +165,9 @@ describe('[eval] of a training run', () => {
     );
     const named = { ...task, splits: { train: problems, aime24: problems } };
     await assert.rejects(evaluator({}, named).check(), /"aime24" is a split and a benchmark/);
-    await assert.rejects(evaluator({ greedy: false, samplesPerPrompt: 0 }).check(), /eval: nothing to measure/);
+    assert.throws(() => evaluator({ greedy: false, samplesPerPrompt: 0 }), /eval: nothing to measure/);
     // Nothing is read when nothing is to be evaluated.
-    await evaluator({ every: 0, benchmarks: ['aime2024'] }).check();
+    await assert.rejects(evaluator({ benchmarks: ['./nowhere.jsonl'] }).check(), /nowhere\.jsonl/);
+    await evaluator({ every: 0, benchmarks: ['./nowhere.jsonl'] }).check();
   });
 });
