@@ -166,8 +166,7 @@ describe('[eval] of a training run', () => {
     const named = { ...task, splits: { train: problems, aime24: problems } };
     await assert.rejects(evaluator({}, named).check(), /"aime24" is a split and a benchmark/);
     assert.throws(() => evaluator({ greedy: false, samplesPerPrompt: 0 }), /eval: nothing to measure/);
-    // Nothing is read when nothing is to be evaluated.
-    await assert.rejects(evaluator({ benchmarks: ['./nowhere.jsonl'] }).check(), /nowhere\.jsonl/);
-    await evaluator({ every: 0, benchmarks: ['./nowhere.jsonl'] }).check();
+    // Nothing is checked when nothing is to be evaluated.
+    await evaluator({ every: 0, maxNewTokens: 64 }).check();
   });
 });
