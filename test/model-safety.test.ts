@@ -335,10 +335,11 @@ describe('after a failure', () => {
   it('an aborted forward cannot be gone back through', async () => {
     using policy = await Policy.load(embeddedModel);
     await policy.forward(batch);
-    const large = { prompts: Array(400).fill([1]), responses: Array(400).fill(sequence(60, 106, 60)) };
-    await assert.rejects(policy.forward(large, { signal: AbortSignal.timeout(10) }), { code: 'EEPO_ABORTED' });
+    // long enough to have begun, on a busy machine too, and not to have ended when it is aborted
+    const large = { prompts: Array(800).fill([1]), responses: Array(800).fill(sequence(60, 106, 60)) };
+    await assert.rejects(policy.forward(large, { signal: AbortSignal.timeout(60) }), { code: 'EEPO_ABORTED' });
     await assert.rejects(policy.backward(a), { code: 'EEPO_BUSY' });
-    await assert.rejects(policy.backward(new Float32Array(400 * 60)), { code: 'EEPO_BUSY' });
+    await assert.rejects(policy.backward(new Float32Array(800 * 60)), { code: 'EEPO_BUSY' });
   });
 
   it('refuses options of AdamW that would turn weights into NaN', async () => {
