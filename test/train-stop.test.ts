@@ -17,6 +17,7 @@ import { after, describe, it } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { CheckpointError } from '../lib/index.js';
 import type { RunSummary, StoppedRun } from '../lib/train/run.js';
+import { RunDirectory } from '../lib/train/run-directory.js';
 import { ROOT } from './support/data.js';
 import { outcome, smallConfig, smallRun } from './support/small-run.js';
 
@@ -322,6 +323,14 @@ describe('a folder that cannot be written', () => {
     assert.equal(status, 1, stderr);
     assert.match(stderr, /EROFS|read-only/i);
     assert.doesNotMatch(stderr, / {4}at /, 'no stack trace');
+  });
+
+  it('where none can be made is refused too', () => {
+    const nested = join(folder, 'a', 'b', 'c');
+    RunDirectory.create(nested).release();
+    assert.deepEqual(readdirSync(nested), []);
+    // /proc says ENOENT for a folder whose parent is there
+    assert.throws(() => RunDirectory.create('/proc/eepo-no-such-folder'), { code: 'EEPO_CONFIG' });
   });
 
   it('read-only in the middle ends the run with the last checkpoint named', tmpfs, () => {

@@ -9,7 +9,7 @@ import {
   statSync,
   truncateSync,
 } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { CheckpointError, ConfigError, EepoError, InvalidFileError, NonFiniteError } from '../errors.js';
 import type { PolicyLike } from '../policy.js';
 import type { Tokenizer } from '../tokenizer.js';
@@ -189,14 +189,20 @@ export class RunDirectory {
 /** Whether a folder is one of a run. */
 export const isRunFolder = (path: string): boolean => existsSync(join(path, 'config.toml'));
 
-/** One level first: the error of a recursive mkdir on a read-only disk does not tell why. */
+/**
+ * Level by level: the error of a recursive mkdir on a read-only disk does not tell why, and where a file system says
+ * ENOENT for a folder whose parent is there (/proc does), it tries for ever.
+ */
 function makeFolder(path: string): void {
   try {
     mkdirSync(path);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT') mkdirSync(path, { recursive: true });
-    else if (code !== 'EEXIST') throw error;
+    if (code === 'EEXIST') return;
+    const parent = dirname(resolve(path));
+    if (code !== 'ENOENT' || existsSync(parent)) throw error;
+    makeFolder(parent);
+    makeFolder(path);
   }
 }
 
