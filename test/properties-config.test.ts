@@ -189,7 +189,8 @@ describe('--set', () => {
       500,
       async (text) => {
         const read = await valueOrNamedError(() => parseAssignment(text), '--set');
-        if (read !== null) assert.ok(read.section !== '' && read.key !== '' && text.startsWith(read.section));
+        if (read !== null)
+          assert.ok(read.section !== '' && read.key !== '' && text.trimStart().startsWith(read.section));
       },
     );
   });
