@@ -269,7 +269,7 @@ describe('checkpoints of a run', () => {
     for (const n of [1, 2, 3, 4]) rmSync(join(checkpoint(lost, n), 'state.json'));
     await assert.rejects(
       openCheckpoint(resumePoint(lost, undefined), () => {}),
-      /no checkpoint of .* is whole:\n(.*missing.*\n?){4}/,
+      /no checkpoint of .* is whole; .*:\n(.*missing.*\n?){4}/,
     );
   });
 

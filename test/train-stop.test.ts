@@ -331,6 +331,9 @@ describe('a folder that cannot be written', () => {
     assert.deepEqual(readdirSync(nested), []);
     // /proc says ENOENT for a folder whose parent is there
     assert.throws(() => RunDirectory.create('/proc/eepo-no-such-folder'), { code: 'EEPO_CONFIG' });
+    const file = join(folder, 'file');
+    writeFileSync(file, '');
+    assert.throws(() => RunDirectory.create(file), { code: 'EEPO_CONFIG', message: /is a file; a run is written/ });
   });
 
   it('read-only in the middle ends the run with the last checkpoint named', tmpfs, () => {

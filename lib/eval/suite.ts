@@ -1,8 +1,9 @@
 /** Evaluating a model on several sets, with a folder that keeps every response and can be continued. */
-import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import lockfile from 'proper-lockfile';
 import { AbortedError, BusyError, InvalidArgumentError, InvalidFileError } from '../errors.js';
+import { makeFolder } from '../make-folder.js';
 import { checkOptions, type OptionKeys } from '../options.js';
 import type { PolicyLike } from '../policy.js';
 import { defaultStopTokens } from '../tokenizer/stop-tokens.js';
@@ -79,7 +80,7 @@ export async function evaluateBenchmarks(
   const plans = sets.map((set) => measurePlan(set.problems.length, options));
   const result: ModelResult = { name: options.name ?? 'model', model: options.model ?? null, sets: {} };
   if (options.out === undefined) return run(policy, tokenizer, sets, plans, options, result);
-  mkdirSync(options.out, { recursive: true });
+  makeFolder(options.out, 'an evaluation');
   const folder = options.out;
   return locked(folder, options.signal, async (signal) => {
     const { dtype = 'float32', stopTokens } = options;

@@ -50,7 +50,9 @@ function pointAt(path: string): ResumePoint {
   if (basename(inside) === 'checkpoints' && isRunFolder(dirname(inside)))
     return { run: dirname(inside), checkpoint: null };
   const copy = isCheckpoint(path) ? ' (a checkpoint goes on in the run folder it was made in)' : '';
-  throw new ConfigError(`${path} is neither the folder of a run nor one of its checkpoints${copy}`);
+  throw new ConfigError(
+    `${path} is neither the folder of a run, which has a config.toml, nor one of its checkpoints${copy}`,
+  );
 }
 
 /**
@@ -78,7 +80,10 @@ export async function openCheckpoint(
   }
   if (damaged.length === 0) return null;
   const reasons = damaged.map(({ message }) => `  ${message}`).join('\n');
-  throw new InvalidFileError(`no checkpoint of ${run} is whole:\n${reasons}`, { cause: damaged[0] });
+  throw new InvalidFileError(
+    `no checkpoint of ${run} is whole; train again with another --out, or put back the files:\n${reasons}`,
+    { cause: damaged[0] },
+  );
 }
 
 /** What `latest` names, then the others, newest first. */

@@ -1,16 +1,8 @@
 /** The folder of a run and its files. */
-import {
-  appendFileSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  truncateSync,
-} from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
+import { appendFileSync, existsSync, readdirSync, readFileSync, rmSync, statSync, truncateSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { CheckpointError, ConfigError, EepoError, InvalidFileError, NonFiniteError } from '../errors.js';
+import { makeFolder } from '../make-folder.js';
 import type { PolicyLike } from '../policy.js';
 import type { Tokenizer } from '../tokenizer.js';
 import { moveFolder, sweepTemporaries, syncPath, syncTree, temporaryBeside, writeWhole } from './durable.js';
@@ -49,11 +41,9 @@ export class RunDirectory {
    *   has begun a run there
    */
   static create(path: string): RunDirectory {
-    if (existsSync(path)) checkEmpty(path);
-    const run = explained(path, () => {
-      makeFolder(path);
-      return new RunDirectory(path);
-    });
+    makeFolder(path, 'a run');
+    checkEmpty(path);
+    const run = explained(path, () => new RunDirectory(path));
     try {
       checkEmpty(path);
     } catch (error) {
@@ -188,23 +178,6 @@ export class RunDirectory {
 
 /** Whether a folder is one of a run. */
 export const isRunFolder = (path: string): boolean => existsSync(join(path, 'config.toml'));
-
-/**
- * Level by level: the error of a recursive mkdir on a read-only disk does not tell why, and where a file system says
- * ENOENT for a folder whose parent is there (/proc does), it tries for ever.
- */
-function makeFolder(path: string): void {
-  try {
-    mkdirSync(path);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST') return;
-    const parent = dirname(resolve(path));
-    if (code !== 'ENOENT' || existsSync(parent)) throw error;
-    makeFolder(parent);
-    makeFolder(path);
-  }
-}
 
 function explained<T>(path: string, work: () => T): T {
   try {

@@ -7,7 +7,7 @@ export const checkpoint = section(
       10,
       { min: 0 },
       {
-        doc: 'Save a checkpoint after every n-th iteration and after the last one; 0 = only when the run is interrupted or fails. One takes 12 bytes per trained parameter.',
+        doc: 'Save a checkpoint after every n-th iteration and after the last one; 0 = only when the run is interrupted or fails, so that a finished run cannot be made longer. One takes 12 bytes per trained parameter.',
       },
     ),
     keepLast: integer(2, { min: 1 }, { doc: 'Checkpoints that are kept, the newest ones.' }),
