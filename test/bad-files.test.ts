@@ -21,6 +21,7 @@ import { prepareRun } from '../lib/train/load.js';
 import { loadSftConfig } from '../lib/train/sft-config.js';
 import { embeddedModel, ROOT } from './support/data.js';
 import { temporaryFolder } from './support/files.js';
+import { sizes } from './support/model-config.js';
 
 /** What is wrong, the file, and the error: it names the file, the place in it, and what is wrong there. */
 type Row = readonly [what: string, content: string | Buffer, message: RegExp];
@@ -50,17 +51,7 @@ async function refused(work: () => unknown, message: RegExp): Promise<void> {
   );
 }
 
-const config = {
-  model_type: 'llama',
-  vocab_size: 100,
-  hidden_size: 64,
-  intermediate_size: 128,
-  num_hidden_layers: 2,
-  num_attention_heads: 4,
-  num_key_value_heads: 2,
-  max_position_embeddings: 512,
-  rms_norm_eps: 1e-6,
-};
+const config = { model_type: 'llama', ...sizes };
 const json = (value: unknown): string => JSON.stringify(value);
 const configWith = (change: object): string => json({ ...config, ...change });
 const NEST = '['.repeat(50_000) + ']'.repeat(50_000);

@@ -13,6 +13,7 @@ import { Policy } from '../lib/policy.js';
 import { loadTrainConfig } from '../lib/train/config.js';
 import { memoryOptions, parseMemory } from '../lib/train/memory.js';
 import { needs, ROOT, testData } from './support/data.js';
+import { openGate } from './support/policy.js';
 
 const base = {
   vocab_size: 1000,
@@ -108,12 +109,7 @@ for (const [family, json] of Object.entries(families)) {
         await policy.forget(batch, {
           entropy: new Float32Array(320).fill(0.1),
           eta: 1e-3,
-          alpha: Number.POSITIVE_INFINITY,
-          window: 3,
-          epsLow: 1e-6,
-          epsHigh: 1e-5,
-          clampGrad: 'zero',
-          normalize: 'none',
+          ...openGate,
         });
         const memory = await policy.memory();
         const weights = item(items, 'weights') + item(items, 'master copy') + item(items, 'adapter');

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { Policy } from '../lib/policy.js';
 import { embeddedModel } from './support/data.js';
+import { openGate } from './support/policy.js';
 import { distribution, ReferenceDecoder, type Weights, weightsOf, writeModel } from './support/reference-decoder.js';
 
 /** A small deterministic generator of numbers in [-1, 1). */
@@ -309,12 +310,7 @@ describe('weights that are not numbers', () => {
 
 const forgetting = {
   eta: 0.1,
-  alpha: Number.POSITIVE_INFINITY,
-  window: 3,
-  epsLow: 1e-6,
-  epsHigh: 1e-5,
-  clampGrad: 'zero',
-  normalize: 'none',
+  ...openGate,
 } as const;
 
 describe('after a failure', () => {

@@ -18,11 +18,11 @@ import type { NonFinite, SequenceBatch } from '../lib/policy-types.js';
 import type { RewardFunction } from '../lib/tasks/types.js';
 import { defineConfig, type TrainConfigInput } from '../lib/train/config.js';
 import { RunDirectory } from '../lib/train/run-directory.js';
-import { type Iteration, Trainer } from '../lib/train/trainer.js';
+import { Trainer } from '../lib/train/trainer.js';
 import { temporaryFolder } from './support/files.js';
 import { forgetting, values } from './support/policy.js';
 import { type Weights, weightsOf, writeModel } from './support/reference-decoder.js';
-import { toyTask, toyTokenizer } from './support/toy-task.js';
+import { iterationsOf, toyTask, toyTokenizer } from './support/toy-task.js';
 
 const LAYERS = 3;
 const model = {
@@ -297,14 +297,7 @@ for (const { device, skip } of devices) {
           config: config(),
           ...options,
         });
-        const iterations: Iteration[] = [];
-        let error: Error | null = null;
-        try {
-          for await (const iteration of trainer) iterations.push(iteration);
-        } catch (thrown) {
-          error = thrown as Error;
-        }
-        return { trainer, iterations, error };
+        return { trainer, ...(await iterationsOf(trainer)) };
       }
       /** GRPO, but for its calls `bad`, of which `change` makes something. */
       function broken(bad: (call: number) => boolean, change: (result: ReturnType<Objective>) => void): Objective {

@@ -7,21 +7,11 @@ import fc from 'fast-check';
 import { type LoraTarget, readAdapterConfig, writeAdapter } from '../lib/adapter.js';
 import { normalizeConfig, readConfig } from '../lib/config-json.js';
 import { readWeightIndex, weightFiles } from '../lib/model-folder.js';
+import { sizes } from './support/model-config.js';
 import { forAll, spoiltBytes, spoiltJson, valueOrNamedError } from './support/properties.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'eepo-test-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
-
-const sizes = {
-  vocab_size: 100,
-  hidden_size: 64,
-  intermediate_size: 128,
-  num_hidden_layers: 2,
-  num_attention_heads: 4,
-  num_key_value_heads: 2,
-  max_position_embeddings: 512,
-  rms_norm_eps: 1e-6,
-};
 
 const CONFIGS: Record<string, Record<string, unknown>> = {
   'old style': {

@@ -8,10 +8,10 @@ import { loadRewardModule } from '../lib/tasks/reward-module.js';
 import { computeRewards } from '../lib/tasks/rewards.js';
 import type { NamedReward, RewardFunction, RewardInput } from '../lib/tasks/types.js';
 import { defineConfig, type TrainConfigInput } from '../lib/train/config.js';
-import { type Iteration, Trainer } from '../lib/train/trainer.js';
+import { Trainer } from '../lib/train/trainer.js';
 import { FakePolicy } from './support/fake-policy.js';
 import { temporaryFolder, writeFiles } from './support/files.js';
-import { toyTask, toyTokenizer } from './support/toy-task.js';
+import { iterationsOf, toyTask, toyTokenizer } from './support/toy-task.js';
 
 const inputs = (...responses: string[]): RewardInput[] =>
   responses.map((response, i) => ({
@@ -207,14 +207,7 @@ describe('a run whose rewards fail', () => {
       task: toyTask({ reward }),
       config: config(options),
     });
-    const iterations: Iteration[] = [];
-    let error: Error | null = null;
-    try {
-      for await (const iteration of trainer) iterations.push(iteration);
-    } catch (thrown) {
-      error = thrown as Error;
-    }
-    return { trainer, iterations, error, policy };
+    return { trainer, ...(await iterationsOf(trainer)), policy };
   }
   const some =
     (share: number): RewardFunction =>

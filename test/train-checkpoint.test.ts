@@ -367,7 +367,10 @@ describe('checkpoints of a run', () => {
   it('are asked for by names that exist', () => {
     assert.throws(() => resumePoint('latest', undefined), /needs `out`/);
     assert.throws(() => resumePoint(join(folder, 'none'), undefined), /no such run or checkpoint/);
-    assert.throws(() => resumePoint(folder, undefined), /neither the folder of a run, which has a config.toml, nor one of its checkpoints/);
+    assert.throws(
+      () => resumePoint(folder, undefined),
+      /neither the folder of a run, which has a config.toml, nor one of its checkpoints/,
+    );
     assert.throws(() => resumePoint(run, join(folder, 'other')), /goes on in its own folder/);
     for (const name of ['checkpoints', join('checkpoints', 'latest'), '']) {
       assert.deepEqual(resumePoint(join(run, name), undefined), { run, checkpoint: null });
