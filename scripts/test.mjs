@@ -2,6 +2,7 @@
 //   npm test                    npm test -- tensor doctor
 import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -18,8 +19,12 @@ if (files.length === 0) {
   console.error(`no test file matches ${words.join(' ')}`);
   process.exit(1);
 }
-const { status } = spawnSync(process.execPath, ['--test', '--test-reporter=spec', ...options, ...files], {
+// Node would leave one core idle; most files wait for processes they start.
+const concurrency = `--test-concurrency=${availableParallelism()}`;
+const { status } = spawnSync(process.execPath, ['--test', '--test-reporter=spec', concurrency, ...options, ...files], {
   cwd: root,
   stdio: 'inherit',
+  // Threads that spin while they wait take the core from the other file's.
+  env: { OMP_WAIT_POLICY: 'passive', ...process.env },
 });
 process.exit(status ?? 1);
