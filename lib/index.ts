@@ -57,7 +57,6 @@ export {
   type EvaluationOptions,
   type EvaluationRow,
   evaluatePolicy,
-  taskSet,
 } from './eval/evaluate.js';
 export { answerClasses, majAtK, type SameAnswers, type Vote } from './eval/majority.js';
 export type { MeasureOptions } from './eval/measure.js';
@@ -70,6 +69,7 @@ export {
   type SetResult,
   type SuiteOptions,
 } from './eval/suite.js';
+export { type TaskSetOptions, taskSet } from './eval/task-set.js';
 export type { ProblemSummary, ResponseStatistics, SetSummary } from './eval/summary.js';
 export {
   formatDetails,

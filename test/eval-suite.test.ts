@@ -84,6 +84,7 @@ describe('evaluateBenchmarks', () => {
       truncated: 0.5,
       noAnswer: 0.5,
       undecided: 0,
+      missing: 0,
       meanEntropy: 0.25,
     });
     assert.equal(two.sampledResponses?.responses, 16);

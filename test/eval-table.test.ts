@@ -31,6 +31,7 @@ function setResult(title: string, greedy: number | null, more: Partial<SetResult
       truncated: 0.025,
       noAnswer: 0.05,
       undecided: 1,
+      missing: 0,
       meanEntropy: 0.3,
     },
     sampledResponses: null,

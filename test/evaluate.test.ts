@@ -40,8 +40,7 @@ const SOLVED = [0, 2, 4];
 const task: Task = {
   name: 'scripted',
   splits: { test: SOLVED.map((p, i) => ({ id: `p${i}`, prompt: String(p), answer: null })), empty: [] },
-  reward: (inputs) =>
-    inputs.map(({ response }) => (Number(response) < 50 && response !== '0' ? 1 : response === '0' ? null : 0)),
+  reward: (inputs) => inputs.map(({ response }) => Number(Number(response) < 50 && response !== '0')),
   distinctKey: (_problem, response) => response,
   algebraicKey: (_problem, response) => String(Number(response) % 2),
 };
@@ -56,7 +55,7 @@ const evaluate = (policy: ScriptedPolicy, options: Partial<EvaluationOptions> = 
 
 test('greedy, pass@k, distinct solutions, entropy and length', async () => {
   const result = await evaluate(new ScriptedPolicy());
-  // A null reward (the answer 0) counts as not correct: 0, 1 and 3 correct samples of 4.
+  // 0, 1 and 3 correct samples of 4.
   const correct = [0, 1, 3];
   assert.deepEqual(
     result.rows.map((row) => row.correct),

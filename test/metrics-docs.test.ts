@@ -173,8 +173,8 @@ describe('docs/metrics.md', () => {
   });
 
   it('has the names of metrics.jsonl', () => {
-    // What only the verifier can give: a vote, and answers that cannot be decided.
-    const undecided = { ...evaluated.sampledResponses, undecided: 1 } as SetSummary['sampledResponses'];
+    // What only the verifier can give: a vote, and answers that cannot be decided; a reward that fails.
+    const undecided = { ...evaluated.sampledResponses, undecided: 1, missing: 1 } as SetSummary['sampledResponses'];
     const voted = evaluationMetrics('aime24', { ...evaluated, sampledResponses: undecided });
     compare(documented('metrics.jsonl'), [...metrics, ...Object.keys(voted).map((name) => `eval/${name}`)]);
   });
@@ -205,7 +205,14 @@ describe('docs/metrics.md', () => {
 
   it('has the columns of eepo eval', () => {
     const result = readResult(join(folder, 'evals'));
-    const full = { ...evaluated, title: 'x', distinctPerSolved: 1, distinctAlgebraicPerSolved: 1 };
+    const sampledResponses = { ...evaluated.sampledResponses, missing: 1 } as SetSummary['sampledResponses'];
+    const full = {
+      ...evaluated,
+      sampledResponses,
+      title: 'x',
+      distinctPerSolved: 1,
+      distinctAlgebraicPerSolved: 1,
+    };
     const [header = ''] = formatDetails([{ ...result, sets: { x: full } }], 'markdown').split('\n');
     compare(
       documented('Columns of `eepo eval`'),

@@ -94,6 +94,7 @@ const CASES: readonly [name: string, call: Call, options: Any, meant: string, al
   ['tokenizer.applyChatTemplate', (o) => tokenizer.applyChatTemplate([], o), { document: [] }, 'documents'],
   ['tokenizer.decode', (o) => tokenizer.decode([1], o), { skipSpecialToken: false }, 'skipSpecialTokens'],
   ['tokenizer.stream', (o) => tokenizer.stream(o), { skipSpecialToken: false }, 'skipSpecialTokens'],
+  ['taskSet', (o) => eepo.taskSet(eepo.countdown(), 'test', o), { onErrors: 'skip' }, 'onError'],
   ['equivalent', (o) => eepo.equivalent('1', '2', o), { tolerence: 0.1 }, 'tolerance'],
   ['equivalent: tolerance', (tolerance) => eepo.equivalent('1', '2', { tolerance }), { relativ: 1 }, 'relative', 3],
   ['compareAnswers', (o) => eepo.compareAnswers('1', '2', o), { tolerence: 0.1 }, 'tolerance'],
@@ -108,7 +109,7 @@ const CASES: readonly [name: string, call: Call, options: Any, meant: string, al
 /** Functions of the package that take no options object, or whose check is another's. */
 const WITHOUT_OPTIONS = new Set(
   [
-    'normalizerOf movingMeanEntropy cudaStatus deviceInfo emptyCache taskSet answerClasses majAtK passAtK readResult',
+    'normalizerOf movingMeanEntropy cudaStatus deviceInfo emptyCache answerClasses majAtK passAtK readResult',
     'formatDetails formatResultTable keep scope createTask verifierReward tensorMemory cosineSchedule verifierPool',
     'defineConfig loadTrainConfig defineSftConfig loadSftConfig',
   ].flatMap((names) => names.split(' ')),

@@ -4,19 +4,21 @@ import { readConfig } from '../config-json.js';
 import { deviceInfo } from '../device.js';
 import { EepoError, InvalidArgumentError } from '../errors.js';
 import { type BenchmarkOptions, loadBenchmarks, loadDataSet } from '../eval/benchmark-data.js';
-import { taskSet } from '../eval/evaluate.js';
 import { weightsFingerprint } from '../eval/settings.js';
 import { evaluateBenchmarks, type ModelResult } from '../eval/suite.js';
+import { taskSet } from '../eval/task-set.js';
 import type { EvaluationSet } from '../eval/types.js';
 import { modelFolder } from '../hub/index.js';
 import { cacheBytesPerToken, cacheTokensFor } from '../memory/estimate.js';
 import { Policy, type PolicyConfig } from '../policy.js';
 import { PROMPT_STYLES, type PromptStyle } from '../tasks/data/prompts.js';
 import { createTask } from '../tasks/index.js';
+import type { RewardFailure } from '../tasks/rewards.js';
 import { Tokenizer } from '../tokenizer.js';
 import { loadTrainConfig, type TrainConfig } from '../train/config.js';
 import { benchmarkPrompt, evaluationSplits } from '../train/evaluation.js';
 import { checkModelFolder, hubOptions } from '../train/load.js';
+import { failureText, rewardPolicy } from '../train/reward-policy.js';
 import { loadTask } from '../train/task.js';
 import { EvalProgress } from './eval-progress.js';
 import { hubProgress } from './hub-progress.js';
@@ -167,7 +169,10 @@ async function taskSets(
         '--data FILE, or --split train',
     );
   }
-  return splits.map((split) => taskSet(task, split));
+  const onFailures = (failures: readonly RewardFailure[]): void => {
+    for (const failure of failures) note(failureText(failure));
+  };
+  return splits.map((split) => taskSet(task, split, { ...rewardPolicy(config), signal, onFailures }));
 }
 
 async function problemSets(

@@ -1,15 +1,12 @@
 /** How good a policy is on a split of a task: greedy accuracy, avg@k, pass@k, distinct correct solutions. */
-import { InvalidArgumentError } from '../errors.js';
 import { checkOptions } from '../options.js';
 import type { PolicyLike } from '../policy.js';
-import { callReward } from '../tasks/call-reward.js';
 import type { Task } from '../tasks/types.js';
-import { verifierReward } from '../tasks/verifiers.js';
-import { mathSet } from './math-set.js';
 import { MEASURE_KEYS, type MeasureOptions, measure, measurePlan, memoryStore } from './measure.js';
 import type { Estimate } from './statistics.js';
-import type { ProblemSummary, SetSummary } from './summary.js';
-import type { EvaluationSet, EvaluationTokenizer } from './types.js';
+import { missingOf, type ProblemSummary, type SetSummary } from './summary.js';
+import { taskSet } from './task-set.js';
+import type { EvaluationTokenizer } from './types.js';
 
 export type EvaluationOptions = MeasureOptions;
 
@@ -31,6 +28,8 @@ export interface Evaluation {
   meanLength: number | null;
   /** Share of the sampled responses that were cut off at maxNewTokens. */
   truncated: number | null;
+  /** Responses, greedy ones and samples, whose reward was null: they are in no accuracy. */
+  missing: number;
   /** Distinct correct solutions per problem that was solved at least once. */
   distinctPerSolved: number | null;
   distinctAlgebraicPerSolved: number | null;
@@ -46,7 +45,7 @@ export interface Evaluation {
 
 /**
  * Evaluates `policy` (its own weights, never theta') on `task.splits[split]`. A response is correct when its reward is
- * positive; a null reward counts as not correct. Prompts are keyed by their place in the split, so the result does not
+ * positive; one whose reward is null is left out of every accuracy, and counted (`missing`). Prompts are keyed by their place in the split, so the result does not
  * depend on the batch size.
  *
  * @throws InvalidArgumentError naming the option; RewardError when the task's reward misbehaves; AbortedError
@@ -59,8 +58,8 @@ export async function evaluatePolicy(
   options: EvaluationOptions,
 ): Promise<Evaluation> {
   checkOptions(options, MEASURE_KEYS, 'evaluatePolicy');
-  const set = taskSet(task, split);
   const { signal, onProgress } = options;
+  const set = taskSet(task, split, signal === undefined ? {} : { signal });
   const summary = await measure({
     policy,
     tokenizer,
@@ -71,33 +70,6 @@ export async function evaluatePolicy(
     ...(onProgress === undefined ? {} : { onProgress }),
   });
   return evaluationOf(summary);
-}
-
-/**
- * A split of a task as a set: its reward is the judge.
- *
- * @throws InvalidArgumentError when there is no such split, or nothing in it
- */
-export function taskSet(task: Task, split: string): EvaluationSet {
-  const problems = Object.hasOwn(task.splits, split) ? task.splits[split] : undefined;
-  if (problems === undefined) {
-    throw new InvalidArgumentError(
-      `split: task '${task.name}' has no split '${split}'; it has ${Object.keys(task.splits).join(', ')}`,
-    );
-  }
-  if (problems.length === 0) throw new InvalidArgumentError(`split '${split}' of task '${task.name}' has no problems`);
-  // The verifier's judge also says what was answered, so that answers can vote.
-  if (task.reward === verifierReward('math')) return mathSet(split, split, problems);
-  return {
-    name: split,
-    problems,
-    judge: async (inputs) => {
-      const rewards = await callReward(task.reward, inputs, task.name);
-      return rewards.map((reward) => ({ verdict: (reward ?? 0) > 0 ? 'correct' : 'wrong', answer: null }));
-    },
-    ...(task.distinctKey === undefined ? {} : { distinctKey: task.distinctKey.bind(task) }),
-    ...(task.algebraicKey === undefined ? {} : { algebraicKey: task.algebraicKey.bind(task) }),
-  };
 }
 
 function evaluationOf(summary: SetSummary): Evaluation {
@@ -111,6 +83,7 @@ function evaluationOf(summary: SetSummary): Evaluation {
     meanEntropy: summary.sampledResponses?.meanEntropy ?? null,
     meanLength: summary.sampledResponses?.meanLength ?? null,
     truncated: summary.sampledResponses?.truncated ?? null,
+    missing: missingOf(summary),
     distinctPerSolved: summary.distinctPerSolved,
     distinctAlgebraicPerSolved: summary.distinctAlgebraicPerSolved,
     problems: summary.problems,

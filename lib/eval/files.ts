@@ -18,6 +18,8 @@ const responses = z.looseObject({
   truncated: share,
   noAnswer: share,
   undecided: count,
+  // not in the files of older versions
+  missing: count.default(0),
   meanEntropy: z.number().nullable(),
 });
 

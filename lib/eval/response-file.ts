@@ -9,7 +9,7 @@ const CHUNK = 1 << 20;
 const NEWLINE = 0x0a;
 /** A response has a few hundred thousand characters at most. */
 const MAX_LINE_BYTES = 64 * 2 ** 20;
-const VERDICTS: readonly unknown[] = ['correct', 'wrong', 'no-answer', 'undecided'];
+const VERDICTS: readonly unknown[] = ['correct', 'wrong', 'no-answer', 'undecided', 'missing'];
 
 /**
  * Opens a file of responses, which need not exist. A last line that a killed process left unfinished is cut off; of a

@@ -16,6 +16,8 @@ export interface ResponseStatistics {
   noAnswer: number;
   /** Number that could not be decided within the verifier's bounds; they count as wrong. */
   undecided: number;
+  /** Number without a reward: they are in no accuracy. */
+  missing: number;
   /** Mean entropy in nats over all tokens. */
   meanEntropy: number;
 }
@@ -24,6 +26,7 @@ export interface ResponseStatistics {
 export interface ProblemSummary {
   id: string;
   greedyCorrect: boolean | null;
+  /** Judged, that is: samples without a reward are not among them. */
   samples: number;
   correct: number;
   /** Distinct correct solutions among the samples; null where the set cannot tell. */
@@ -73,30 +76,31 @@ export async function summarize(
 ): Promise<SetSummary> {
   const greedy = byProblem(records, 'greedy', set.problems.slice(0, plan.greedyProblems), 1);
   const sampled = byProblem(records, 'sample', set.problems.slice(0, plan.sampledProblems), plan.samples);
+  const judged = sampled.map((records) => records.filter(hasVerdict));
   const rows = set.problems.slice(0, Math.max(plan.greedyProblems, plan.sampledProblems)).map(({ id }, i) => {
-    const samples = sampled[i] ?? [];
+    const samples = judged[i] ?? [];
     const correct = samples.filter(({ verdict }) => verdict === 'correct');
     return {
       id,
-      greedyCorrect: greedy[i] === undefined ? null : greedy[i][0]?.verdict === 'correct',
+      greedyCorrect: greedyVerdict(greedy[i]),
       samples: samples.length,
       correct: correct.length,
       distinct: set.distinctKey && samples.length > 0 ? distinct(correct.map((r) => r.distinct)) : null,
       distinctAlgebraic: set.algebraicKey && samples.length > 0 ? distinct(correct.map((r) => r.algebraic)) : null,
     };
   });
-  const own = rows.slice(0, sampled.length);
+  const own = rows.slice(0, sampled.length).filter(({ samples }) => samples > 0);
+  const firsts = rows.map(({ greedyCorrect }) => greedyCorrect).filter((right) => right !== null);
   const solved = own.filter(({ correct }) => correct > 0);
   const n = plan.samples;
   return {
     problems: greedy.length > 0 ? greedy.length : sampled.length,
-    greedy: greedy.length > 0 ? shareEstimate(greedy.map(([r]) => (r?.verdict === 'correct' ? 1 : 0))) : null,
+    greedy: firsts.length > 0 ? shareEstimate(firsts.map(Number)) : null,
     samples: sampled.length > 0 ? n : 0,
     sampledProblems: sampled.length,
-    avgAtK: sampled.length > 0 ? meanEstimate(own.map(({ correct }) => correct / n)) : null,
-    majAtK: sampled.length > 0 ? await majorities(set, sampled, plan.ks) : {},
-    passAtK:
-      sampled.length > 0 ? byK(plan.ks, (k) => meanEstimate(own.map(({ correct }) => passAtK(n, correct, k)))) : {},
+    avgAtK: own.length > 0 ? meanEstimate(own.map(({ correct, samples }) => correct / samples)) : null,
+    majAtK: own.length > 0 ? await majorities(set, judged, plan.ks) : {},
+    passAtK: passes(own, plan.ks),
     solved: solved.length,
     distinctPerSolved: meanOrNull(solved.map((row) => row.distinct)),
     distinctAlgebraicPerSolved: meanOrNull(solved.map((row) => row.distinctAlgebraic)),
@@ -104,6 +108,31 @@ export async function summarize(
     sampledResponses: responseStatistics(sampled.flat()),
     rows,
   };
+}
+
+/** Whether anything is known of a response. */
+const hasVerdict = ({ verdict }: ResponseRecord): boolean => verdict !== 'missing';
+
+function greedyVerdict(records: readonly ResponseRecord[] | undefined): boolean | null {
+  const [record] = records ?? [];
+  return record === undefined || !hasVerdict(record) ? null : record.verdict === 'correct';
+}
+
+function passes(rows: readonly ProblemSummary[], ks: readonly number[]): Record<number, Estimate> {
+  return byKOf(
+    rows,
+    ({ samples }) => samples,
+    ks,
+    ({ samples, correct }, k) => passAtK(samples, correct, k),
+  );
+}
+
+/** Responses of both phases without a reward. */
+export function missingOf({
+  greedyResponses,
+  sampledResponses,
+}: Pick<SetSummary, 'greedyResponses' | 'sampledResponses'>): number {
+  return (greedyResponses?.missing ?? 0) + (sampledResponses?.missing ?? 0);
 }
 
 /** Problems whose votes are counted at once: enough to keep a pool of verifiers busy. */
@@ -123,11 +152,26 @@ async function majorities(
     const votes = sampled.slice(begin, begin + CONCURRENT_PROBLEMS);
     classes.push(...(await Promise.all(votes.map((own) => answerClasses(own, sameAnswer)))));
   }
-  return byK(wanted, (k) => meanEstimate(classes.map((own) => majAtK(own, k))));
+  return byKOf(
+    classes,
+    ({ length }) => length,
+    wanted,
+    (own, k) => majAtK(own, k),
+  );
 }
 
-function byK(ks: readonly number[], estimate: (k: number) => Estimate): Record<number, Estimate> {
-  return Object.fromEntries(ks.map((k) => [k, estimate(k)]));
+/** For every k the mean over the problems that have k samples with a verdict; no such k where none has. */
+function byKOf<T>(
+  problems: readonly T[],
+  samplesOf: (problem: T) => number,
+  ks: readonly number[],
+  value: (problem: T, k: number) => number,
+): Record<number, Estimate> {
+  const entries = ks.flatMap((k): [number, Estimate][] => {
+    const own = problems.filter((problem) => samplesOf(problem) >= k);
+    return own.length === 0 ? [] : [[k, meanEstimate(own.map((problem) => value(problem, k)))]];
+  });
+  return Object.fromEntries(entries);
 }
 
 /** The records of each problem by sample index. */
@@ -155,6 +199,7 @@ function responseStatistics(records: readonly ResponseRecord[]): ResponseStatist
     truncated: share(({ finishReason }) => finishReason === 'length'),
     noAnswer: share(({ verdict }) => verdict === 'no-answer'),
     undecided: records.filter(({ verdict }) => verdict === 'undecided').length,
+    missing: records.filter(({ verdict }) => verdict === 'missing').length,
     meanEntropy: records.reduce((total, record) => total + record.entropy, 0) / Math.max(1, tokens),
   };
 }

@@ -3,6 +3,7 @@ import { InvalidArgumentError } from '../errors.js';
 import { checkOptions, type OptionKeys } from '../options.js';
 import type { Estimate } from './statistics.js';
 import type { ModelResult, SetResult } from './suite.js';
+import { missingOf } from './summary.js';
 
 /** `greedy` (the paper's tables), `avg` (avg@k over all samples), `maj@K` or `pass@K`. */
 export type TableMetric = string;
@@ -145,6 +146,7 @@ export function formatDetails(results: readonly ModelResult[], format: TableForm
     ['cut off', (set) => points(main(set)?.truncated)],
     ['no answer', (set) => points(main(set)?.noAnswer)],
     ['undecided', (set) => String((set.greedyResponses?.undecided ?? 0) + (set.sampledResponses?.undecided ?? 0))],
+    ['missing', (set) => String(missingOf(set) || '-')],
   ];
   const shown = columns.filter(([, cell]) => entries.some(({ set }) => cell(set) !== '-'));
   return render(

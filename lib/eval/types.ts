@@ -11,9 +11,10 @@ export interface EvaluationTokenizer extends PromptEncoder, StoppingTokenizer {
 
 /**
  * What became of a response: its answer is right; it is wrong; no answer was found in it; or whether it is right could
- * not be decided within the verifier's bounds, which counts as wrong and is counted.
+ * not be decided within the verifier's bounds, which counts as wrong and is counted; or a reward of one's own gave none
+ * (`missing`: null, cut off, or it failed), which is left out of every accuracy and counted.
  */
-export type ResponseVerdict = 'correct' | 'wrong' | 'no-answer' | 'undecided';
+export type ResponseVerdict = 'correct' | 'wrong' | 'no-answer' | 'undecided' | 'missing';
 
 /** What a judge says of one response. */
 export interface Judgement {
@@ -51,7 +52,7 @@ export interface ResponseRecord {
   sample: number;
   verdict: ResponseVerdict;
   answer: string | null;
-  /** Of an undecided verdict. */
+  /** Of a verdict that is undecided or missing. */
   reason?: string;
   /** Length in tokens, the stop token included. */
   tokens: number;

@@ -254,24 +254,32 @@ export function checkRewards(list: readonly NamedReward[]): void {
 /** The longest time a timer can wait. */
 const MAX_TIMEOUT = 2 ** 31 - 1;
 
-/** One reward function that is the weighted sum of several, for evaluation. */
+/** The rewards that a function is the sum of. */
+const terms = new WeakMap<PerSampleRewardFunction, readonly NamedReward[]>();
+
+/** One reward function that is the weighted sum of several, for evaluation; {@link rewardList} knows its terms. */
 export function combinedReward(list: readonly NamedReward[], task: string): RewardFunction {
-  return async (inputs, context) => {
+  const sum: RewardFunction = async (inputs, context) => {
     const { rewards } = await computeRewards(list, inputs, {
       task,
       ...(context === undefined ? {} : { signal: context.signal }),
     });
     return rewards;
   };
+  terms.set(sum, list);
+  return sum;
 }
 
-/** What training maximizes: `rewards`, else one function, which has a name of its own where it is a verifier. */
+/**
+ * What training maximizes: `rewards`, else the terms of a combined function, else one function, which has a name of its
+ * own where it is a verifier.
+ */
 export function rewardList(
   rewards: readonly NamedReward[] | undefined,
   fn: PerSampleRewardFunction | undefined,
 ): readonly AnyReward[] {
   if (rewards !== undefined || fn === undefined) return rewards ?? [];
-  return [{ name: verifierName(fn), fn }];
+  return terms.get(fn) ?? [{ name: verifierName(fn), fn }];
 }
 
 /**

@@ -3,21 +3,23 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { ConfigError } from '../errors.js';
 import { type BenchmarkOptions, loadBenchmarks } from '../eval/benchmark-data.js';
-import { taskSet } from '../eval/evaluate.js';
 import { type MeasureOptions, measure, measurePlan, memoryStore } from '../eval/measure.js';
 import { openResponses } from '../eval/response-file.js';
 import type { Estimate } from '../eval/statistics.js';
 import { checkNames, responsesPath, writeSummary } from '../eval/suite.js';
-import type { SetSummary } from '../eval/summary.js';
+import { missingOf, type SetSummary } from '../eval/summary.js';
+import { addFailures, taskSet } from '../eval/task-set.js';
 import type { EvaluationSet, EvaluationTokenizer } from '../eval/types.js';
 import { cacheTokensFor } from '../memory/estimate.js';
 import type { PolicyLike } from '../policy.js';
 import { PRESET_STYLES } from '../tasks/presets.js';
+import type { RewardFailure } from '../tasks/rewards.js';
 import type { Task } from '../tasks/types.js';
 import { encodeAll } from '../tokenizer/prompts.js';
 import { resolveStopTokens } from '../tokenizer/stop-tokens.js';
 import type { TrainConfig } from './config.js';
 import { finiteOnly, type Metrics } from './metrics.js';
+import { failureText, rewardPolicy } from './reward-policy.js';
 import type { Evaluator } from './trainer.js';
 
 /**
@@ -39,6 +41,7 @@ export function evaluationMetrics(name: string, summary: SetSummary): Metrics {
     [`${name}/greedy_length`]: greedy?.meanLength,
     [`${name}/truncated_frac`]: (greedy ?? sampled)?.truncated,
     [`${name}/undecided`]: undecided > 0 ? undecided : null,
+    [`${name}/missing`]: missingOf(summary) || null,
     [`${name}/distinct`]: summary.distinctPerSolved,
     [`${name}/distinct_algebraic`]: summary.distinctAlgebraicPerSolved,
   });
@@ -71,7 +74,12 @@ export function benchmarkPrompt({ task }: TrainConfig): BenchmarkOptions {
 }
 
 /** Everything that [eval] names: splits of the task, then benchmarks. */
-async function evaluationSets(task: Task, config: TrainConfig, signal?: AbortSignal): Promise<EvaluationSet[]> {
+async function evaluationSets(
+  task: Task,
+  config: TrainConfig,
+  signal: AbortSignal | undefined,
+  onFailures: (failures: readonly RewardFailure[]) => void,
+): Promise<EvaluationSet[]> {
   const { benchmarks, benchmarkData } = config.eval;
   const splits = evaluationSplits(task, config);
   if (splits.length + benchmarks.length === 0) {
@@ -86,7 +94,8 @@ async function evaluationSets(task: Task, config: TrainConfig, signal?: AbortSig
     data: typeof benchmarkData === 'string' ? [benchmarkData].filter((path) => path !== '') : benchmarkData,
     ...(signal === undefined ? {} : { signal }),
   });
-  return [...splits.map((split) => taskSet(task, split)), ...loaded];
+  const rewarding = { ...rewardPolicy(config), onFailures, ...(signal === undefined ? {} : { signal }) };
+  return [...splits.map((split) => taskSet(task, split, rewarding)), ...loaded];
 }
 
 /** Where an evaluation of a run keeps its responses: `evals/iteration-000020`. */
@@ -111,9 +120,10 @@ export function makeEvaluator(
   const options = config.eval;
   const maxNewTokens = options.maxNewTokens > 0 ? options.maxNewTokens : config.rollout.maxNewTokens;
   const wanted = options.every > 0 || options.atStart || options.atEnd;
+  let failures: RewardFailure[] = [];
   let loading: Promise<EvaluationSet[]> | undefined;
   const sets = (): Promise<EvaluationSet[]> => {
-    loading ??= evaluationSets(task, config, signal);
+    loading ??= evaluationSets(task, config, signal, (more) => failures.push(...more));
     return loading;
   };
   const check = async (): Promise<void> => {
@@ -131,6 +141,7 @@ export function makeEvaluator(
     if (out !== null) rmSync(out, { recursive: true, force: true });
     for (const set of await sets()) {
       const plan = measurePlan(set.problems.length, measureOptions(config, tokenizer, maxNewTokens));
+      failures = [];
       const store = out === null ? memoryStore() : openResponses(responsesPath(out, set));
       const summary = await measure({
         policy,
@@ -140,6 +151,12 @@ export function makeEvaluator(
         store,
         ...(signal === undefined ? {} : { signal }),
       });
+      for (const failure of addFailures(failures)) {
+        process.emitWarning(
+          `evaluation after iteration ${iteration}, "${set.name}": ${failureText(failure)}`,
+          'EepoRewardWarning',
+        );
+      }
       if (out !== null) writeSummary(out, set, summary);
       Object.assign(metrics, evaluationMetrics(set.name, summary));
     }

@@ -4,6 +4,7 @@ import type { Rollout } from '../rollout.js';
 import type { RewardReport } from '../tasks/rewards.js';
 import type { TrainConfig } from './config.js';
 import type { Incident } from './non-finite.js';
+import { failureText } from './reward-policy.js';
 import type { Streaks } from './trainer-types.js';
 
 export type { Incident };
@@ -19,12 +20,7 @@ export function unlearnIncidents({ undone }: Rollout, iteration: number): Incide
 }
 
 export function rewardIncidents({ failures }: RewardReport, iteration: number): Incident[] {
-  return failures.map(({ label, errors, nonfinite, timeouts, asked, first }) => ({
-    kind: 'reward',
-    message:
-      `iteration ${iteration}: ${label} failed for ${errors + nonfinite + timeouts} of ${asked} responses ` +
-      `(${errors} errors, ${nonfinite} not finite, ${timeouts} cut off)${first === '' ? '' : `; the first: ${first}`}`,
-  }));
+  return failures.map((failure) => ({ kind: 'reward', message: `iteration ${iteration}: ${failureText(failure)}` }));
 }
 
 /** What ends the run after this iteration, or null: something has gone wrong too often in a row. */

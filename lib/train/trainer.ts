@@ -13,6 +13,7 @@ import { checkContext, defineConfig, type TrainConfig } from './config.js';
 import { type Incident, rewardIncidents, tooMany, unlearnIncidents } from './incidents.js';
 import { finiteOnly, type Metrics, rolloutMetrics, timingMetrics, unlearnMetrics } from './metrics.js';
 import { PromptStream } from './prompt-stream.js';
+import { rewardPolicy } from './reward-policy.js';
 import { chooseStopTokens, ownTokenizer, partsOf, rewardsOf, setUpPolicy } from './trainer-setup.js';
 import type {
   Evaluator,
@@ -396,9 +397,7 @@ export class Trainer implements AsyncIterable<Iteration> {
     return {
       task: this.#task.name,
       overlong: this.config.reward.overlong,
-      onError: this.config.reward.onError,
-      onTimeout: this.config.reward.onTimeout,
-      ...(this.config.reward.timeoutMs > 0 ? { timeoutMs: this.config.reward.timeoutMs } : {}),
+      ...rewardPolicy(this.config),
       ...(signal === undefined ? {} : { signal }),
     };
   }
