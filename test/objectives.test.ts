@@ -231,12 +231,14 @@ test('aggregations weigh tokens as their names say', () => {
     'token-mean': [1 / 4, 1 / 4, 1 / 4, 1 / 4],
     'seq-mean-token-mean': [1 / 6, 1 / 6, 1 / 6, 1 / 2],
     'seq-mean-token-sum': [1 / 2, 1 / 2, 1 / 2, 1 / 2],
+    'seq-mean-token-sum-norm': [1 / 16, 1 / 16, 1 / 16, 1 / 16],
   };
   for (const [aggregation, weights] of Object.entries(expected) as [Aggregation, number[]][]) {
     const batch = batchOf([3, 0, 1], {});
-    const { a } = grpoLoss(batch, globalOf(batch), { ...NO_EXTRAS, aggregation });
+    const normalizer = { ...globalOf(batch), maxTokens: 8 };
+    const { a } = grpoLoss(batch, normalizer, { ...NO_EXTRAS, aggregation });
     for (const [t, w] of weights.entries()) assert.ok(Math.abs((a[t] as number) + w) < 1e-7, aggregation);
-    assert.deepEqual([...nllLoss(batch, globalOf(batch), { aggregation }).a], [...a]);
+    assert.deepEqual([...nllLoss(batch, normalizer, { aggregation }).a], [...a]);
   }
 });
 

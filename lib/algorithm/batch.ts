@@ -1,9 +1,13 @@
 /** Checks and small helpers that every objective shares. */
 import { InvalidArgumentError } from '../errors.js';
-import type { Aggregation, Normalizer, TokenBatch } from './types.js';
+import { AGGREGATIONS, type Aggregation, type Normalizer, type TokenBatch } from './types.js';
 
-/** The normalizer of a mini-batch from the lengths of all its responses. */
-export function normalizerOf(lengths: Iterable<number>): Normalizer {
+/**
+ * The normalizer of a mini-batch from the lengths of all its responses, masked tokens not counted.
+ *
+ * @param maxTokens - the most tokens a response can have; needed by 'seq-mean-token-sum-norm' alone
+ */
+export function normalizerOf(lengths: Iterable<number>, maxTokens?: number): Normalizer {
   let tokens = 0;
   let sequences = 0;
   for (const length of lengths) {
@@ -13,7 +17,7 @@ export function normalizerOf(lengths: Iterable<number>): Normalizer {
     tokens += length;
     if (length > 0) sequences += 1;
   }
-  return { tokens, sequences };
+  return { tokens, sequences, ...(maxTokens === undefined ? {} : { maxTokens }) };
 }
 
 /**
@@ -57,9 +61,14 @@ export function checkBatch(batch: TokenBatch, normalizer: Normalizer): void {
       throw new InvalidArgumentError(`stage[${k}] must be 1 or 2, got ${batch.stage[k]}`);
     }
   }
-  if (!(normalizer.tokens >= tokens) || !(normalizer.sequences >= countNonEmpty(batch.offsets))) {
+  if (batch.mask != null && batch.mask.length !== tokens) {
+    throw new InvalidArgumentError(`mask must have one entry per token (${tokens}), got ${batch.mask.length}`);
+  }
+  const lengths = keptLengths(batch);
+  const kept = lengths.reduce((sum, length) => sum + length, 0);
+  if (!(normalizer.tokens >= kept) || !(normalizer.sequences >= lengths.filter((length) => length > 0).length)) {
     throw new InvalidArgumentError(
-      `normalizer counts the whole mini-batch, so it cannot be smaller than this micro-batch of ${tokens} tokens; ` +
+      `normalizer counts the whole mini-batch, so it cannot be smaller than this micro-batch of ${kept} tokens; ` +
         `got ${normalizer.tokens} tokens in ${normalizer.sequences} sequences`,
     );
   }
@@ -87,11 +96,30 @@ export function tokenWeight(aggregation: Aggregation, normalizer: Normalizer, le
       return 1 / (normalizer.sequences * length);
     case 'seq-mean-token-sum':
       return 1 / normalizer.sequences;
+    case 'seq-mean-token-sum-norm':
+      return 1 / (normalizer.sequences * maxTokensOf(normalizer));
     default:
-      throw new InvalidArgumentError(
-        `aggregation must be 'token-mean', 'seq-mean-token-mean' or 'seq-mean-token-sum', got '${aggregation}'`,
-      );
+      throw new InvalidArgumentError(`aggregation must be one of ${AGGREGATIONS.join(', ')}; got '${aggregation}'`);
   }
+}
+
+function maxTokensOf({ maxTokens }: Normalizer): number {
+  if (maxTokens !== undefined && maxTokens > 0) return maxTokens;
+  throw new InvalidArgumentError(
+    `aggregation 'seq-mean-token-sum-norm' divides by the most tokens a response can have: normalizer.maxTokens is ${maxTokens}`,
+  );
+}
+
+/** How many tokens of every sequence are not masked: [sequences]. */
+export function keptLengths({ offsets, mask = null }: Pick<TokenBatch, 'offsets' | 'mask'>): Int32Array {
+  return Int32Array.from({ length: offsets.length - 1 }, (_, k) => {
+    const begin = offsets[k] as number;
+    const end = offsets[k + 1] as number;
+    if (mask === null) return end - begin;
+    let kept = 0;
+    for (let t = begin; t < end; t += 1) if (mask[t] !== 0) kept += 1;
+    return kept;
+  });
 }
 
 /** The advantage of token t of sequence k, whichever way they are given. */
@@ -99,10 +127,4 @@ export function advantageOf(batch: TokenBatch): (t: number, k: number) => number
   const { advantage } = batch;
   const perToken = advantage.length === batch.logprob.length;
   return perToken ? (t) => advantage[t] as number : (_t, k) => advantage[k] as number;
-}
-
-function countNonEmpty(offsets: Int32Array): number {
-  let count = 0;
-  for (let k = 1; k < offsets.length; k += 1) if ((offsets[k] as number) > (offsets[k - 1] as number)) count += 1;
-  return count;
 }

@@ -23,8 +23,13 @@ export interface TokenBatch {
   advantage: Float32Array;
   /** [sequences + 1], starts at 0, never falls. */
   offsets: Int32Array;
-  /** 1 or 2 per sequence: [sequences]. Plain GRPO is all 1. Only the metrics look at it. */
+  /** 1 or 2 per sequence: [sequences]. Plain GRPO is all 1. Only metrics and options named after a stage look at it. */
   stage: Uint8Array;
+  /**
+   * 0 leaves a token out of everything: loss, gradient, metrics, the ratio of its sequence: [tokens]. The normalizer must
+   * not count it either. Default: none is left out.
+   */
+  mask?: Uint8Array | null;
 }
 
 /**
@@ -32,10 +37,12 @@ export interface TokenBatch {
  * never by what the micro-batch holds, so the result does not depend on the micro-batch size.
  */
 export interface Normalizer {
-  /** Response tokens. */
+  /** Response tokens, without those that are masked. */
   tokens: number;
-  /** Sequences with at least one response token. */
+  /** Sequences with at least one such token. */
   sequences: number;
+  /** The most tokens a response can have, whatever it has: the constant of 'seq-mean-token-sum-norm', which needs it. */
+  maxTokens?: number;
 }
 
 /** What an objective returns for a micro-batch. Sums over the micro-batches of a mini-batch are the mini-batch's. */
@@ -53,14 +60,27 @@ export interface ObjectiveResult {
 /** Any loss that sees a token only through its log-prob and the entropy. */
 export type Objective = (batch: TokenBatch, normalizer: Normalizer) => ObjectiveResult;
 
-/**
- * How per-token losses become one number (verl's names). N tokens, S sequences of the mini-batch, T_k of a sequence:
- * 'token-mean' 1/N sum; 'seq-mean-token-mean' 1/S sum_k 1/T_k sum_t; 'seq-mean-token-sum' 1/S sum_k sum_t.
- */
-export type Aggregation = 'token-mean' | 'seq-mean-token-mean' | 'seq-mean-token-sum';
+export const AGGREGATIONS = [
+  'token-mean',
+  'seq-mean-token-mean',
+  'seq-mean-token-sum',
+  'seq-mean-token-sum-norm',
+] as const;
 
-/** The denominator of Eq. 3; see `grpoLoss`. */
-export type RatioMode = 'behavior' | 'policy' | 'decoupled';
+/**
+ * How per-token losses become one number (verl's names). N tokens, S sequences of the mini-batch, T_k of a sequence, L the
+ * most a response can have: 'token-mean' 1/N sum; 'seq-mean-token-mean' 1/S sum_k 1/T_k sum_t; 'seq-mean-token-sum'
+ * 1/S sum_k sum_t; 'seq-mean-token-sum-norm' 1/(S L) sum_k sum_t.
+ */
+export type Aggregation = (typeof AGGREGATIONS)[number];
+
+export const RATIO_MODES = ['behavior', 'policy', 'decoupled'] as const;
+/** The denominator of Eq. 3; see `PolicyLossOptions`. */
+export type RatioMode = (typeof RATIO_MODES)[number];
+
+export const LEVELS = ['token', 'sequence'] as const;
+/** Whether a ratio is one of a token or one for all tokens of its sequence. */
+export type RatioLevel = (typeof LEVELS)[number];
 
 /** The readings of the paper's entropy gate; see `EntropyGate`. */
 export type GateMode = 'token' | 'step' | 'token+step' | 'always' | 'never';
