@@ -1,11 +1,12 @@
 /** Low-rank adapters (LoRA) and their files, in the format of Hugging Face's PEFT. */
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { readJson } from './config-json.js';
 
 import { InvalidArgumentError, InvalidFileError, UnsupportedError } from './errors.js';
 import { type LoraTarget, loraTargets } from './lora-targets.js';
+import { makeGivenFolder } from './make-folder.js';
 import { checkOptions, describe, type OptionKeys } from './options.js';
 import { regularFile } from './read-file.js';
 
@@ -182,9 +183,7 @@ export async function writeAdapter(
   base: string | null,
   write: (path: string) => Promise<void>,
 ): Promise<void> {
-  await mkdir(dir, { recursive: true }).catch((cause: NodeJS.ErrnoException) => {
-    throw new InvalidArgumentError(`dir: ${dir} cannot be made a folder (${cause.code})`, { cause });
-  });
+  makeGivenFolder(dir);
   const [weights, config] = [join(dir, 'adapter_model.safetensors'), join(dir, 'adapter_config.json')];
   try {
     await write(`${weights}.tmp`);

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { type CheckpointPlan, isWeightFile, planCheckpoint, type TensorShape } from './checkpoint-plan.js';
 import { classOf, type PolicyConfig } from './config-json.js';
 import { EepoError, InvalidArgumentError, InvalidFileError } from './errors.js';
+import { makeFolders, makeGivenFolder } from './make-folder.js';
 import { companionFiles, indexFile } from './model-folder.js';
 import { describe } from './options.js';
 
@@ -42,7 +43,7 @@ export async function writeCheckpoint(dir: string, checkpoint: Checkpoint, optio
     throw new InvalidArgumentError(`dtype must be "float32" or "bfloat16", got ${describe(dtype)}`);
   }
   const plan = planCheckpoint(checkpoint.layout, dtype === 'float32' ? 4 : 2, maxShardBytes);
-  await makeFolder(dir);
+  makeGivenFolder(dir);
   await removeLeftovers(dir);
   const staged = join(dir, `.saving-${hostname()}-${process.pid}-${Math.random().toString(36).slice(2, 8)}`);
   try {
@@ -58,12 +59,6 @@ export async function writeCheckpoint(dir: string, checkpoint: Checkpoint, optio
     throw explain(error, dir);
   }
   await replace(dir, staged, plan).finally(() => rm(staged, { recursive: true, force: true }));
-}
-
-async function makeFolder(dir: string): Promise<void> {
-  await mkdir(dir, { recursive: true }).catch((cause: NodeJS.ErrnoException) => {
-    throw new InvalidArgumentError(`dir: ${dir} cannot be made a folder (${cause.code})`, { cause });
-  });
 }
 
 /** Staged files of saves whose process was killed: they may be as large as the model. */
@@ -90,7 +85,7 @@ async function writeRest(staged: string, checkpoint: Checkpoint, plan: Checkpoin
   await writeJson(join(staged, 'config.json'), configOf(checkpoint, dtype));
   if (checkpoint.companions === null) return;
   for (const name of await companionsIn(checkpoint.companions)) {
-    await mkdir(join(staged, name, '..'), { recursive: true });
+    makeFolders(join(staged, name, '..'));
     await copyFile(join(checkpoint.companions, name), join(staged, name));
   }
 }

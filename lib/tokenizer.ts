@@ -1,9 +1,10 @@
 /** The tokenizer of a model folder: text and chats to ids, ids to text. */
-import { copyFile, mkdir, writeFile } from 'node:fs/promises';
+import { copyFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { InvalidArgumentError } from './errors.js';
 import { type HubOptions, modelFolder } from './hub/index.js';
 import { HUB_KEYS } from './hub/settings.js';
+import { makeGivenFolder } from './make-folder.js';
 import { checkOptions, type OptionKeys } from './options.js';
 import { byteLevelText } from './tokenizer/byte-level.js';
 import {
@@ -284,7 +285,7 @@ export class Tokenizer {
   async save(dir: string): Promise<void> {
     for (const name of this.#files) {
       const target = join(dir, name);
-      await mkdir(dirname(target), { recursive: true });
+      makeGivenFolder(dirname(target));
       await copyFile(join(this.#dir, name), target);
     }
     if (this.#chosen !== null) await writeFile(join(dir, 'chat_template.jinja'), this.#chosen.text);

@@ -1,7 +1,8 @@
 /** responses.jsonl: every response of a set, one a line; what an evaluation that was stopped goes on from. */
-import { appendFileSync, closeSync, existsSync, mkdirSync, openSync, readSync, statSync, truncateSync } from 'node:fs';
+import { appendFileSync, closeSync, existsSync, openSync, readSync, statSync, truncateSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { InvalidFileError } from '../errors.js';
+import { makeFolders } from '../make-folder.js';
 import type { ResponseStore } from './measure.js';
 import type { ResponseLine, ResponseRecord } from './types.js';
 
@@ -33,7 +34,7 @@ export function openResponses(path: string): ResponseStore {
     records,
     append: (lines) => {
       if (lines.length === 0) return;
-      mkdirSync(dirname(path), { recursive: true });
+      makeFolders(dirname(path));
       appendFileSync(path, lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
       for (const line of lines) records.push(withoutText(line));
     },
