@@ -9,11 +9,13 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { BusyError } from '../lib/errors.js';
 import { sweepTemporaries } from '../lib/train/durable.js';
 import { RunLock } from '../lib/train/run-lock.js';
 import { randomOf, randomTime } from './support/kill/campaign.js';
@@ -34,6 +36,8 @@ import {
   workplace,
 } from './support/kill/trial.js';
 
+const boots = '/proc/sys/kernel/random/boot_id';
+const bootId = existsSync(boots) ? readFileSync(boots, 'utf8').trim() : '';
 const folder = mkdtempSync(join(tmpdir(), 'eepo-kill-test-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -135,11 +139,35 @@ describe('what a process that was ended leaves in a folder', () => {
     for (const [i, content] of ['', '\0'.repeat(150), '{"pid":', 'null'].entries()) {
       const place = fresh(`locked-${i}`);
       writeFileSync(join(place, '.lock'), content);
+      // one that is fresh may be one that is being written: it is waited for
+      if (i > 0) utimesSync(join(place, '.lock'), 1, 1);
       const lock = RunLock.take(place);
       assert.throws(() => RunLock.take(place), /is in use by process/);
       lock.release();
       assert.deepEqual(readdirSync(place), []);
     }
+  });
+});
+
+describe('a lock that a machine left when it went down', { skip: bootId === '' }, () => {
+  const holder = { pid: 1, started: '1', machine: 'before', host: hostname(), boot: 'another', since: 'then' };
+  /** A lock that was renewed 60 s ago, and a machine that was started so many seconds ago. */
+  const take = (name: string, change: Partial<typeof holder>, startedAgo: number): RunLock => {
+    const place = join(folder, name);
+    mkdirSync(place);
+    writeFileSync(join(place, '.lock'), JSON.stringify({ ...holder, ...change }));
+    const renewed = Date.now() / 1000 - 60;
+    utimesSync(join(place, '.lock'), renewed, renewed);
+    return RunLock.take(place, Date.now() - 1000 * startedAgo);
+  };
+
+  it('is taken over at once after a restart', () => take('restarted', {}, 30).release());
+
+  it('is not where it was renewed since, or is of another host, or of this very start', () => {
+    assert.throws(() => take('renewed', {}, 3600), BusyError);
+    assert.throws(() => take('other', { host: 'other' }, 30), BusyError);
+    assert.throws(() => take('same', { boot: bootId }, 30), BusyError, 'another container of this start');
+    assert.throws(() => take('unknown', { boot: '' }, 30), BusyError);
   });
 });
 

@@ -21,6 +21,8 @@ interface Holder {
   /** Machine, its boot and the namespace of process ids: elsewhere nothing can be said about a pid. */
   machine: string;
   host: string;
+  /** Of the machine, which gets another at every start; empty where it has none. */
+  boot: string;
   since: string;
 }
 
@@ -57,7 +59,14 @@ function machine(): string {
   } catch {
     // no such thing here: the boot alone tells machines apart
   }
-  return `${hostname()} ${read('/proc/sys/kernel/random/boot_id')} ${namespace}`;
+  return `${hostname()} ${bootId()} ${namespace}`;
+}
+
+const bootId = (): string => read('/proc/sys/kernel/random/boot_id');
+
+/** When this machine was started, in milliseconds since 1970; 0 where it does not say. */
+function bootTime(): number {
+  return 1000 * Number(/^btime (\d+)$/m.exec(read('/proc/stat'))?.[1] ?? 0);
 }
 
 /** Whether a process of this machine lives. */
@@ -84,10 +93,15 @@ function pause(milliseconds: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
 }
 
-function isHeld(path: string, { pid, started, machine: where }: Partial<Holder>): boolean {
+function isHeld(path: string, holder: Partial<Holder>, booted: number): boolean {
+  const { pid, started, machine: where, host, boot } = holder;
   if (where === machine()) return typeof pid === 'number' && startOf(pid) === started;
   try {
-    return Date.now() - statSync(path).mtimeMs < STALE_MS;
+    const renewed = statSync(path).mtimeMs;
+    // The same host before it was started again: its processes are gone. Another machine of that name would have renewed
+    // the lock since.
+    if (host === hostname() && boot && boot !== bootId() && renewed < booted) return false;
+    return Date.now() - renewed < STALE_MS;
   } catch {
     return false;
   }
@@ -106,14 +120,18 @@ export class RunLock {
     this.#timer.unref();
   }
 
-  /** @throws BusyError naming the process that works in the folder */
-  static take(folder: string): RunLock {
+  /**
+   * @param booted - when this machine was started
+   * @throws BusyError naming the process that works in the folder
+   */
+  static take(folder: string, booted = bootTime()): RunLock {
     const path = join(folder, FILE);
     const holder: Holder = {
       pid: process.pid,
       started: startOf(process.pid) ?? '',
       machine: machine(),
       host: hostname(),
+      boot: bootId(),
       since: new Date().toISOString(),
     };
     const text = JSON.stringify(holder);
@@ -124,7 +142,7 @@ export class RunLock {
         const found = holderOf(path);
         if (found === null) continue;
         if (found.holder !== null) {
-          if (isHeld(path, found.holder)) throw busy(folder, found.holder);
+          if (isHeld(path, found.holder, booted)) throw busy(folder, found.holder);
         } else if (isBeingWritten(path)) {
           pause(50);
           continue;
