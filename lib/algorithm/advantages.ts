@@ -1,4 +1,4 @@
-/** Advantages relative to the group of responses to one prompt. */
+/** Advantages relative to the group of responses to one prompt, or to one stage of it. */
 import { InvalidArgumentError } from '../errors.js';
 import { checkOptions, type OptionKeys } from '../options.js';
 
@@ -7,9 +7,15 @@ export interface AdvantageOptions {
   normalizeByStd?: boolean;
   /** Added to the standard deviation. Default 1e-6. */
   epsilon?: number;
+  /**
+   * The stage of every reward: mean and deviation are then those of each stage of a group. Default: both stages of a
+   * prompt form one group (Algorithm 1). A stage-2 reward is lowered by what was unlearned; measured against a common mean
+   * that pays stage 1, the policy's dominant mode, for it.
+   */
+  stages?: ArrayLike<number>;
 }
 
-const KEYS: OptionKeys<AdvantageOptions> = { normalizeByStd: true, epsilon: true };
+const KEYS: OptionKeys<AdvantageOptions> = { normalizeByStd: true, epsilon: true, stages: true };
 
 export interface GroupAdvantages {
   /** One per reward; 0 for every reward that is null. */
@@ -24,7 +30,7 @@ export interface GroupAdvantages {
 
 /**
  * A_i = (r_i - mean(r)) / (std(r) + epsilon) within each group of `groupSize` consecutive rewards; both stages of a
- * prompt form one group. Exactly 0 where all rewards of the group are equal: the rewards are compared, because the
+ * prompt form one group, unless `stages` tells them apart. Exactly 0 where all rewards of the group are equal: the rewards are compared, because the
  * computed deviation of equal floats need not be 0. A null reward is left out of the group and gets advantage 0.
  *
  * @throws InvalidArgumentError when the sizes do not fit or a reward is not a finite number.
@@ -35,15 +41,17 @@ export function groupAdvantages(
   options: AdvantageOptions = {},
 ): GroupAdvantages {
   checkOptions(options, KEYS, 'groupAdvantages');
-  const { normalizeByStd = true, epsilon = 1e-6 } = options;
+  const { normalizeByStd = true, epsilon = 1e-6, stages } = options;
   checkSizes(rewards.length, groupSize, epsilon);
+  if (stages !== undefined && stages.length !== rewards.length) {
+    throw new InvalidArgumentError(`stages must have one entry per reward (${rewards.length}), got ${stages.length}`);
+  }
   const advantages = new Float32Array(rewards.length);
-  const groups = rewards.length / groupSize;
+  const groups = groupsOf(rewards, groupSize, stages);
   let equal = 0;
   let allZero = 0;
   let allOne = 0;
-  for (let start = 0; start < rewards.length; start += groupSize) {
-    const kept = keptRewards(rewards, start, groupSize);
+  for (const kept of groups) {
     const first = kept[0]?.reward;
     if (kept.every(({ reward }) => reward === first)) {
       equal += 1;
@@ -56,7 +64,32 @@ export function groupAdvantages(
     const scale = normalizeByStd ? Math.sqrt(variance) + epsilon : 1;
     for (const { index, reward } of kept) advantages[index] = (reward - mean) / scale;
   }
-  return { advantages, fracRewardZeroStd: equal / groups, allZero: allZero / groups, allOne: allOne / groups };
+  const all = groups.length;
+  return { advantages, fracRewardZeroStd: equal / all, allZero: allZero / all, allOne: allOne / all };
+}
+
+interface KeptReward {
+  index: number;
+  reward: number;
+}
+
+/** The rewards that are not null, group by group. */
+function groupsOf(
+  rewards: ArrayLike<number | null>,
+  groupSize: number,
+  stages: ArrayLike<number> | undefined,
+): KeptReward[][] {
+  const groups: KeptReward[][] = [];
+  for (let start = 0; start < rewards.length; start += groupSize) {
+    const kept = keptRewards(rewards, start, groupSize);
+    if (stages === undefined) {
+      groups.push(kept);
+      continue;
+    }
+    const own = Array.from({ length: groupSize }, (_, i) => stages[start + i] as number);
+    for (const stage of new Set(own)) groups.push(kept.filter(({ index }) => stages[index] === stage));
+  }
+  return groups;
 }
 
 /**
@@ -86,7 +119,7 @@ function checkSizes(count: number, groupSize: number, epsilon: number): void {
 }
 
 function keptRewards(rewards: ArrayLike<number | null>, start: number, size: number) {
-  const kept: { index: number; reward: number }[] = [];
+  const kept: KeptReward[] = [];
   for (let index = start; index < start + size; index += 1) {
     const reward = rewards[index];
     if (reward === null) continue;

@@ -15,6 +15,8 @@ export interface LossSample {
   refLogprob: Float32Array | null;
   advantage: number;
   stage: 1 | 2;
+  /** false: it has no part in the update. */
+  inLoss: boolean;
   /** Which one it is, for messages: `sample 3 of prompt train:17`. */
   label: string;
 }

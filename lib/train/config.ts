@@ -8,7 +8,9 @@ import { isRepoName } from '../hub/index.js';
 import { cacheTokensFor } from '../memory/estimate.js';
 import { nearest } from '../options.js';
 import { isHubUri } from '../tasks/data/source.js';
+import { isEmbedded } from '../tasks/index.js';
 import { checkConfig, checkSections, configError, parseTomlText } from './config-file.js';
+import { objectiveProblems } from './objective.js';
 import { checkpoint } from './sections/checkpoint.js';
 import { evaluation } from './sections/evaluation.js';
 import { lora } from './sections/lora.js';
@@ -62,7 +64,7 @@ export function crossChecks(config: TrainConfig): string[] {
       `optimizer.weightDecay = ${o.weightDecay}: with optimizer.lr = ${o.lr} every step would turn the weights around`,
     );
   }
-  problems.push(...taskProblems(config), ...evalProblems(config));
+  problems.push(...objectiveProblems(config), ...taskProblems(config), ...evalProblems(config));
   return problems;
 }
 

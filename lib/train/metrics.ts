@@ -98,7 +98,7 @@ export function peakMemoryMiB(): number {
 
 /** How long the phases of an iteration took, in seconds, and how fast they were. */
 export function timingMetrics(
-  samples: readonly ScoredSample[],
+  samples: readonly Pick<ScoredSample, 'tokens'>[],
   { timings, gate }: Pick<Rollout, 'timings' | 'gate'>,
   phases: Readonly<Record<string, number>>,
   seconds: number,

@@ -1,20 +1,20 @@
 /** GRPO and EEPO, iteration by iteration. */
-import { groupAdvantages } from '../algorithm/advantages.js';
 import { EntropyGate } from '../algorithm/gate.js';
-import { grpo } from '../algorithm/grpo.js';
 import type { Objective } from '../algorithm/types.js';
 import { AbortedError, ConfigError } from '../errors.js';
 import { checkOptions, type OptionKeys, SIGNAL } from '../options.js';
 import type { StepOptions } from '../policy.js';
 import { type Rollout, type RolloutPrompt, twoStageRollout } from '../rollout.js';
-import { type AnyReward, computeRewards, type RewardReport, tryRewards } from '../tasks/rewards.js';
-import type { Reward, RewardInput } from '../tasks/types.js';
+import { type AnyReward, computeRewards, tryRewards } from '../tasks/rewards.js';
+import type { Reward } from '../tasks/types.js';
+import { type Collected, collect, failedShareOf, type Round, totalTimings } from './collect.js';
 import { checkContext, defineConfig, type TrainConfig } from './config.js';
 import { type Incident, rewardIncidents, tooMany, unlearnIncidents } from './incidents.js';
 import { finiteOnly, type Metrics, rolloutMetrics, timingMetrics, unlearnMetrics } from './metrics.js';
+import { objectiveOf } from './objective.js';
 import { PromptStream } from './prompt-stream.js';
 import { rewardPolicy } from './reward-policy.js';
-import { chooseStopTokens, ownTokenizer, partsOf, rewardsOf, setUpPolicy } from './trainer-setup.js';
+import { chooseStopTokens, ownTokenizer, rewardsOf, setUpPolicy } from './trainer-setup.js';
 import type {
   Evaluator,
   Iteration,
@@ -26,7 +26,6 @@ import type {
   TrainerPhase,
   TrainerState,
   TrainerTokenizer,
-  TrainSample,
 } from './trainer-types.js';
 import { promptsFingerprint, type TrainPrompt, trainingPrompts } from './training-prompts.js';
 import { addLogprobs, lossSample, type ReferencePolicy, updatePolicy } from './update.js';
@@ -108,9 +107,7 @@ export class Trainer implements AsyncIterable<Iteration> {
     this.#onEvent = options.onEvent;
     const { alpha, window, gate } = config.unlearn;
     this.#gate = new EntropyGate({ gate, alpha, window });
-    const { ratio, decoupledCap, clipLow, clipHigh, klCoef, entropyCoef, aggregation } = config.objective;
-    this.#objective =
-      options.objective ?? grpo({ ratio, decoupledCap, clipLow, clipHigh, klCoef, entropyCoef, aggregation });
+    this.#objective = options.objective ?? objectiveOf(config);
   }
 
   /** Iterations done. */
@@ -285,39 +282,11 @@ export class Trainer implements AsyncIterable<Iteration> {
       return result;
     };
 
-    const drawn = (this.#stream as PromptStream).next(this.config.rollout.promptsPerIteration);
-    const prompts = drawn.map(({ index, id }) => ({ id, ...(this.#prompts[index] as TrainPrompt) }));
-    const rollout = await this.#rollout(prompts, iteration);
-    const tokenizer = this.#tokenizer as TrainerTokenizer;
-    const responses = rollout.samples.map(({ tokens }) => tokenizer.decode(tokens));
-    const judged = await timed('reward', () =>
-      computeRewards(
-        this.#rewards,
-        rollout.samples.map(
-          ({ promptIndex, tokens, finishReason }, i): RewardInput => ({
-            problem: (prompts[promptIndex] as TrainPrompt).problem,
-            response: responses[i] as string,
-            tokens,
-            finishReason,
-          }),
-        ),
-        this.#rewardOptions(),
-      ),
-    );
-    const { rewards } = judged;
-    this.#warnWithoutRewards(rewards, iteration);
-    const groups = groupAdvantages(rewards, this.config.rollout.groupSize, {
-      normalizeByStd: this.config.objective.advantageStd,
-    });
-    const samples = rollout.samples.map(
-      (sample, i): TrainSample => ({
-        ...sample,
-        problem: (prompts[sample.promptIndex] as TrainPrompt).problem,
-        response: responses[i] as string,
-        reward: rewards[i] as Reward,
-        ...partsOf(judged, i),
-        advantage: groups.advantages[i] as number,
-      }),
+    const { prompts, samples, groups, rounds, metrics: collected } = await this.#collect(iteration, timed);
+    const { rollout, judged } = rounds[0] as Round;
+    this.#warnWithoutRewards(
+      samples.map(({ reward }) => reward),
+      iteration,
     );
     const lossSamples = samples.map((sample) =>
       lossSample(
@@ -336,11 +305,11 @@ export class Trainer implements AsyncIterable<Iteration> {
     );
     this.#iteration = iteration;
     const incidents = [
-      ...unlearnIncidents(rollout, iteration),
-      ...rewardIncidents(judged, iteration),
+      ...rounds.flatMap((round) => unlearnIncidents(round.rollout, iteration)),
+      ...rounds.flatMap((round) => rewardIncidents(round.judged, iteration)),
       ...update.incidents,
     ];
-    this.#count(update.skippedInARow, judged, incidents);
+    this.#count(update.skippedInARow, failedShareOf(rounds), incidents);
     this.#between = false;
     this.#boundary = {
       promptsDrawn: (this.#stream as PromptStream).position,
@@ -350,15 +319,44 @@ export class Trainer implements AsyncIterable<Iteration> {
     const metrics: Metrics = {
       ...rolloutMetrics(samples, groups),
       ...finiteOnly(judged.metrics),
+      ...collected,
       ...unlearnMetrics(rollout.forget, rollout.gate, rollout.undone),
       ...update.metrics,
-      ...timingMetrics(samples, rollout, timings, (performance.now() - start) / 1000),
+      ...timingMetrics(
+        rounds.flatMap((round) => round.rollout.samples),
+        { timings: totalTimings(rounds), gate: rollout.gate },
+        timings,
+        (performance.now() - start) / 1000,
+      ),
     };
     return { iteration, metrics, samples, incidents };
   }
 
+  #collect(
+    iteration: number,
+    timed: <T>(phase: TrainerPhase, work: () => Promise<T>) => Promise<T>,
+  ): Promise<Collected> {
+    const tokenizer = this.#tokenizer as TrainerTokenizer;
+    return collect({
+      config: this.config,
+      draw: (count) =>
+        (this.#stream as PromptStream)
+          .next(count)
+          .map(({ index, id }) => ({ id, ...(this.#prompts[index] as TrainPrompt) })),
+      rollout: async (prompts, refill) => {
+        const { history } = this.#gate;
+        const rollout = await this.#rollout(prompts, iteration);
+        // The gate counts iterations.
+        if (refill) this.#gate.restore(history);
+        return rollout;
+      },
+      judge: (inputs) => timed('reward', () => computeRewards(this.#rewards, inputs, this.#rewardOptions())),
+      decode: (tokens) => tokenizer.decode(tokens),
+    });
+  }
+
   /** Warns of what went wrong, and decides whether it has too often. */
-  #count(skippedSteps: number, { failedShare }: RewardReport, incidents: readonly Incident[]): void {
+  #count(skippedSteps: number, failedShare: number, incidents: readonly Incident[]): void {
     const failedRewards = failedShare > this.config.reward.maxFailedShare ? this.#streaks.failedRewards + 1 : 0;
     this.#streaks = { skippedSteps, failedRewards };
     for (const { kind, message } of incidents) {

@@ -35,6 +35,7 @@ export function lossSample(
     refLogprob: null,
     advantage: sample.advantage,
     stage: sample.stage,
+    inLoss: !(objective.maskTruncated && sample.finishReason === 'length'),
     label: `sample ${sample.sampleIndex} of prompt ${problem}`,
   };
 }
@@ -45,14 +46,15 @@ export async function addLogprobs(
   reference: ReferencePolicy | null,
   updating: Updating,
 ): Promise<void> {
+  const needed = samples.filter(({ inLoss }) => inLoss);
   if (updating.config.objective.ratio !== 'behavior') {
-    const stage2 = samples.filter(({ stage }) => stage === 2);
+    const stage2 = needed.filter(({ stage }) => stage === 2);
     await logprobs(updating.policy, stage2, updating, (sample, logprob) => {
       sample.policyLogprob = logprob;
     });
   }
   if (reference !== null) {
-    await logprobs(reference, samples, updating, (sample, logprob) => {
+    await logprobs(reference, needed, updating, (sample, logprob) => {
       sample.refLogprob = logprob;
     });
   }
@@ -87,7 +89,8 @@ export interface UpdateReport {
 }
 
 /**
- * One optimizer step per mini-batch of prompts, `optimizer.epochs` times over.
+ * One optimizer step per mini-batch of prompts, `optimizer.epochs` times over. Samples that are not in the loss are not in
+ * its normalizer either; a mini-batch that has no others has no step.
  *
  * A mini-batch with an advantage, log-prob, loss coefficient or gradient that is not finite has no step: weights, moments
  * and the count of steps keep their bits. It is explained by the first tensor in which that appeared, and not part of
@@ -106,7 +109,9 @@ export async function updatePolicy(
   const total = new MetricAccumulator();
   const applied: StepReport[] = [];
   const incidents: Incident[] = [];
-  const miniBatches = chunk(samples, optimizer.miniBatchPrompts * rollout.groupSize);
+  const miniBatches = chunk(samples, optimizer.miniBatchPrompts * rollout.groupSize)
+    .map((miniBatch) => miniBatch.filter(({ inLoss }) => inLoss))
+    .filter((miniBatch) => miniBatch.length > 0);
   const steps = miniBatches.length * optimizer.epochs;
   let streak = skippedInARow;
   for (let step = 0; step < steps; step++) {
@@ -132,6 +137,9 @@ export async function updatePolicy(
       ...(applied.length === 0
         ? {}
         : { 'actor/grad_norm': applied.reduce((sum, { gradNorm }) => sum + gradNorm, 0) / applied.length }),
+      ...(updating.config.objective.maskTruncated
+        ? { 'actor/masked_frac': samples.filter(({ inLoss }) => !inLoss).length / samples.length }
+        : {}),
       'actor/skipped_steps': incidents.length,
       'actor/lr': optimizer.lr,
     },
@@ -178,7 +186,10 @@ async function addGradient(
     if (bad !== null) return bad;
   }
   const { temperature } = rollout;
-  const normalizer = normalizerOf(miniBatch.map(({ response }) => response.length));
+  const normalizer = normalizerOf(
+    miniBatch.map(({ response }) => response.length),
+    rollout.maxNewTokens,
+  );
   for (const part of microBatches(miniBatch, optimizer.microBatchTokens)) {
     check();
     const seen = await policy.forward(sequenceBatch(part), { temperature });

@@ -44,6 +44,15 @@ export const reward = section(
       doc: 'Responses cut off at maxNewTokens in training: "verify", judged like all others; "zero", their reward is 0; "null", left out.',
       paper: 'verified like all others',
     }),
+    overlongBuffer: number(
+      0,
+      { min: 0, max: 1 },
+      {
+        doc: "DAPO's soft punishment of long responses: over this last share of maxNewTokens the reward falls, by overlongPenalty at its end. DAPO: 0.2. 0 = off.",
+        paper: 'not used',
+      },
+    ),
+    overlongPenalty: number(1, { min: 0 }, { doc: 'What a response of maxNewTokens tokens loses.' }),
   },
   'How responses are rewarded: 1 for a right final answer, 0 otherwise (Eq. 1), and what you add.',
 );

@@ -15,6 +15,14 @@ export const rollout = section(
       { over: 0 },
       { doc: 'Sampling temperature; the loss is computed at the same one.', paper: 'not given' },
     ),
+    dynamicSampling: integer(
+      0,
+      { min: 0 },
+      {
+        doc: "DAPO's dynamic sampling: prompts whose rewards are all equal teach nothing and are replaced by fresh ones, at most so many times in an iteration; then the batch is filled up with them. 0 = off.",
+        paper: 'not used',
+      },
+    ),
     maxRows: integer(
       0,
       { min: 0 },
