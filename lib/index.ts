@@ -69,7 +69,6 @@ export {
   type SetResult,
   type SuiteOptions,
 } from './eval/suite.js';
-export { type TaskSetOptions, taskSet } from './eval/task-set.js';
 export type { ProblemSummary, ResponseStatistics, SetSummary } from './eval/summary.js';
 export {
   formatDetails,
@@ -79,6 +78,7 @@ export {
   resultTable,
   type TableOptions,
 } from './eval/table.js';
+export { type TaskSetOptions, taskSet } from './eval/task-set.js';
 export type {
   EvaluationProgress,
   EvaluationSet,
@@ -152,9 +152,12 @@ export {
 } from './rollout.js';
 export { keep, scope } from './scope.js';
 export {
+  type CalculatorAnswer,
+  type CalculatorOptions,
   type ChatMessage,
   type CountdownAnswer,
   type CountdownOptions,
+  calculator,
   countdown,
   createTask,
   type DataFormat,

@@ -12,13 +12,14 @@ import { modelFolder } from '../hub/index.js';
 import { cacheBytesPerToken, cacheTokensFor } from '../memory/estimate.js';
 import { Policy, type PolicyConfig } from '../policy.js';
 import { PROMPT_STYLES, type PromptStyle } from '../tasks/data/prompts.js';
-import { createTask } from '../tasks/index.js';
+import { createTask, type EmbeddedTask, isEmbedded } from '../tasks/index.js';
 import type { RewardFailure } from '../tasks/rewards.js';
 import { Tokenizer } from '../tokenizer.js';
 import { loadTrainConfig, type TrainConfig } from '../train/config.js';
 import { benchmarkPrompt, evaluationSplits } from '../train/evaluation.js';
 import { checkModelFolder, hubOptions } from '../train/load.js';
 import { failureText, rewardPolicy } from '../train/reward-policy.js';
+import { loadSftConfig } from '../train/sft-config.js';
 import { loadTask } from '../train/task.js';
 import { EvalProgress } from './eval-progress.js';
 import { hubProgress } from './hub-progress.js';
@@ -83,7 +84,7 @@ export async function evaluateModel(
   const config = run === null ? null : runConfig(run);
   const onTask = options.benchmarks.length + options.data.length === 0;
   const sets = onTask
-    ? await taskSets(config, tokenizer, options, signal)
+    ? await taskSets(run, config, tokenizer, options, signal)
     : await problemSets(config, tokenizer, options, signal);
   const { maxPositionEmbeddings, vocabSize } = (await readConfig(folder)).config;
   tokenizer.checkVocabulary(vocabSize, folder);
@@ -147,14 +148,24 @@ function runConfig(run: string): TrainConfig | null {
   }
 }
 
+/** The one that is named, or that a run of `eepo sft` learned. */
+function embeddedTask(run: string | null, given: string | undefined): EmbeddedTask {
+  const name = given ?? (run === null ? '' : loadSftConfig(join(run, 'config.toml')).data.name);
+  if (isEmbedded(name)) return name;
+  throw new InvalidArgumentError(
+    `${run ?? 'the model'} has no task of its own; say what: --benchmarks math500, --data FILE or --task NAME`,
+  );
+}
+
 async function taskSets(
+  run: string | null,
   config: TrainConfig | null,
   tokenizer: Tokenizer,
   options: EvalOptions,
   signal: AbortSignal,
 ): Promise<EvaluationSet[]> {
   if (config === null || options.task !== undefined) {
-    const task = await createTask('countdown');
+    const task = await createTask(embeddedTask(run, options.task));
     const splits =
       options.split.length > 0 ? options.split : Object.keys(task.splits).filter((name) => name !== 'train');
     return splits.map((split) => taskSet(task, split));

@@ -5,6 +5,7 @@ import type { Command } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
 import { BENCHMARK_NAMES, benchmarkOf } from '../eval/benchmarks.js';
 import { estimateOf, resultTable } from '../eval/table.js';
+import { EMBEDDED_TASKS, isEmbedded } from '../tasks/index.js';
 import { collect, wholeNumber, withInterrupt } from './common.js';
 import { type EvalOptions, evaluateModel, type ModelTarget } from './eval-model.js';
 import { printResults, register as registerTable } from './eval-table.js';
@@ -31,7 +32,7 @@ export function register(program: Command): void {
     )
     .option(
       '--task <name>',
-      'evaluate on the splits of a task: countdown (default: that of the run, where no problems are named)',
+      `evaluate on the splits of a task: ${EMBEDDED_TASKS.join(' or ')} (default: that of the run, where no problems are named)`,
     )
     .option('--split <names>', 'splits of a task (default: all but train)', names, [])
     .option('--name <name>', 'of each model in turn, for the table (default: its folder)', collect, [])
@@ -173,9 +174,9 @@ function check(targets: readonly ModelTarget[], options: EvalOptions): void {
       '--task and --split are for the splits of a task; leave out --benchmarks and --data',
     );
   }
-  if (options.task !== undefined && options.task !== 'countdown') {
+  if (options.task !== undefined && !isEmbedded(options.task)) {
     throw new InvalidArgumentError(
-      `--task ${options.task}: expected countdown; problems of your own are given with --data, benchmarks with --benchmarks`,
+      `--task ${options.task}: expected ${EMBEDDED_TASKS.join(' or ')}; problems of your own are given with --data, benchmarks with --benchmarks`,
     );
   }
   if (problems === 0 && options.task === undefined) {

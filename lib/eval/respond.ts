@@ -183,6 +183,7 @@ function lineOf(
     entropy: sum(generation.entropy),
     ...(set.distinctKey === undefined ? {} : { distinct: right ? set.distinctKey(problem, response) : null }),
     ...(set.algebraicKey === undefined ? {} : { algebraic: right ? set.algebraicKey(problem, response) : null }),
+    ...(set.features === undefined ? {} : { features: set.features(problem, response) }),
     text: response,
   };
 }

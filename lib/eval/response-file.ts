@@ -100,9 +100,15 @@ function recordOf(line: string, where: string): ResponseRecord {
     Number.isInteger(r.tokens) &&
     (r.finishReason === 'stop' || r.finishReason === 'length') &&
     typeof r.logprob === 'number' &&
-    typeof r.entropy === 'number';
+    typeof r.entropy === 'number' &&
+    (r.features === undefined || isFeatures(r.features));
   if (!valid) {
     throw new InvalidFileError(`${where}: not a response of an evaluation; remove this line, or give another folder`);
   }
   return withoutText(r as ResponseLine);
+}
+
+function isFeatures(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false;
+  return Object.values(value).every((number) => typeof number === 'number');
 }

@@ -1,4 +1,5 @@
 /** From judged responses to the numbers of a table. */
+import { meanFeatures } from '../tasks/features.js';
 import type { Problem } from '../tasks/types.js';
 import { answerClasses, majAtK } from './majority.js';
 import { passAtK } from './pass-at-k.js';
@@ -20,6 +21,8 @@ export interface ResponseStatistics {
   missing: number;
   /** Mean entropy in nats over all tokens. */
   meanEntropy: number;
+  /** Means of the set's features over the responses; only where it has any. */
+  features?: Record<string, number>;
 }
 
 /** One problem. `null` where it was not measured. */
@@ -201,6 +204,9 @@ function responseStatistics(records: readonly ResponseRecord[]): ResponseStatist
     undecided: records.filter(({ verdict }) => verdict === 'undecided').length,
     missing: records.filter(({ verdict }) => verdict === 'missing').length,
     meanEntropy: records.reduce((total, record) => total + record.entropy, 0) / Math.max(1, tokens),
+    ...(records.some(({ features }) => features)
+      ? { features: meanFeatures(records.map(({ features = {} }) => features)) }
+      : {}),
   };
 }
 

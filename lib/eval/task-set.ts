@@ -1,6 +1,7 @@
 /** A split of a task as a set of problems: its reward is the judge. */
 import { InvalidArgumentError } from '../errors.js';
 import { checkOptions, type OptionKeys, SIGNAL } from '../options.js';
+import { featuresOf } from '../tasks/features.js';
 import { computeRewards, type RewardFailure, type RewardOptions, rewardList } from '../tasks/rewards.js';
 import type { Reward, Task } from '../tasks/types.js';
 import { verifierReward } from '../tasks/verifiers.js';
@@ -38,7 +39,7 @@ export function taskSet(task: Task, split: string, options: TaskSetOptions = {})
   }
   if (problems.length === 0) throw new InvalidArgumentError(`split '${split}' of task '${task.name}' has no problems`);
   // The verifier's judge also says what was answered, so that answers can vote.
-  if (task.reward === verifierReward('math')) return mathSet(split, split, problems);
+  if (task.reward === verifierReward('math')) return { ...mathSet(split, split, problems), ...featuresIn(task) };
   const list = rewardList(undefined, task.reward);
   return {
     name: split,
@@ -50,7 +51,13 @@ export function taskSet(task: Task, split: string, options: TaskSetOptions = {})
     },
     ...(task.distinctKey === undefined ? {} : { distinctKey: task.distinctKey.bind(task) }),
     ...(task.algebraicKey === undefined ? {} : { algebraicKey: task.algebraicKey.bind(task) }),
+    ...featuresIn(task),
   };
+}
+
+function featuresIn(task: Task): Pick<EvaluationSet, 'features'> {
+  if (task.features === undefined) return {};
+  return { features: (problem, response) => featuresOf(task, problem, response) };
 }
 
 function judgementOf(reward: Reward): Judgement {

@@ -39,6 +39,8 @@ export interface EvaluationSet {
   /** As of {@link Task}: what makes two correct responses the same solution. */
   distinctKey?(problem: Problem, response: string): string | null;
   algebraicKey?(problem: Problem, response: string): string | null;
+  /** What a response is like, as numbers by name: their means are reported. */
+  features?(problem: Problem, response: string): Readonly<Record<string, number>>;
 }
 
 export type Phase = 'greedy' | 'sample';
@@ -64,6 +66,8 @@ export interface ResponseRecord {
   /** Canonical forms of a correct solution, where the set has them. */
   distinct?: string | null;
   algebraic?: string | null;
+  /** Of the response, where the set has features. */
+  features?: Readonly<Record<string, number>>;
 }
 
 /** A line of responses.jsonl. */

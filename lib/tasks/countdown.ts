@@ -71,7 +71,8 @@ const tasks = new Map<number, Task>();
  * The countdown task: splits `train` (1500 problems of 4 numbers, 3..60 solutions), `test` (300 of the same kind),
  * `ood` (300 of 5 numbers, 10..600 solutions; out of the RL distribution, the demonstrations have seen five numbers) and
  * `off` (150 of 4 numbers whose solutions all start with another number than the largest, against the habit of the
- * demonstrations). Numbers 1..9, targets 10..99; no two problems share numbers and target. Cached per seed.
+ * demonstrations). Numbers 1..9, targets 10..99; no two problems share numbers and target. Feature of a response:
+ * `habit`, whether it starts with the largest number. Cached per seed.
  */
 export function countdown(options: CountdownOptions = {}): Task {
   checkOptions(options, KEYS, 'countdown');
@@ -117,6 +118,10 @@ function build(seed: number): Task {
       inputs.map(({ problem, response }) => (solutionOf(problem, response) === null ? 0 : 1)),
     distinctKey: (problem, response) => textOf(solutionOf(problem, response), expressionText),
     algebraicKey: (problem, response) => textOf(solutionOf(problem, response), algebraicIdentity),
+    features: (problem, response) => {
+      const [first] = response.trimStart().split(/\s/, 1);
+      return { habit: first === String((problem.answer as CountdownAnswer).numbers.at(-1)) ? 1 : 0 };
+    },
     demonstrations: (demonstrationSeed) => demonstrate(demonstrationSeed, taken),
   };
 }

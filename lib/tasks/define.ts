@@ -18,7 +18,9 @@ const KEYS: OptionKeys<TaskDefinition> = {
   rewards: true,
   distinctKey: true,
   algebraicKey: true,
+  features: true,
   demonstrations: true,
+  demonstrationKinds: true,
   notes: true,
 };
 

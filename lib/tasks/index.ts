@@ -2,11 +2,13 @@
 import { distance } from 'fastest-levenshtein';
 import { InvalidArgumentError } from '../errors.js';
 import { checkOptions } from '../options.js';
+import { type CalculatorOptions, calculator } from './calculator.js';
 import { type CountdownOptions, countdown } from './countdown.js';
 import { DATASET_KEYS, type DatasetOptions, datasetTask } from './dataset.js';
 import { gsm8kTask, type MathOptions, mathTask, type PresetOptions, verlTask } from './presets.js';
 import type { Task } from './types.js';
 
+export { type CalculatorAnswer, type CalculatorOptions, calculator } from './calculator.js';
 export type { ErrorPolicy } from './call-reward.js';
 export type { CountdownAnswer, CountdownOptions } from './countdown.js';
 export { countdown } from './countdown.js';
@@ -47,6 +49,7 @@ export async function parquetTask(options: DatasetOptions): Promise<Task> {
 /** Options of every built-in task. */
 export interface TaskOptions {
   countdown: CountdownOptions;
+  calculator: CalculatorOptions;
   math: MathOptions;
   gsm8k: PresetOptions;
   verl: DatasetOptions;
@@ -56,6 +59,7 @@ export interface TaskOptions {
 
 const LOADERS: { [Name in keyof TaskOptions]: (options: TaskOptions[Name]) => Task | Promise<Task> } = {
   countdown,
+  calculator,
   math: mathTask,
   gsm8k: gsm8kTask,
   verl: verlTask,
@@ -65,12 +69,22 @@ const LOADERS: { [Name in keyof TaskOptions]: (options: TaskOptions[Name]) => Ta
 
 export const TASK_NAMES = [
   'countdown',
+  'calculator',
   'math',
   'gsm8k',
   'verl',
   'jsonl',
   'parquet',
 ] as const satisfies readonly (keyof TaskOptions)[];
+
+/** Those that are embedded: no files, a verifier and demonstrations of their own, a policy in the folder models. */
+export const EMBEDDED_TASKS = ['countdown', 'calculator'] as const satisfies readonly (keyof TaskOptions)[];
+
+export type EmbeddedTask = (typeof EMBEDDED_TASKS)[number];
+
+export function isEmbedded(name: string): name is EmbeddedTask {
+  return (EMBEDDED_TASKS as readonly string[]).includes(name);
+}
 
 /**
  * Loads a built-in task: `createTask('gsm8k')`, `createTask('math', { files: { train: 'math.jsonl.gz' } })`,

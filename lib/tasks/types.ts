@@ -102,8 +102,20 @@ export interface Task {
   distinctKey?(problem: Problem, response: string): string | null;
   /** A coarser form: equal for solutions that are the same formula up to algebra. */
   algebraicKey?(problem: Problem, response: string): string | null;
-  /** Endless supervised demonstrations for `sft`, disjoint from every split's problems. Deterministic by seed. */
-  demonstrations?(seed: number): Generator<Demonstration, never>;
+  /**
+   * What a response is like, as numbers by name, e.g. whether it uses some strategy (0 or 1): pure, for right and wrong
+   * responses alike. Training and evaluations report their means (`task/<feature>/...` in docs/metrics.md). Names:
+   * letters, digits, `_`, `-` and `.`; a value that is no finite number is left out of its mean.
+   */
+  features?(problem: Problem, response: string): Readonly<Record<string, number>>;
+  /**
+   * Endless supervised demonstrations for `sft`, disjoint from every split's problems. Deterministic by seed and kind.
+   *
+   * @param kind - one of `demonstrationKinds`; default the first
+   */
+  demonstrations?(seed: number, kind?: string): Generator<Demonstration, never>;
+  /** The kinds of demonstrations there are, where there are several. */
+  readonly demonstrationKinds?: readonly string[];
   /** One line per thing worth telling about loading (filtered rows, ...). */
   readonly notes?: readonly string[];
 }

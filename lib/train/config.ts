@@ -9,6 +9,7 @@ import { cacheTokensFor } from '../memory/estimate.js';
 import { nearest } from '../options.js';
 import { isHubUri } from '../tasks/data/source.js';
 import { isEmbedded } from '../tasks/index.js';
+import { isEmbedded } from '../tasks/index.js';
 import { checkConfig, checkSections, configError, parseTomlText } from './config-file.js';
 import { objectiveProblems } from './objective.js';
 import { checkpoint } from './sections/checkpoint.js';
@@ -79,8 +80,8 @@ function taskProblems({ task: t, reward: r }: TrainConfig): string[] {
   if (r.verifier === 'none' && r.module === '') {
     problems.push('reward.verifier = "none" leaves nothing that rewards; give a reward.module');
   }
-  if (t.name === 'countdown' && !['auto', 'none'].includes(r.verifier)) {
-    problems.push(`reward.verifier = "${r.verifier}": task.name = "countdown" has a verifier of its own; use "auto"`);
+  if (isEmbedded(t.name) && !['auto', 'none'].includes(r.verifier)) {
+    problems.push(`reward.verifier = "${r.verifier}": task.name = "${t.name}" has a verifier of its own; use "auto"`);
   }
   return problems;
 }

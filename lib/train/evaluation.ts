@@ -7,11 +7,12 @@ import { type MeasureOptions, measure, measurePlan, memoryStore } from '../eval/
 import { openResponses } from '../eval/response-file.js';
 import type { Estimate } from '../eval/statistics.js';
 import { checkNames, responsesPath, writeSummary } from '../eval/suite.js';
-import { missingOf, type SetSummary } from '../eval/summary.js';
+import { missingOf, type ResponseStatistics, type SetSummary } from '../eval/summary.js';
 import { addFailures, taskSet } from '../eval/task-set.js';
 import type { EvaluationSet, EvaluationTokenizer } from '../eval/types.js';
 import { cacheTokensFor } from '../memory/estimate.js';
 import type { PolicyLike } from '../policy.js';
+import { isEmbedded } from '../tasks/index.js';
 import { PRESET_STYLES } from '../tasks/presets.js';
 import type { RewardFailure } from '../tasks/rewards.js';
 import type { Task } from '../tasks/types.js';
@@ -31,6 +32,10 @@ export function evaluationMetrics(name: string, summary: SetSummary): Metrics {
   const undecided = (greedy?.undecided ?? 0) + (sampled?.undecided ?? 0);
   const byK = (kind: string, estimates: Record<number, Estimate>): Record<string, number> =>
     Object.fromEntries(Object.entries(estimates).map(([k, { value }]) => [`${name}/${kind}@${k}`, value]));
+  const features = (kind: string, statistics: ResponseStatistics | null): Record<string, number> =>
+    Object.fromEntries(
+      Object.entries(statistics?.features ?? {}).map(([feature, value]) => [`${name}/${kind}/${feature}`, value]),
+    );
   return finiteOnly({
     [`${name}/greedy`]: summary.greedy?.value,
     [`${name}/avg@${summary.samples}`]: summary.avgAtK?.value,
@@ -44,6 +49,8 @@ export function evaluationMetrics(name: string, summary: SetSummary): Metrics {
     [`${name}/missing`]: missingOf(summary) || null,
     [`${name}/distinct`]: summary.distinctPerSolved,
     [`${name}/distinct_algebraic`]: summary.distinctAlgebraicPerSolved,
+    ...features('task', sampled),
+    ...features('greedy_task', greedy),
   });
 }
 
@@ -63,8 +70,8 @@ export function evaluationSplits(task: Task, config: TrainConfig): string[] {
 /** How a run asks the problems of a benchmark: as those that it trains on. */
 export function benchmarkPrompt({ task }: TrainConfig): BenchmarkOptions {
   const { name, promptStyle, template, system } = task;
-  // The embedded task has no words to ask with.
-  if (name === 'countdown') return {};
+  // The embedded tasks have no words to ask with.
+  if (isEmbedded(name)) return {};
   const styles: Readonly<Record<string, BenchmarkOptions['promptStyle']>> = PRESET_STYLES;
   return {
     promptStyle: promptStyle === 'auto' ? (styles[name] ?? 'plain') : promptStyle,

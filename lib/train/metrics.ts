@@ -3,6 +3,8 @@ import type { GroupAdvantages } from '../algorithm/advantages.js';
 import type { GateDecision } from '../algorithm/gate.js';
 import type { ForgetReport } from '../policy.js';
 import { meanTokenEntropy, type Rollout, type RolloutSample } from '../rollout.js';
+import { featuresOf, meanFeatures } from '../tasks/features.js';
+import type { Problem, Task } from '../tasks/types.js';
 
 /** Name -> value. A metric that has no value in an iteration is left out. */
 export type Metrics = Record<string, number>;
@@ -57,6 +59,21 @@ export function rolloutMetrics(samples: readonly ScoredSample[], groups: GroupAd
     ...stageMetrics(samples, 1),
     ...stageMetrics(samples, 2),
   };
+}
+
+/** `task/<feature>/stage<s>`: means of the task's features over the responses of each stage. */
+export function featureMetrics(
+  task: Pick<Task, 'name' | 'features'>,
+  samples: readonly { stage: 1 | 2; problem: Problem; response: string }[],
+): Metrics {
+  if (task.features === undefined) return {};
+  return Object.fromEntries(
+    ([1, 2] as const).flatMap((stage) => {
+      const own = samples.filter((sample) => sample.stage === stage);
+      const means = meanFeatures(own.map(({ problem, response }) => featuresOf(task, problem, response)));
+      return Object.entries(means).map(([name, value]) => [`task/${name}/stage${stage}`, value]);
+    }),
+  );
 }
 
 /**

@@ -1,5 +1,6 @@
 /** The configuration of supervised fine-tuning (`eepo sft`). */
 import { z } from 'zod';
+import { EMBEDDED_TASKS } from '../tasks/index.js';
 import { pathResolver, readConfigText } from './config.js';
 import {
   checkConfig,
@@ -41,8 +42,11 @@ const model = section(
 
 const data = section(
   {
-    name: choice(['countdown', 'jsonl'], 'jsonl', {
-      doc: '"countdown": an endless stream of demonstrations of the embedded task; "jsonl": your own prompts and responses.',
+    name: choice([...EMBEDDED_TASKS, 'jsonl'], 'jsonl', {
+      doc: '"countdown" and "calculator": an endless stream of demonstrations of the embedded task; "jsonl": your own prompts and responses.',
+    }),
+    kind: text('', {
+      doc: 'Which demonstrations, for "calculator": "skill", the working of it, or "habit", direct answers (docs/tasks.md). "" = the first.',
     }),
     path: optionalPath('', { doc: 'For "jsonl": the file, one JSON object a line; may be gzipped.' }),
     promptColumn: text('prompt', { doc: 'For "jsonl": the column of the prompt.' }),

@@ -3,6 +3,7 @@ import type { HubOptions } from '../hub/index.js';
 import {
   createTask,
   type DatasetOptions,
+  isEmbedded,
   type NamedReward,
   type PromptTokenizer,
   type Task,
@@ -25,7 +26,7 @@ export async function loadTask(config: TrainConfig, tokenizer: PromptTokenizer, 
 
 function plainTask({ task }: TrainConfig, tokenizer: PromptTokenizer, hub: HubOptions): Promise<Task> {
   const { name, levels } = task;
-  if (name === 'countdown') return createTask('countdown');
+  if (isEmbedded(name)) return createTask(name);
   const options: DatasetOptions = {
     files: filesOf(task),
     ...given({

@@ -10,7 +10,7 @@ import type { Reward } from '../tasks/types.js';
 import { type Collected, collect, failedShareOf, type Round, totalTimings } from './collect.js';
 import { checkContext, defineConfig, type TrainConfig } from './config.js';
 import { type Incident, rewardIncidents, tooMany, unlearnIncidents } from './incidents.js';
-import { finiteOnly, type Metrics, rolloutMetrics, timingMetrics, unlearnMetrics } from './metrics.js';
+import { featureMetrics, finiteOnly, type Metrics, rolloutMetrics, timingMetrics, unlearnMetrics } from './metrics.js';
 import { objectiveOf } from './objective.js';
 import { PromptStream } from './prompt-stream.js';
 import { rewardPolicy } from './reward-policy.js';
@@ -318,6 +318,7 @@ export class Trainer implements AsyncIterable<Iteration> {
 
     const metrics: Metrics = {
       ...rolloutMetrics(samples, groups),
+      ...featureMetrics(this.#task, samples),
       ...finiteOnly(judged.metrics),
       ...collected,
       ...unlearnMetrics(rollout.forget, rollout.gate, rollout.undone),

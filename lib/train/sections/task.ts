@@ -7,7 +7,7 @@ import { choice, flag, integer, integers, paths, section, strings, text } from '
 export const task = section(
   {
     name: choice(TASK_NAMES, 'countdown', {
-      doc: 'What is asked: "countdown" (embedded: reach a target from given numbers), "math" (MATH), "gsm8k", "verl" (data in verl\'s layout), or your own prompts and answers, "jsonl" or "parquet". See docs/tasks.md.',
+      doc: 'What is asked: "countdown" (embedded: reach a target from given numbers), "calculator" (embedded: operations modulo 23), "math" (MATH), "gsm8k", "verl" (data in verl\'s layout), or your own prompts and answers, "jsonl" or "parquet". See docs/tasks.md.',
       paper: 'MATH levels 3-5',
     }),
     path: paths({
@@ -52,5 +52,5 @@ export const task = section(
       doc: 'Leave out of training what is asked in the evaluation files too. Counted in any case; done by itself for "math" from the hub.',
     }),
   },
-  'What is asked. "countdown" reads `name` and `maxPromptTokens` alone.',
+  'What is asked. "countdown" and "calculator" read `name` and `maxPromptTokens` alone.',
 );
