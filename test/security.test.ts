@@ -113,6 +113,7 @@ describe('code', () => {
       'libtorch/diagnose',
       'libtorch/find',
       'libtorch/pip',
+      'study/child',
       'tasks/data/read-parquet',
       'verify/worker-process',
     ];

@@ -13,6 +13,7 @@ import * as evaluate from './eval.js';
 import { endHubProgress } from './hub-progress.js';
 import * as libtorch from './libtorch.js';
 import * as sft from './sft.js';
+import * as study from './study.js';
 import * as train from './train.js';
 import * as verify from './verify.js';
 
@@ -31,7 +32,7 @@ const program = new Command('eepo')
     },
   })
   .enablePositionalOptions();
-for (const command of [demo, train, sft, evaluate, verify, bench, config, download, libtorch, build, doctor])
+for (const command of [demo, train, sft, evaluate, study, verify, bench, config, download, libtorch, build, doctor])
   command.register(program);
 
 try {
