@@ -9,7 +9,6 @@ import { cacheTokensFor } from '../memory/estimate.js';
 import { nearest } from '../options.js';
 import { isHubUri } from '../tasks/data/source.js';
 import { isEmbedded } from '../tasks/index.js';
-import { isEmbedded } from '../tasks/index.js';
 import { checkConfig, checkSections, configError, parseTomlText } from './config-file.js';
 import { objectiveProblems } from './objective.js';
 import { checkpoint } from './sections/checkpoint.js';
