@@ -23,26 +23,41 @@ const responses = z.looseObject({
   meanEntropy: z.number().nullable(),
 });
 
+const setNumbers = {
+  problems: count,
+  greedy: estimate.nullable(),
+  samples: count,
+  avgAtK: estimate.nullable(),
+  majAtK: byK,
+  passAtK: byK,
+  distinctPerSolved: z.number().nullable(),
+  distinctAlgebraicPerSolved: z.number().nullable(),
+  greedyResponses: responses.nullable(),
+  sampledResponses: responses.nullable(),
+};
+
+/** `<set>/summary.json`: the numbers of one set and, by problem, how many samples were right. */
+export const setSummarySchema = z.looseObject({
+  ...setNumbers,
+  sampledProblems: count,
+  solved: count,
+  rows: z.array(
+    z.looseObject({
+      id: z.string(),
+      greedyCorrect: z.boolean().nullable(),
+      samples: count,
+      correct: count,
+      distinct: z.number().nullable(),
+      distinctAlgebraic: z.number().nullable(),
+    }),
+  ),
+});
+
 /** results.json: what a table needs of it. */
 export const resultSchema = z.looseObject({
   name: z.string(),
   model: z.string().nullish(),
-  sets: z.record(
-    z.string(),
-    z.looseObject({
-      title: z.string(),
-      problems: count,
-      greedy: estimate.nullable(),
-      samples: count,
-      avgAtK: estimate.nullable(),
-      majAtK: byK,
-      passAtK: byK,
-      distinctPerSolved: z.number().nullable(),
-      distinctAlgebraicPerSolved: z.number().nullable(),
-      greedyResponses: responses.nullable(),
-      sampledResponses: responses.nullable(),
-    }),
-  ),
+  sets: z.record(z.string(), z.looseObject({ title: z.string(), ...setNumbers })),
 });
 
 /** settings.json. */
