@@ -105,6 +105,9 @@ describe('a run that is killed and resumed', () => {
     check(() => flip('model/model.safetensors'), /^model\/model\.safetensors differs/m);
     check(() => flip('completions.jsonl'), /^completions\.jsonl differs/m);
     check(() => appendFileSync(join(root, 'metrics.jsonl'), '{"iterat'), /8 torn bytes/);
+    const [events] = readdirSync(join(run.reference.root, 'tensorboard'));
+    check(() => appendFileSync(join(root, 'tensorboard', String(events)), 'torn'), /tensorboard\/.* and 4 torn bytes/);
+    check(() => rmSync(join(root, 'tensorboard'), { recursive: true }), /^tensorboard\/ holds/m);
     check(
       () => flip(`checkpoints/${oldest}/optimizer.safetensors`),
       /optimizer\.safetensors is not what its state says/,

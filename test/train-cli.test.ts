@@ -73,6 +73,7 @@ describe('eepo train', () => {
       'metrics.jsonl',
       'model',
       'summary.json',
+      'tensorboard',
     ]);
 
     const metrics = jsonLines(join(out, 'metrics.jsonl'));

@@ -17,6 +17,7 @@ const HARMLESS_SECTIONS = ['eval', 'checkpoint'];
 const HARMLESS = [
   'run.iterations',
   'run.completionsEvery',
+  'run.tensorboard',
   'model.cacheDir',
   'model.offline',
   'rollout.maxRows',

@@ -17,6 +17,7 @@ import { isRunning, RunLock } from './run-lock.js';
  *     metrics.jsonl       one object per iteration
  *     completions.jsonl   { iteration, problem, prompt, response, stage, reward, advantage, finishReason }; of several rewards
  *                         also what each gave: rewards
+ *     tensorboard/        metrics.jsonl once more, as an event file for TensorBoard
  *     evals/              evals/iteration-<n>/<set>/responses.jsonl and summary.json, as `eepo eval` writes them
  *     checkpoints/        what the run goes on from: checkpoints/iteration-<n>/ and the name of the newest, latest
  *     model/              the final weights in Hugging Face layout, with the tokenizer

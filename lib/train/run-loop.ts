@@ -12,6 +12,7 @@ import { finiteOnly, type Metrics } from './metrics.js';
 import type { OpenCheckpoint } from './resume.js';
 import type { RunSummary, TrainRunOptions } from './run.js';
 import type { RunDirectory } from './run-directory.js';
+import { removeEventFiles, TensorBoardLog } from './tensorboard.js';
 import type { Iteration, Trainer, TrainSample } from './trainer.js';
 
 /** How a run ended before its last iteration. */
@@ -26,6 +27,7 @@ export interface StoppedRun {
 }
 
 const LINES = ['metrics.jsonl', 'completions.jsonl'] as const;
+const TENSORBOARD = 'tensorboard';
 /** Of float32 weights and two moments. */
 const BYTES_PER_PARAMETER = 12;
 
@@ -53,6 +55,7 @@ export class RunLoop {
   readonly #best: BestMetric;
   readonly #history: RunSummary['history'] = [];
   readonly #initial: CheckpointState['initial'];
+  #tensorboard: TensorBoardLog | null = null;
   /** Seconds of the processes before this one. */
   #before = 0;
   #start = performance.now();
@@ -135,6 +138,7 @@ export class RunLoop {
   /** Iterates, and writes the end of the run. @param promptsLeftOut - for the summary */
   async train(promptsLeftOut: number): Promise<RunSummary> {
     this.#start = performance.now();
+    this.#openTensorBoard();
     this.#warnOfShortage();
     try {
       for await (const iteration of this.#trainer) {
@@ -147,6 +151,12 @@ export class RunLoop {
       await this.#stop(error);
       throw error;
     }
+  }
+
+  #openTensorBoard(): void {
+    const folder = this.#run.file(TENSORBOARD);
+    if (this.#config.run.tensorboard) this.#tensorboard = new TensorBoardLog(folder, this.#history);
+    else removeEventFiles(folder);
   }
 
   #write({ iteration, metrics: own, samples }: Iteration): void {
@@ -174,6 +184,7 @@ export class RunLoop {
       );
     }
     this.#history.push({ iteration, metrics });
+    this.#tensorboard?.append({ iteration, metrics });
     if (iteration > 0) this.#best.see(iteration, metrics);
   }
 
@@ -258,7 +269,7 @@ export class RunLoop {
     const { policy, tokenizer } = this.#options;
     await this.#run.saveModel('model', policy, tokenizer);
     if (policy.adapter) await this.#run.saveFolder('adapter', async (folder) => policy.saveAdapter?.(folder));
-    this.#run.sync([...LINES, 'evals']);
+    this.#run.sync([...LINES, 'evals', TENSORBOARD]);
     const history = this.#history;
     const summary: RunSummary = {
       path: this.#run.path,

@@ -1,5 +1,5 @@
 /** [run]: the run as a whole. */
-import { integer, section } from '../config-file.js';
+import { flag, integer, section } from '../config-file.js';
 
 export const run = section(
   {
@@ -17,6 +17,7 @@ export const run = section(
       { doc: 'Seed of everything random: the order of the prompts, sampling, evaluation.' },
     ),
     completionsEvery: integer(1, { min: 0 }, { doc: 'Write completions.jsonl in every n-th iteration; 0 = never.' }),
+    tensorboard: flag(true, { doc: 'Write the metrics to tensorboard/ too, as event files for TensorBoard.' }),
   },
   'The run as a whole.',
 );

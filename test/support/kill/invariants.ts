@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Trace } from './moments.js';
-import { metricsProblems, type Reference, steadyLines } from './reference.js';
+import { eventProblems, metricsProblems, type Reference, steadyLines } from './reference.js';
 import {
   checkpointName,
   checkpointProblems,
@@ -70,7 +70,12 @@ export interface InvariantOptions {
 /** What does not hold; [] if all does. */
 export function invariantProblems(options: InvariantOptions): string[] {
   if (!existsSync(options.root)) return [];
-  return [...checkpoints(options), ...lines(options), ...finals(options)];
+  return [
+    ...checkpoints(options),
+    ...lines(options),
+    ...eventProblems(options.root, options.reference, false),
+    ...finals(options),
+  ];
 }
 
 function checkpoints({ root, reference, announced, kept, lostPower }: InvariantOptions): string[] {

@@ -1,6 +1,7 @@
 /** The run that was never stopped, and whether another one is the same. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { readEvents } from '../event-files.js';
 import { checkpointsOf, filesBelow, latestOf, readState, sha256, steady, wholeLines } from './run-files.js';
 
 /** What must come out, in memory. */
@@ -25,7 +26,7 @@ const steadyLine = (line: string): string => {
 export const steadyLines = (path: string): string[] => wholeLines(path).lines.map(steadyLine);
 
 /** Files that are compared in another way, or hold what differs by nature (state.json: hashes of lines with timings). */
-const OTHERWISE = /^(metrics\.jsonl|completions\.jsonl|summary\.json)$|(^|\/)state\.json$/;
+const OTHERWISE = /^(metrics\.jsonl|completions\.jsonl|summary\.json)$|^tensorboard\/|(^|\/)state\.json$/;
 
 export function readReference(root: string): Reference {
   const hashes = new Map<string, string>();
@@ -53,6 +54,41 @@ export function metricsProblems(lines: readonly string[], reference: Reference):
   if (wrong < 0) return [];
   const expected = reference.metrics[wrong] ?? '(no such line)';
   return [`metrics.jsonl, line ${wrong + 1}: ${firstDifference(lines[wrong] as string, expected)}`];
+}
+
+/** A line of metrics as an event holds it. */
+const asEvent = (line: string): string =>
+  JSON.stringify(JSON.parse(line), (name, value) =>
+    typeof value === 'number' && name !== 'iteration' ? Math.fround(value) : value,
+  );
+
+/**
+ * What is wrong with the event files of TensorBoard: each record must be the reference's of its iteration.
+ *
+ * @param finished - the one file must have every line, whole
+ */
+export function eventProblems(root: string, reference: Reference, finished: boolean): string[] {
+  const folder = join(root, 'tensorboard');
+  const expected = new Map(
+    reference.metrics.map((line) => [(JSON.parse(line) as { iteration: number }).iteration, asEvent(line)]),
+  );
+  const names = filesBelow(folder);
+  const problems = names.flatMap((name) => {
+    if (!name.includes('tfevents')) return finished ? [`left over: tensorboard/${name}`] : [];
+    const { events, torn } = readEvents(readFileSync(join(folder, name)));
+    const rows = events.flatMap(({ step, scalars }) =>
+      scalars === null ? [] : [JSON.stringify(steady({ iteration: step, ...scalars }))],
+    );
+    const wrong = rows.filter((row) => expected.get((JSON.parse(row) as { iteration: number }).iteration) !== row);
+    const lacks = finished && (torn > 0 || String(rows) !== String([...expected.values()]));
+    return [
+      ...wrong.map((row) => `tensorboard/${name}: ${row.slice(0, 200)} is not the reference's`),
+      ...(lacks ? [`tensorboard/${name} has ${rows.length} iterations and ${torn} torn bytes`] : []),
+    ];
+  });
+  if (finished && names.filter((name) => name.includes('tfevents')).length !== 1)
+    problems.push(`tensorboard/ holds ${names.join(', ')}`);
+  return problems;
 }
 
 function sameState(folder: string): string {
@@ -83,6 +119,7 @@ export function differences(
   if (!existsSync(completions) || !readFileSync(completions).equals(reference.completions)) {
     problems.push('completions.jsonl differs');
   }
+  problems.push(...eventProblems(root, reference, true));
   if (!existsSync(join(root, 'summary.json'))) return [...problems, 'summary.json is missing'];
   const summary = JSON.stringify(steady(JSON.parse(readFileSync(join(root, 'summary.json'), 'utf8'))));
   if (summary !== reference.summary) problems.push(`summary.json: ${firstDifference(summary, reference.summary)}`);
