@@ -25,6 +25,10 @@ const licences = new Set([
   'BSD-3-Clause',
   'BlueOak-1.0.0',
   '0BSD',
+  // Of single files, which we do not change.
+  'MPL-2.0',
+  // Of fonts.
+  'OFL-1.1',
   '(BSD-2-Clause OR MIT OR Apache-2.0)',
 ]);
 
@@ -33,6 +37,7 @@ const compiled = new Map([
   ['tokenizers', 'Node addons for thirteen platforms, in the package itself'],
   ['@huggingface/hub', 'WebAssembly in the source: SHA-256 and chunks of its uploads, which are not used'],
   ['undici', 'WebAssembly in the source: the HTTP parser that Node has too'],
+  ['@resvg/resvg-wasm', 'WebAssembly in the package: draws the PNG of a figure'],
   ['hysnappy', 'WebAssembly in the source: Snappy of Parquet files'],
   ['@huggingface/xetchunk-wasm', 'WebAssembly in the source: not used, comes with @huggingface/hub'],
   ['@huggingface/blake3-jit', 'WebAssembly in the source: not used, comes with @huggingface/hub'],
