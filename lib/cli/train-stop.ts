@@ -12,7 +12,7 @@ export interface TrainCommand {
   config: TrainConfig;
   /** Folder of the run. */
   out: string;
-  options: { set: string[]; acceptChanges?: boolean };
+  options: { set: string[]; preset?: string[]; acceptChanges?: boolean };
 }
 
 /**
@@ -61,7 +61,9 @@ export function stopText(command: TrainCommand, stopped: StoppedRun | null): str
 
 /** The exact command. */
 function goOn({ file, out, options }: TrainCommand): string {
-  const words = ['npx', 'eepo', 'train', file, ...options.set.flatMap((value) => ['--set', value]), '--resume', out];
+  const repeated = (option: string, values: readonly string[] = []) => values.flatMap((value) => [option, value]);
+  const layers = [...repeated('--preset', options.preset), ...repeated('--set', options.set)];
+  const words = ['npx', 'eepo', 'train', file, ...layers, '--resume', out];
   return `to go on: ${words.map(quoted).join(' ')}`;
 }
 

@@ -22,6 +22,7 @@ import { hubProgress } from './hub-progress.js';
 import { type TrainCommand, withStop } from './train-stop.js';
 
 interface Options {
+  preset: string[];
   set: string[];
   out?: string;
   resume?: string;
@@ -35,6 +36,12 @@ export function register(program: Command): void {
     .command('train')
     .description('train a policy by EEPO or GRPO')
     .argument('<config>', 'configuration file (TOML); see docs/config.md and configs/')
+    .option(
+      '--preset <name>',
+      'an algorithm laid over the configuration, such as eepo, grpo, dr-grpo, dapo, gspo or cispo (docs/objectives.md); may be repeated',
+      collect,
+      [],
+    )
     .option('--set <section.key=value>', 'override an option; may be repeated', collect, [])
     .option('--out <folder>', 'folder of the run (default: runs/<config>-<time>)')
     .option(
@@ -48,13 +55,13 @@ export function register(program: Command): void {
 }
 
 async function train(file: string, options: Options): Promise<void> {
-  const config = loadTrainConfig(file, options.set);
+  const config = loadTrainConfig(file, options.set, options.preset);
   checkCombination(options);
   if (options.dryRun) {
     return withInterrupt((signal) => dryRun(file, config, options.memory, signal));
   }
-  const resume = options.resume === undefined ? null : resumeOf(options.resume, file, options.out);
-  const out = resume?.run ?? options.out ?? defaultRunPath(file);
+  const resume = options.resume === undefined ? null : resumeOf(options.resume, file, options);
+  const out = resume?.run ?? options.out ?? defaultRunPath(file, options.preset);
   if (resume !== null && isRunFolder(out)) {
     const { complete, iteration } = previewResume(resume, config, options.acceptChanges ?? false);
     if (complete) {
@@ -76,9 +83,9 @@ function checkCombination({ resume, acceptChanges, dryRun, memory }: Options): v
 }
 
 /** What `--resume` names. @throws ConfigError where there is no such run */
-function resumeOf(resume: string, file: string, out: string | undefined): ResumePoint {
+function resumeOf(resume: string, file: string, { out, preset }: Options): ResumePoint {
   if (resume !== 'latest' || out !== undefined) return resumePoint(resume, out);
-  const run = newestRun(file);
+  const run = newestRun(file, preset);
   if (run === null) {
     throw new ConfigError(
       `--resume latest: there is no run of ${file} in runs/; give the folder of a run, or leave out --resume for a new one`,

@@ -11,6 +11,7 @@ import { isHubUri } from '../tasks/data/source.js';
 import { isEmbedded } from '../tasks/index.js';
 import { checkConfig, checkSections, configError, parseTomlText } from './config-file.js';
 import { objectiveProblems } from './objective.js';
+import { withPresets } from './presets.js';
 import { checkpoint } from './sections/checkpoint.js';
 import { evaluation } from './sections/evaluation.js';
 import { lora } from './sections/lora.js';
@@ -145,15 +146,21 @@ function readAtMost(file: string, limit: number): Buffer {
 }
 
 /**
- * Reads and checks a configuration file.
+ * Reads and checks a configuration file. What wins: the defaults < the file < presets < overrides.
  *
  * @param overrides - `section.key=value` with TOML values, as of `--set`; the last one wins
+ * @param presets - algorithms by name (configs/presets), as of `--preset`, laid over the file; the last one wins
  * @throws ConfigError that names every wrong key and value, and the nearest valid key
  */
-export function loadTrainConfig(file: string, overrides: readonly string[] = []): TrainConfig {
-  return checkConfig<TrainConfig>(parseTomlText(readConfigText(file), file), overrides, {
+export function loadTrainConfig(
+  file: string,
+  overrides: readonly string[] = [],
+  presets: readonly string[] = [],
+): TrainConfig {
+  const raw = withPresets(parseTomlText(readConfigText(file), file), presets);
+  return checkConfig<TrainConfig>(raw, overrides, {
     schema: trainSchema,
-    source: file,
+    source: [file, ...presets.map((name, i) => `${i === 0 ? 'with ' : ''}--preset ${name}`)].join(' '),
     crossChecks,
     resolvePath: pathResolver(file),
   });

@@ -205,14 +205,17 @@ export function timestamp(date = new Date()): string {
   return date.toISOString().slice(0, 19).replaceAll(':', '-');
 }
 
-/** `runs/<name of the configuration>-<time>`. */
-export function defaultRunPath(configFile: string): string {
-  return join('runs', `${basename(configFile, '.toml')}-${timestamp()}`);
+/** `runs/<name of the configuration>-<presets>-<time>`. */
+export function defaultRunPath(configFile: string, presets: readonly string[] = []): string {
+  return join('runs', `${runName(configFile, presets)}-${timestamp()}`);
 }
 
+const runName = (configFile: string, presets: readonly string[]): string =>
+  [basename(configFile, '.toml'), ...presets].join('-');
+
 /** The newest run that {@link defaultRunPath} named, or null. */
-export function newestRun(configFile: string): string | null {
-  const name = basename(configFile, '.toml');
+export function newestRun(configFile: string, presets: readonly string[] = []): string | null {
+  const name = runName(configFile, presets);
   const runs = existsSync('runs') ? readdirSync('runs') : [];
   const own = runs
     .filter((run) => run.startsWith(`${name}-`) && /^\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d$/.test(run.slice(name.length + 1)))
