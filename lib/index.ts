@@ -14,14 +14,19 @@ export { MetricAccumulator } from './algorithm/accumulator.js';
 export { type AdvantageOptions, type GroupAdvantages, groupAdvantages } from './algorithm/advantages.js';
 export { normalizerOf } from './algorithm/batch.js';
 export { EntropyGate, type GateDecision, type GateOptions, movingMeanEntropy, tokenGate } from './algorithm/gate.js';
-export { type GrpoOptions, grpo, grpoLoss } from './algorithm/grpo.js';
+export { cispo, dapo, drGrpo, type GrpoOptions, grpo, grpoLoss, gspo } from './algorithm/grpo.js';
+export type { KlEstimator } from './algorithm/kl.js';
 export { type NllOptions, nll, nllLoss } from './algorithm/nll.js';
+export { overlongPenalty } from './algorithm/overlong.js';
+export type { PolicyLossOptions } from './algorithm/policy-loss.js';
+export type { SurrogateName } from './algorithm/surrogate.js';
 export type {
   Aggregation,
   GateMode,
   Normalizer,
   Objective,
   ObjectiveResult,
+  RatioLevel,
   RatioMode,
   TokenBatch,
 } from './algorithm/types.js';

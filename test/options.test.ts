@@ -54,6 +54,10 @@ const CASES: readonly [name: string, call: Call, options: Any, meant: string, al
   ],
   ['grpo', (o) => eepo.grpo(o), { clipHi: 0.28 }, 'clipHigh'],
   ['grpo', (o) => eepo.grpoLoss(batch, normalizer, o), { klCoeff: 0 }, 'klCoef'],
+  ['drGrpo', (o) => eepo.drGrpo(o), { agregation: 'token-mean' }, 'aggregation'],
+  ['dapo', (o) => eepo.dapo(o), { dualclip: 3 }, 'dualClip'],
+  ['gspo', (o) => eepo.gspo(o), { ratioLvl: 'token' }, 'ratioLevel'],
+  ['cispo', (o) => eepo.cispo(o), { clipHi: 4 }, 'clipHigh'],
   ['nll', (o) => eepo.nll(o), { agregation: 'token-mean' }, 'aggregation'],
   ['nll', (o) => eepo.nllLoss(batch, normalizer, o), { agregation: 'token-mean' }, 'aggregation'],
   ['groupAdvantages', (o) => eepo.groupAdvantages([0, 1], 2, o), { epsilom: 0 }, 'epsilon'],
@@ -109,7 +113,7 @@ const CASES: readonly [name: string, call: Call, options: Any, meant: string, al
 /** Functions of the package that take no options object, or whose check is another's. */
 const WITHOUT_OPTIONS = new Set(
   [
-    'normalizerOf movingMeanEntropy cudaStatus deviceInfo emptyCache answerClasses majAtK passAtK readResult',
+    'normalizerOf overlongPenalty movingMeanEntropy cudaStatus deviceInfo emptyCache answerClasses majAtK passAtK readResult',
     'formatDetails formatResultTable keep scope createTask verifierReward tensorMemory cosineSchedule verifierPool',
     'defineConfig loadTrainConfig defineSftConfig loadSftConfig',
   ].flatMap((names) => names.split(' ')),

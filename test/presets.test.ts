@@ -119,10 +119,7 @@ describe('a preset', () => {
   it('is named where the whole does not fit together', () => {
     const path = file('[rollout]\ngroupSize = 5\n');
     assert.throws(() => loadTrainConfig(path, [], ['eepo']), /mine\.toml with --preset eepo: rollout\.groupSize = 5/);
-    assert.throws(
-      () => loadTrainConfig(file(''), ['objective.dualClip=3'], ['cispo']),
-      /dualClip = 3/,
-    );
+    assert.throws(() => loadTrainConfig(file(''), ['objective.dualClip=3'], ['cispo']), /dualClip = 3/);
   });
 
   it('is part of the name of a run and of the command that goes on with it', () => {
