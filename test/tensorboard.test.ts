@@ -153,7 +153,7 @@ describe('the event file of a folder', () => {
     }
   });
 
-  it('replaces two, and what is no event file; what is not ours stays', (t) => {
+  it('replaces two, and what is no event file; what is not ours stays, and the last one, empty, for who reads it', (t) => {
     const folder = folderOf(t);
     mkdirSync(folder);
     writeFileSync(join(folder, 'events.out.tfevents.0000000001.eepo'), ours);
@@ -165,7 +165,11 @@ describe('the event file of a folder', () => {
       scalarsOf(join(folder, '..')).map(({ wallTime }) => wallTime),
       [1700000001.5],
     );
-    assert.equal(readdirSync(folder).length, 2);
+    assert.equal(readdirSync(folder).length, 3);
+    assert.equal(readFileSync(join(folder, 'events.out.tfevents.0000000002.eepo')).length, 0);
+    new TensorBoardLog(folder, [row(1)]);
+    assert.equal(readdirSync(folder).length, 3);
+    assert.ok(!existsSync(join(folder, 'events.out.tfevents.0000000002.eepo')));
     assert.equal(readFileSync(join(folder, 'notes.txt'), 'utf8'), 'mine');
   });
 

@@ -31,8 +31,8 @@ const TEMPORARY = '.next.tmp';
 
 /**
  * Writes one event file that holds what metrics.jsonl holds. At the beginning of a process the file is made anew from
- * the lines that are there, with the times at which they were first written, and takes the place of the one before: a
- * run that goes on from a checkpoint has each step once, whatever a killed process left.
+ * the lines that are there, with the times at which they were first written, and the one before is emptied: a run that
+ * goes on from a checkpoint has each step once, whatever a killed process left.
  *
  * It is a copy for other tools and no part of the run: where it cannot be written, that is a warning, and training goes
  * on.
@@ -93,7 +93,7 @@ function eventFiles(folder: string): string[] {
     .map((name) => join(folder, name));
 }
 
-/** One file in the place of those that are there. Returns its path. */
+/** One file in the place of those that are there; the last of them stays, empty. Returns the new one's path. */
 function rewrite(folder: string, rows: readonly MetricsRow[]): string {
   // not recursive: a run that has vanished is not to appear again
   if (!existsSync(folder)) mkdirSync(folder);
@@ -108,7 +108,10 @@ function rewrite(folder: string, rows: readonly MetricsRow[]): string {
   ]);
   const path = join(folder, `${PREFIX}${nextSecond(old)}.eepo`);
   renameSync(temporary, path);
-  for (const each of old) rmSync(each);
+  // A TensorBoard that is running reads the last one to its end before it looks for the next; it never gets over one
+  // that has gone.
+  for (const each of old.slice(0, -1)) rmSync(each);
+  for (const each of old.slice(-1)) truncateSync(each);
   syncPath(folder);
   return path;
 }

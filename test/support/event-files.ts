@@ -1,5 +1,5 @@
 /** Reads event files of TensorBoard with nothing of the library: any protocol buffers, checksums not looked at. */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
 export interface ScalarEvent {
@@ -74,10 +74,10 @@ export function readEvents(file: Buffer): { events: ScalarEvent[]; torn: number 
   return { events, torn: file.length - at };
 }
 
-/** Names of the event files of a run, oldest first. */
+/** Names of the event files of a run that are not empty, oldest first. */
 export const eventFileNames = (run: string): string[] =>
   readdirSync(join(run, 'tensorboard'))
-    .filter((name) => name.includes('tfevents'))
+    .filter((name) => name.includes('tfevents') && statSync(join(run, 'tensorboard', name)).size > 0)
     .sort();
 
 /** The scalars in the one event file that a run must have. */

@@ -1,5 +1,5 @@
 /** The run that was never stopped, and whether another one is the same. */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { readEvents } from '../event-files.js';
 import { checkpointsOf, filesBelow, latestOf, readState, sha256, steady, wholeLines } from './run-files.js';
@@ -72,7 +72,8 @@ export function eventProblems(root: string, reference: Reference, finished: bool
   const expected = new Map(
     reference.metrics.map((line) => [(JSON.parse(line) as { iteration: number }).iteration, asEvent(line)]),
   );
-  const names = filesBelow(folder);
+  // a run that went on has emptied the file before
+  const names = filesBelow(folder).filter((name) => statSync(join(folder, name)).size > 0);
   const problems = names.flatMap((name) => {
     if (!name.includes('tfevents')) return finished ? [`left over: tensorboard/${name}`] : [];
     const { events, torn } = readEvents(readFileSync(join(folder, name)));
