@@ -7,6 +7,7 @@ import { isAnswer, isBlank } from './answers.js';
 import { isChat, PROMPT_KEYS, type PromptMaker, type PromptOptions, promptMaker } from './data/prompts.js';
 import { readParquet } from './data/read-parquet.js';
 import { readJsonDocument, readJsonLines } from './data/read-text.js';
+import { RowMemory } from './data/row-memory.js';
 import { columnValue, type PlacedRow, type Row, shown, topColumn } from './data/rows.js';
 import { type DataFile, type DataFormat, findDataFiles, formatOf } from './data/source.js';
 import { hubFetch } from './hub.js';
@@ -123,6 +124,7 @@ class SplitLoader {
   /** Prompts of the other splits. */
   readonly #asked: ReadonlySet<string>;
   readonly #label: string;
+  readonly #memory: RowMemory;
   #rows = 0;
   #filtered = 0;
   #blank = 0;
@@ -143,6 +145,7 @@ class SplitLoader {
     this.#makePrompt = makePrompt;
     this.#asked = asked;
     this.#label = pathsOf(options, split).join(', ');
+    this.#memory = new RowMemory(this.#label);
   }
 
   async load(): Promise<Problem[]> {
@@ -150,7 +153,9 @@ class SplitLoader {
     const kept: Problem[] = [];
     let batch: Problem[] = [];
     const take = async (): Promise<void> => {
-      kept.push(...(await this.#fitting(batch)));
+      const fitting = await this.#fitting(batch);
+      if (!this.#shuffled) for (const problem of fitting) this.#memory.add(problem);
+      kept.push(...fitting);
       batch = [];
     };
     for await (const problem of this.#inOrder()) {
@@ -164,16 +169,22 @@ class SplitLoader {
     throw new InvalidFileError(`${this.#label}: no problems left for split '${this.#split}': ${this.#why()}`);
   }
 
+  get #shuffled(): boolean {
+    return (this.#options.shuffleSeed ?? null) !== null;
+  }
+
   /** As they are read, or shuffled, which needs them all. */
   async *#inOrder(): AsyncGenerator<Problem> {
-    const { shuffleSeed } = this.#options;
-    if (shuffleSeed === undefined || shuffleSeed === null) {
+    if (!this.#shuffled) {
       yield* this.#problems();
       return;
     }
     const all: Problem[] = [];
-    for await (const problem of this.#problems()) all.push(problem);
-    yield* new Random(shuffleSeed).shuffle(all);
+    for await (const problem of this.#problems()) {
+      this.#memory.add(problem);
+      all.push(problem);
+    }
+    yield* new Random(this.#options.shuffleSeed as number).shuffle(all);
   }
 
   async *#problems(): AsyncGenerator<Problem> {

@@ -1,4 +1,8 @@
-/** The process that decodes Parquet: one file at a time, batches of rows, each when it is asked for. */
+/**
+ * The process that decodes Parquet: one file at a time, batches of rows, each when it is asked for. A thread of it looks
+ * whether the process that wants the rows is still there: in the middle of a row group no message is read.
+ */
+import { isMainThread, Worker } from 'node:worker_threads';
 import { parquetRows } from './parquet-rows.js';
 import type { PlacedRow } from './rows.js';
 import type { DataFile } from './source.js';
@@ -31,9 +35,25 @@ async function nextBatch(): Promise<ParquetAnswer> {
   }
 }
 
-process.on('disconnect', () => process.exit());
-process.on('message', async (request: ParquetRequest) => {
-  if (request.kind === 'open') rows = parquetRows(request.file, request.wanted);
-  else if (request.kind === 'next') process.send?.(await nextBatch());
-  else await rows?.return(undefined);
-});
+const WATCH_MS = 500;
+
+/** Ends the process when its parent is gone, whatever it is doing. */
+function watchParent(): void {
+  const parent = Number(process.argv[2]);
+  setInterval(() => {
+    if (process.ppid !== parent) process.kill(process.pid, 'SIGKILL');
+  }, WATCH_MS);
+}
+
+function serve(): void {
+  new Worker(new URL(import.meta.url), { argv: process.argv.slice(2) }).unref();
+  process.on('disconnect', () => process.exit());
+  process.on('message', async (request: ParquetRequest) => {
+    if (request.kind === 'open') rows = parquetRows(request.file, request.wanted);
+    else if (request.kind === 'next') process.send?.(await nextBatch());
+    else await rows?.return(undefined);
+  });
+}
+
+if (isMainThread) serve();
+else watchParent();

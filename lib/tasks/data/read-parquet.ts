@@ -52,7 +52,7 @@ let idle: ChildProcess | null = null;
 const PROGRAM = fileURLToPath(new URL('./parquet-worker.js', import.meta.url));
 
 function startProcess(heapMiB: number): ChildProcess {
-  const child = fork(PROGRAM, [], {
+  const child = fork(PROGRAM, [String(process.pid)], {
     serialization: 'advanced',
     execArgv: [`--max-old-space-size=${heapMiB}`],
     // it needs nothing of ours, and Ctrl-C is not for it
