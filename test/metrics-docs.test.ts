@@ -44,6 +44,7 @@ const PLACEHOLDERS: Record<string, string> = {
   n: '\\d+',
   set: '[\\w-]+',
   name: '[\\w-]+',
+  feature: '[\\w.-]+',
   count: '(?:seen|no_answer|undecided|verify_timeouts)',
 };
 
@@ -79,10 +80,13 @@ const scripts = {
   one: { greedy: '\\boxed{1}', samples: ['\\boxed{1}', '\\boxed{2}'] },
   two: { greedy: '\\boxed{2}', samples: ['\\boxed{1}', '\\boxed{1}'] },
 };
-const set = mathSet('aime24', 'AIME 24', [
-  { id: '0', prompt: 'one', answer: '1' },
-  { id: '1', prompt: 'two', answer: '1' },
-]);
+const set = {
+  ...mathSet('aime24', 'AIME 24', [
+    { id: '0', prompt: 'one', answer: '1' },
+    { id: '1', prompt: 'two', answer: '1' },
+  ]),
+  features: () => ({ of_the_set: 1 }),
+};
 
 describe('docs/metrics.md', () => {
   let folder: string;
