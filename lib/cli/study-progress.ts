@@ -47,7 +47,7 @@ export class StudyProgress {
     const what = {
       finished: seconds === undefined ? 'finished' : `finished in ${formatSeconds(seconds)}`,
       stopped: 'stopped at a checkpoint',
-      failed: `failed${end.status === 'failed' ? `: ${printable(end.reason)}` : ''}`,
+      failed: `failed: ${end.status === 'failed' ? printable(end.reason).replaceAll('\n', '\n  ') : ''}`,
     }[end.status];
     const left = end.status === 'stopped' ? '' : this.#left();
     this.#say(`${done + failed}/${total}  ${run.name} ${what}${left}`);

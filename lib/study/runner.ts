@@ -1,7 +1,7 @@
 /** Runs a study: as many processes at a time as are allowed, each run once, selection first. */
 import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { EepoError } from '../errors.js';
+import { BusyError } from '../errors.js';
 import { RunLock } from '../train/run-lock.js';
 import { type ChildEnd, prune, trainInChild } from './child.js';
 import { type Choice, choose, type Needed, neededRuns, openRuns } from './choose.js';
@@ -107,8 +107,8 @@ function isBusy({ folder }: Run): boolean {
     RunLock.take(folder).release();
     return false;
   } catch (error) {
-    if (error instanceof EepoError && error.code === 'EEPO_BUSY') return true;
-    throw error;
+    // Whatever else is wrong with the folder, the run itself will say.
+    return error instanceof BusyError;
   }
 }
 

@@ -85,6 +85,7 @@ export function studentQuantile(p: number, df: number): number {
   if (!(p > 0 && p < 1)) throw new InvalidArgumentError(`studentQuantile: p = ${p}; expected 0 < p < 1`);
   if (!(df >= 1)) throw new InvalidArgumentError(`studentQuantile: df = ${df}; expected at least 1`);
   if (p < 0.5) return -studentQuantile(1 - p, df);
+  if (p === 0.5) return 0;
   let high = 1;
   while (studentCdf(high, df) < p) high *= 2;
   let low = high === 1 ? 0 : high / 2;
