@@ -18,13 +18,14 @@ export interface LineOptions {
  * The JSON objects of a file, one a line. A last line without a line break is one that is being written, and is passed
  * over. Holds one line at a time.
  *
- * @param visit called with each object and the number of its line, from 1; where `from` is not 0, the count begins there
+ * @param visit called with each object, the number of its line, from 1 (where `from` is not 0, the count begins there), and
+ *   where the next line begins, in bytes
  * @returns whether the file is there
  * @throws InvalidFileError naming file and line, for a line that is no JSON object; for what is no regular file
  */
 export async function eachLine(
   path: string,
-  visit: (row: Record<string, unknown>, line: number) => void,
+  visit: (row: Record<string, unknown>, line: number, end: number) => void,
   { from = 0, bytes = Number.POSITIVE_INFINITY }: LineOptions = {},
 ): Promise<boolean> {
   let size: number;
@@ -59,7 +60,9 @@ export async function eachLine(
         const text = Buffer.concat(rest).toString('utf8');
         rest = [];
         held = 0;
-        if (!skipping && text.trim() !== '') visit(parseJsonObject(text, `${path}:${line}`), line);
+        if (!skipping && text.trim() !== '') {
+          visit(parseJsonObject(text, `${path}:${line}`), line, at - bytesRead + begin);
+        }
         skipping = false;
       }
       // The chunk is read into again.

@@ -78,7 +78,7 @@ const summarySchema = z.looseObject({ iterations: z.number(), seconds: z.number(
 export async function readRun(folder: string, options: ReadRunOptions = {}): Promise<RunData> {
   checkOptions(options, KEYS, 'readRun');
   const path = resolve(folder);
-  const config = await readConfig(folder);
+  const config = await readRunConfig(folder);
   const metrics = await readMetrics(join(path, 'metrics.jsonl'));
   return {
     folder: path,
@@ -91,7 +91,8 @@ export async function readRun(folder: string, options: ReadRunOptions = {}): Pro
   };
 }
 
-async function readConfig(folder: string): Promise<RunData['config']> {
+/** The sections of a run's config.toml. @throws ConfigError where there is no such run */
+export async function readRunConfig(folder: string): Promise<RunData['config']> {
   const file = join(folder, 'config.toml');
   const found = await stat(folder).catch(() => null);
   if (found === null) throw new ConfigError(`${folder}: no such folder; give the folder of a run`);
@@ -111,22 +112,40 @@ async function readConfig(folder: string): Promise<RunData['config']> {
 
 async function readMetrics(path: string): Promise<MetricsRow[]> {
   const rows = new Map<number, MetricsRow>();
-  await eachLine(path, (row, line) => {
-    const { iteration, ...rest } = row;
-    if (typeof iteration !== 'number' || !Number.isInteger(iteration) || iteration < 0) {
-      const hint = 'step' in row ? '; this is a run of `eepo sft`, a report needs one of `eepo train`' : '';
-      throw new InvalidFileError(`${path}:${line}: expected "iteration", a whole number from 0${hint}`);
-    }
-    const values = Object.fromEntries(
-      Object.entries(rest).filter((entry): entry is [string, number] => Number.isFinite(entry[1])),
-    );
-    rows.set(iteration, { iteration, values });
-    if (rows.size > MAX_ROWS) throw new InvalidFileError(`${path}: more than ${MAX_ROWS} lines`);
-  });
-  return [...rows.values()].sort((a, b) => a.iteration - b.iteration);
+  await eachLine(path, (row, line) => addMetrics(rows, row, `${path}:${line}`, path));
+  return inOrder(rows);
 }
 
-async function readSummary(path: string): Promise<RunSummary | null> {
+/**
+ * Adds a line of metrics.jsonl; one of the same iteration is replaced.
+ *
+ * @param where file and line, for messages
+ * @throws InvalidFileError for a line without an iteration, or too many of them
+ */
+export function addMetrics(
+  rows: Map<number, MetricsRow>,
+  row: Readonly<Record<string, unknown>>,
+  where: string,
+  path: string,
+): void {
+  const { iteration, ...rest } = row;
+  if (typeof iteration !== 'number' || !Number.isInteger(iteration) || iteration < 0) {
+    const hint = 'step' in row ? '; this is a run of `eepo sft`, a report needs one of `eepo train`' : '';
+    throw new InvalidFileError(`${where}: expected "iteration", a whole number from 0${hint}`);
+  }
+  const values = Object.fromEntries(
+    Object.entries(rest).filter((entry): entry is [string, number] => Number.isFinite(entry[1])),
+  );
+  rows.set(iteration, { iteration, values });
+  if (rows.size > MAX_ROWS) throw new InvalidFileError(`${path}: more than ${MAX_ROWS} lines`);
+}
+
+/** The rows in order of iteration. */
+export const inOrder = (rows: ReadonlyMap<number, MetricsRow>): MetricsRow[] =>
+  [...rows.values()].sort((a, b) => a.iteration - b.iteration);
+
+/** summary.json; null where it is not there. @throws InvalidFileError for another file of that name */
+export async function readSummary(path: string): Promise<RunSummary | null> {
   const bytes = await readBytes(path, MAX_FILE_BYTES);
   if (bytes === null) return null;
   const value = parseJsonObject(bytes.toString('utf8'), path);
@@ -135,7 +154,8 @@ async function readSummary(path: string): Promise<RunSummary | null> {
   throw new InvalidFileError(`${path}: expected numbers "iterations" and "seconds", as \`eepo train\` writes them`);
 }
 
-async function readEvaluations(folder: string): Promise<RunEvaluation[]> {
+/** The evaluations in `evals/` of a run. */
+export async function readEvaluations(folder: string): Promise<RunEvaluation[]> {
   const evaluations: RunEvaluation[] = [];
   for (const name of await foldersIn(folder)) {
     const iteration = /^iteration-(\d{1,15})$/.exec(name)?.[1];

@@ -107,6 +107,15 @@ function isHeld(path: string, holder: Partial<Holder>, booted: number): boolean 
   }
 }
 
+/** Whether a process works in the folder of a run, as far as can be seen from here. Nothing is changed. */
+export function isLocked(folder: string): boolean {
+  const path = join(folder, FILE);
+  // a pipe of that name would never be read to its end
+  if (!statSync(path, { throwIfNoEntry: false })?.isFile()) return false;
+  const holder = holderOf(path)?.holder;
+  return typeof holder === 'object' && holder !== null && isHeld(path, holder, bootTime());
+}
+
 /** The lock of a run folder, renewed until it is released. */
 export class RunLock {
   readonly #path: string;
