@@ -15,7 +15,7 @@ const seeds = z
   .min(1)
   .refine((list) => new Set(list).size === list.length, 'expected seeds that differ');
 const scalar = z.union([z.number(), z.string(), z.boolean(), z.array(z.union([z.number(), z.string()]))]);
-const optionKey = z.string().regex(/^[A-Za-z]+\.[A-Za-z]+$/, 'expected section.key, in quotes');
+const optionKey = z.string().regex(/^[A-Za-z]+\.[A-Za-z][A-Za-z0-9]*$/, 'expected section.key, in quotes');
 const sections = z.record(z.string(), z.record(z.string(), z.unknown()));
 const iteration = z.int().min(0);
 
@@ -79,6 +79,8 @@ const method = z.strictObject({
   label: z.string().min(1).optional(),
   /** A configuration file of its own instead of study.base, such as a preset. */
   config: z.string().min(1).optional(),
+  /** An algorithm of configs/presets, laid over the configuration. */
+  preset: z.string().min(1).optional(),
   /** Another method, whose configuration and chosen setting this one starts from. */
   from: name.optional(),
   set: z.record(optionKey, scalar).default({}),
