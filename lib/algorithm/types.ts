@@ -19,7 +19,7 @@ export interface TokenBatch {
   policyLogprob?: Float32Array | null;
   /** log-prob under the reference model of the KL penalty: [tokens]. Needed when the KL coefficient is not 0. */
   refLogprob?: Float32Array | null;
-  /** Advantage (or, for NLL, the weight) per token [tokens] or per sequence [sequences]. */
+  /** Advantage (or, for NLL, the weight) per token [tokens] or per sequence [sequences]; per token where both fit. */
   advantage: Float32Array;
   /** [sequences + 1], starts at 0, never falls. */
   offsets: Int32Array;
