@@ -131,7 +131,8 @@ export function dryRunText(study: Study, state: StudyState, jobs: number): strin
     ...study.methods
       .filter(({ tuned }) => tuned)
       .map(
-        (method) => `${method.name}: ${method.settings.length} settings, chosen on ${study.selectUnits.length} seeds`,
+        (method) =>
+          `${method.name}: ${new Set(method.settings.map(({ id }) => id)).size} settings, chosen on ${study.selectUnits.length} ${study.selectUnits.length === 1 ? 'seed' : 'seeds'}`,
       ),
     `results: ${study.out}`,
   ].join('\n');

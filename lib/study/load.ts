@@ -6,6 +6,7 @@ import { isRepoName } from '../hub/index.js';
 import { crossChecks, pathResolver, readConfigText, type TrainConfig, trainSchema } from '../train/config.js';
 import { configHash } from '../train/config-changes.js';
 import { checkConfig, configError, fieldDocs, parseTomlText } from '../train/config-file.js';
+import { loadPreset } from '../train/presets.js';
 import { modelFingerprint } from './fingerprint.js';
 import { parseStudy, parseTarget, type StudyFile } from './schema.js';
 import { chainOf, expandMethods, type Method, type Variant } from './settings.js';
@@ -48,7 +49,7 @@ type Sections = Record<string, Record<string, unknown>>;
 
 /** What a study does not need of its runs, unless the configuration asks for it. */
 const DEFAULTS: Sections = {
-  run: { completionsEvery: 0 },
+  run: { completionsEvery: 0, tensorboard: false },
   eval: { keepResponses: false },
   checkpoint: { keepLast: 1 },
 };
@@ -162,10 +163,21 @@ function layersOf(
   if (base !== undefined) merge(sections, read(base));
   merge(sections, withPaths(spec.config, path));
   for (const [i, { values }] of chain.entries()) {
-    const { set } = (methods[i] as Method).spec;
+    const { set, preset } = (methods[i] as Method).spec;
+    if (preset !== undefined) merge(sections, presetOf(preset, path, methods[i] as Method));
     merge(sections, withPaths(nested({ ...set, ...values }), path));
   }
   return sections;
+}
+
+function presetOf(name: string, path: string, method: Method): Sections {
+  try {
+    return loadPreset(name) as Sections;
+  } catch (error) {
+    throw new ConfigError(`${path}, method ${JSON.stringify(method.name)}: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
 }
 
 /** `{ 'unlearn.eta': 1 }` as sections. */
