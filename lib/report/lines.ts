@@ -10,6 +10,8 @@ const MAX_LINE_BYTES = 16 << 20;
 export interface LineOptions {
   /** First byte to read; what stands before the next line break is passed over. Default 0: the whole file. */
   from?: number;
+  /** Lines before `from`, for the numbers of those after it. Default 0. */
+  linesBefore?: number;
   /** Read so many bytes at most; a line that goes on after them is passed over. Default: all of the file. */
   bytes?: number;
 }
@@ -18,15 +20,14 @@ export interface LineOptions {
  * The JSON objects of a file, one a line. A last line without a line break is one that is being written, and is passed
  * over. Holds one line at a time.
  *
- * @param visit called with each object, the number of its line, from 1 (where `from` is not 0, the count begins there), and
- *   where the next line begins, in bytes
+ * @param visit called with each object, the number of its line, from 1, and where the next line begins, in bytes
  * @returns whether the file is there
  * @throws InvalidFileError naming file and line, for a line that is no JSON object; for what is no regular file
  */
 export async function eachLine(
   path: string,
   visit: (row: Record<string, unknown>, line: number, end: number) => void,
-  { from = 0, bytes = Number.POSITIVE_INFINITY }: LineOptions = {},
+  { from = 0, linesBefore = 0, bytes = Number.POSITIVE_INFINITY }: LineOptions = {},
 ): Promise<boolean> {
   let size: number;
   try {
@@ -43,9 +44,9 @@ export async function eachLine(
     const chunk = Buffer.alloc(Math.min(CHUNK, Math.max(1, end - from)));
     let rest: Buffer[] = [];
     let held = 0;
-    let line = 0;
-    // The bytes before `from` decide whether it is the beginning of a line.
+    // The byte before `from` decides whether it is the beginning of a line.
     let skipping = from > 0;
+    let line = skipping ? linesBefore - 1 : 0;
     for (let at = skipping ? from - 1 : from; at < end; ) {
       const { bytesRead } = await file.read(chunk, 0, Math.min(chunk.length, end - at), at);
       if (bytesRead === 0) break;

@@ -1,0 +1,210 @@
+/** The parts of a report that are text and tables, as HTML. Figures are drawn in the page from data. */
+import { basename } from 'node:path';
+import { formatSeconds } from '../train/progress.js';
+import { formatNumber } from './client/option.js';
+import { evaluatedSets, passPoints } from './figures.js';
+import { html, type Markup } from './markup.js';
+import type { RunData } from './read-run.js';
+import { chosenPrompts, distinctMeans, newestSamples, type PromptSamples, type StageSamples } from './solutions.js';
+
+/** Prompts of a run that are shown. */
+const PROMPTS = 6;
+/** Longer responses are folded. */
+const LONG_TEXT = 320;
+
+/** Heading of a report of these runs. */
+export function defaultTitle(runs: readonly RunData[]): string {
+  const tasks = [...new Set(runs.map(({ config }) => String(config.task?.name ?? 'a task')))];
+  const names = runs.length === 1 ? [methodOf(runs[0] as RunData)] : runs.map(({ name }) => name);
+  const shown = names.length > 4 ? `${names.length} runs` : names.join(', ');
+  return `${shown} on ${tasks.length > 2 ? `${tasks.length} tasks` : tasks.join(' and ')}`;
+}
+
+/** EEPO where the run unlearns. */
+export function methodOf({ config }: Pick<RunData, 'config'>): string {
+  return config.unlearn?.enabled === true ? 'EEPO' : 'GRPO';
+}
+
+/** What was trained, a line a run. */
+export function runsPart(runs: readonly RunData[]): Markup {
+  return html`<ul class="runs">${runs.map(
+    (run, i) =>
+      html`<li><button type="button" class="chip" data-run="${i}" aria-pressed="true"><i class="dot"></i>${run.name}</button>
+<span>${describe(run)}</span></li>`,
+  )}</ul>`;
+}
+
+function describe(run: RunData): string {
+  const { model, task, rollout, optimizer, run: own } = run.config;
+  const done = run.metrics.at(-1)?.iteration ?? 0;
+  const total = run.summary?.iterations ?? own?.iterations;
+  const seconds =
+    run.summary?.seconds ?? run.metrics.reduce((sum, { values }) => sum + (values['timing_s/iteration'] ?? 0), 0);
+  return [
+    methodOf(run),
+    `${basename(String(model?.path ?? '?'))} on ${String(task?.name ?? '?')}`,
+    `${rollout?.promptsPerIteration} prompts \u00d7 ${rollout?.groupSize} samples`,
+    `lr ${optimizer?.lr}`,
+    `seed ${own?.seed}`,
+    run.summary === null ? `iteration ${done} of ${total}, not finished` : `${done} iterations`,
+    formatSeconds(seconds),
+  ].join(' \u00b7 ');
+}
+
+interface NumberRow {
+  name: string;
+  cells: (Markup | null)[];
+}
+
+/** The numbers that a reader asks for first, before and after training. */
+export function numbersPart(runs: readonly RunData[]): Markup {
+  const rows = [...evaluatedSets(runs).flatMap((set) => setRows(runs, set)), ...trainingRows(runs)].filter(
+    ({ cells }) => cells.some((cell) => cell !== null),
+  );
+  if (rows.length === 0) return html`<p class="note">No iteration is finished yet.</p>`;
+  return html`<div class="scroll"><table class="numbers">
+<thead><tr><th></th>${runs.map(({ name }, i) => html`<th><i class="dot" data-run="${i}"></i>${name}</th>`)}</tr></thead>
+<tbody>${rows.map(({ name, cells }) => html`<tr><th>${name}</th>${cells.map((cell) => html`<td>${cell ?? '\u2013'}</td>`)}</tr>`)}</tbody>
+</table></div>
+<p class="note">Before \u2192 after training; \u00b1 standard error over the problems. Entropy and reward of training: first \u2192 last tenth of the iterations.</p>`;
+}
+
+function setRows(runs: readonly RunData[], set: string): NumberRow[] {
+  const title = set === 'ood' ? 'out of distribution' : set;
+  const largest = Math.max(
+    1,
+    ...runs.flatMap((run) =>
+      run.metrics.flatMap(({ iteration }) =>
+        iteration === lastWith(run, `eval/${set}/pass@`) ? passPoints(run, iteration, set).map(({ k }) => k) : [],
+      ),
+    ),
+  );
+  const row = (name: string, metric: string, percent: boolean, digits: number): NumberRow => ({
+    name: `${title}: ${name}`,
+    cells: runs.map((run) => beforeAfter(run, `eval/${set}/${metric}`, percent, digits, set)),
+  });
+  return [
+    row('greedy', 'greedy', true, 1),
+    row('pass@1', 'pass@1', true, 1),
+    ...(largest > 1 ? [row(`pass@${largest}`, `pass@${largest}`, true, 1)] : []),
+    row('distinct correct solutions', 'distinct', false, 2),
+    row('entropy (nats)', 'entropy', false, 3),
+  ];
+}
+
+const lastWith = (run: RunData, prefix: string): number | undefined =>
+  run.metrics.findLast(({ values }) => Object.keys(values).some((name) => name.startsWith(prefix)))?.iteration;
+
+function beforeAfter(run: RunData, name: string, percent: boolean, digits: number, set: string): Markup | null {
+  const rows = run.metrics.filter(({ values }) => values[name] !== undefined);
+  const last = rows.at(-1);
+  if (last === undefined) return null;
+  const text = (value: number | undefined): string => ((value ?? 0) * (percent ? 100 : 1)).toFixed(digits);
+  const error = standardError(run, last.iteration, name, set);
+  const before =
+    rows[0] !== last && rows[0]?.iteration === 0
+      ? html`<span class="was">${text(rows[0].values[name])}</span> \u2192 `
+      : null;
+  return html`${before}<b>${text(last.values[name])}</b>${percent && ' %'}${error !== null && html` <span class="was">\u00b1 ${text(error)}</span>`}`;
+}
+
+function standardError(run: RunData, iteration: number, name: string, set: string): number | null {
+  const summary = run.evaluations.find((evaluation) => evaluation.iteration === iteration)?.sets[set];
+  if (summary === undefined) return null;
+  if (name.endsWith('/greedy')) return summary.greedy?.standardError ?? null;
+  const k = /\/pass@(\d+)$/.exec(name)?.[1];
+  return k === undefined ? null : (summary.passAtK[Number(k)]?.standardError ?? null);
+}
+
+function trainingRows(runs: readonly RunData[]): NumberRow[] {
+  const row = (name: string, metric: string, digits: number): NumberRow => ({
+    name: `training: ${name}`,
+    cells: runs.map((run) => {
+      const values = run.metrics.flatMap((one) => one.values[metric] ?? []);
+      if (values.length === 0) return null;
+      const part = Math.max(1, Math.round(values.length / 10));
+      const mean = (list: number[]): string => (list.reduce((sum, v) => sum + v, 0) / list.length).toFixed(digits);
+      return html`<span class="was">${mean(values.slice(0, part))}</span> \u2192 <b>${mean(values.slice(-part))}</b>`;
+    }),
+  });
+  return [
+    row('entropy, stage 1 (nats)', 'rollout/stage1/entropy', 3),
+    row('entropy, stage 2 (nats)', 'rollout/stage2/entropy', 3),
+    row('reward', 'reward/mean', 3),
+  ];
+}
+
+/** Of several runs the keys in which their configurations differ; of all of them every key, folded. */
+export function configPart(runs: readonly RunData[]): Markup {
+  const all = [...new Set(runs.flatMap(({ config }) => flatten(config).map(([key]) => key)))];
+  const value = ({ config }: RunData, key: string): string =>
+    flatten(config).find(([name]) => name === key)?.[1] ?? '\u2013';
+  const different = all.filter((key) => new Set(runs.map((run) => value(run, key))).size > 1);
+  const table = (keys: readonly string[]): Markup => html`<div class="scroll"><table class="config">
+<thead><tr><th></th>${runs.map(({ name }, i) => html`<th><i class="dot" data-run="${i}"></i>${name}</th>`)}</tr></thead>
+<tbody>${keys.map((key) => html`<tr><th>${key}</th>${runs.map((run) => html`<td>${value(run, key)}</td>`)}</tr>`)}</tbody></table></div>`;
+  return html`${
+    runs.length > 1 &&
+    (different.length === 0 ? html`<p class="note">The configurations are the same.</p>` : table(different))
+  }
+<details><summary>${runs.length > 1 ? 'Every key' : 'Configuration'}</summary>${table(all)}</details>`;
+}
+
+function flatten(config: RunData['config']): [string, string][] {
+  return Object.entries(config).flatMap(([section, keys]) =>
+    Object.entries(keys).map(([key, value]): [string, string] => [
+      `${section}.${key}`,
+      typeof value === 'string' ? value || '""' : typeof value === 'bigint' ? `${value}` : JSON.stringify(value),
+    ]),
+  );
+}
+
+/** A few prompts of the newest iteration with what the stages said to them. */
+export function samplesPart(runs: readonly RunData[]): Markup {
+  const parts = runs.map((run, i) => ({ run, i, samples: newestSamples(run) }));
+  if (parts.every(({ samples }) => samples === null)) {
+    return html`<p class="note">The runs keep no responses (run.completionsEvery = 0).</p>`;
+  }
+  return html`${parts.map(({ run, i, samples }) => {
+    if (samples === null) return null;
+    const means = distinctMeans(samples);
+    const per = means.stages.map(({ stage, distinct }) => `stage ${stage} ${distinct.toFixed(2)}`).join(', ');
+    const both =
+      means.newInStage2 === null
+        ? ''
+        : `, together ${means.together.toFixed(2)}; ${means.newInStage2.toFixed(2)} that only stage 2 found`;
+    const body = html`<p class="note">Iteration ${samples.iteration}. Distinct correct solutions a prompt, mean of ${samples.prompts.length} prompts: ${per}${both}.
+Shown: the first prompts with right and wrong responses.</p>
+${chosenPrompts(samples, PROMPTS).map(promptPart)}`;
+    if (runs.length === 1) return body;
+    return html`<details class="run-samples"${i === 0 ? html` open` : null}><summary><i class="dot" data-run="${i}"></i>${run.name}</summary>${body}</details>`;
+  })}`;
+}
+
+function promptPart(prompt: PromptSamples): Markup {
+  return html`<article class="prompt"><pre class="question">${prompt.prompt}</pre>
+<div class="stages">${prompt.stages.map((stage) => stagePart(stage, prompt))}</div></article>`;
+}
+
+function stagePart(stage: StageSamples, { stages, distinct }: PromptSamples): Markup {
+  const earlier = new Set(
+    stage.stage === 1 ? [] : stages.flatMap((s) => (s.stage === 1 ? s.responses.map(({ solution }) => solution) : [])),
+  );
+  const seen = new Set<string>();
+  return html`<div class="stage"><h4>${stages.length > 1 ? `Stage ${stage.stage}` : 'Responses'}
+<span>${stage.correct} of ${stage.samples} right, ${stage.distinct} distinct${stage.stage === 2 ? ` (${distinct} together)` : ''}</span></h4>
+<ul>${stage.responses.map((response) => {
+    const right = response.solution !== null;
+    const isNew =
+      right && stage.stage === 2 && !earlier.has(response.solution) && !seen.has(response.solution as string);
+    if (right) seen.add(response.solution as string);
+    const mark = response.reward === null ? '?' : right ? '\u2713' : '\u2717';
+    const said = response.reward === null ? 'left out' : right ? 'right' : 'wrong';
+    const text =
+      response.text.length > LONG_TEXT
+        ? html`<details><summary><code>${response.text.slice(0, LONG_TEXT)}\u2026</code></summary><code>${response.text}</code></details>`
+        : html`<code>${response.text === '' ? '(empty)' : response.text}</code>`;
+    return html`<li class="${right ? 'right' : 'wrong'}"><span class="mark" title="${said}, reward ${response.reward === null ? 'none' : formatNumber(response.reward)}">${mark}</span>
+${text}<span class="tags">${response.times > 1 && html`<span>\u00d7${response.times}</span>`}${isNew && html`<span class="new">new</span>`}${response.truncated && html`<span>cut off</span>`}</span></li>`;
+  })}</ul></div>`;
+}
