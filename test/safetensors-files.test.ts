@@ -4,8 +4,11 @@ import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { readConfig } from '../lib/config-json.js';
 import { InvalidFileError, UnsupportedError } from '../lib/errors.js';
+import { weightFiles } from '../lib/model-folder.js';
 import { Policy } from '../lib/policy.js';
+import { checkWeights } from '../lib/weights-header.js';
 import { collidingNames } from './support/colliding-names.js';
 import { weightsOf, writeModel } from './support/reference-decoder.js';
 
@@ -542,6 +545,25 @@ const contradictions: Bad[] = [
 let tried = 0;
 let clear = 0;
 
+/**
+ * What `--dry-run` reads says the same, but for the details of bad JSON. It does not see the data, nor two keys of one
+ * name in the metadata.
+ */
+async function refusedByHeader(error: Error, bytes: Buffer): Promise<void> {
+  if (/differs from|duplicate key (?:a|__metadata__) /.test(error.message)) return;
+  // 7.0, -0 and what a double cannot hold are other numbers to JSON.parse
+  if (/[[,](?:-0|[\d.]*\.\d|\d+(?:\.\d+)?e|\d{16})/.test(bytes.toString('latin1'))) return;
+  const paths = await weightFiles(dir);
+  const { config: model } = await readConfig(dir);
+  const own = await checkWeights(model, paths).then(
+    () => assert.fail(`the header alone was accepted: ${error.message}`),
+    (reason: unknown) => reason as Error,
+  );
+  assert.equal(own.constructor, error.constructor);
+  if (/of its JSON header/.test(error.message)) assert.ok(own.message.startsWith(`${dir}/`));
+  else assert.equal(own.message, error.message);
+}
+
 async function refused({ bytes, says, tensor, unsupported }: Bad, where = path): Promise<void> {
   tried++;
   await writeFile(where, bytes());
@@ -558,6 +580,7 @@ async function refused({ bytes, says, tensor, unsupported }: Bad, where = path):
   // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what must not be there
   assert.doesNotMatch(message, /[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/);
   clear++;
+  await refusedByHeader(error, bytes());
 }
 
 for (const [name, table] of Object.entries({ lengths, strangers, json, metadata, entries, layout, contradictions })) {
@@ -667,6 +690,7 @@ describe('odd files that are sound', () => {
       await writeFile(path, good);
       using expected = await Policy.load(dir);
       await writeFile(path, bytes());
+      await checkWeights((await readConfig(dir)).config, [path]);
       using policy = await Policy.load(dir);
       assert.equal(await policy.hash(), await expected.hash());
     });

@@ -172,7 +172,7 @@ async function dryRun(
   signal: AbortSignal,
 ): Promise<void> {
   const available = memory === undefined ? undefined : parseMemory(memory, '--memory');
-  const { modelConfig, device, tokenizer, task } = await prepareRun(config, {
+  const { modelConfig, device, tokenizer, task, weightsChecked } = await prepareRun(config, {
     signal,
     onProgress: hubProgress(),
     ...(available === undefined ? {} : { available }),
@@ -203,7 +203,8 @@ async function dryRun(
       : []),
   ];
   console.log(lines.map((line) => `# ${line}`).join('\n'));
-  console.log('# everything checked; nothing was trained');
+  const checked = weightsChecked ? 'everything checked' : 'everything checked but the weights, which are not here yet';
+  console.log(`# ${checked}; nothing was trained`);
 }
 
 /** What the checks before a run ask of a policy. */

@@ -6,13 +6,14 @@ import { resolveDevice } from '../cuda.js';
 import { InvalidFileError } from '../errors.js';
 import { type HubOptions, modelFolder } from '../hub/index.js';
 import { type MemoryPlan, requireFit } from '../memory/fit.js';
-import { indexFile, noWeights, singleFile, weightFiles } from '../model-folder.js';
+import { indexFile, noWeights, readWeightIndex, singleFile, weightFiles } from '../model-folder.js';
 import { Policy } from '../policy.js';
 import type { LoadOptions } from '../policy-types.js';
 import type { Task } from '../tasks/types.js';
 import type { TensorDevice } from '../tensor.js';
 import { resolveStopTokens } from '../tokenizer/stop-tokens.js';
 import { Tokenizer } from '../tokenizer.js';
+import { checkWeights } from '../weights-header.js';
 import type { TrainConfig } from './config.js';
 import { evaluationSplits } from './evaluation.js';
 import { planRun } from './memory.js';
@@ -82,6 +83,8 @@ export interface PreparedRun {
   device: TensorDevice;
   tokenizer: Tokenizer;
   task: Task;
+  /** Whether the headers of the weights were read and fit the model; false where they are still to be downloaded. */
+  weightsChecked: boolean;
   /** For prompts of task.maxPromptTokens. */
   memory: MemoryPlan;
 }
@@ -106,11 +109,25 @@ export async function prepareRun(
   const tokenizer = await Tokenizer.load(folder, chatTemplate === '' ? {} : { chatTemplate });
   tokenizer.checkVocabulary(modelConfig.vocabSize, path);
   resolveStopTokens(tokenizer, config.rollout.stopTokens);
-  if (folder === path && available === undefined) await weightFiles(folder);
+  const checked = await weightsChecked(folder, modelConfig, folder === path && available === undefined);
   const task = await loadTask(config, tokenizer, { ...hub, revision: undefined });
   if (evaluates(config)) evaluationSplits(task, config);
   const memory = await planRun(config, modelConfig, device, available === undefined ? {} : { available });
-  return { folder, modelConfig, device, tokenizer, task, memory };
+  return { folder, modelConfig, device, tokenizer, task, memory, weightsChecked: checked };
+}
+
+async function weightsThere(folder: string): Promise<boolean> {
+  const names = readdirSync(folder);
+  if (names.includes(singleFile) || !names.includes(indexFile)) return names.includes(singleFile);
+  const shards = await readWeightIndex(join(folder, indexFile));
+  return [...shards.values()].every((name) => names.includes(name));
+}
+
+/** Headers of the weights, where these must be there or are: a model of the hub may be in the cache already. */
+async function weightsChecked(folder: string, modelConfig: PolicyConfig, needed: boolean): Promise<boolean> {
+  if (!needed && !(await weightsThere(folder))) return false;
+  await checkWeights(modelConfig, await weightFiles(folder));
+  return true;
 }
 
 const evaluates = ({ eval: e }: TrainConfig): boolean => e.every > 0 || e.atStart || e.atEnd;
