@@ -151,8 +151,9 @@ describe('docs/metrics.md', () => {
     await train('grpo', defineTask({ ...base, rewards }), {
       run: { iterations: 1, completionsEvery: 1 },
       unlearn: { enabled: false },
-      objective: { ratio: 'decoupled' },
-      reward: { onError: 'skip' },
+      rollout: { promptsPerIteration: 4, groupSize: 4, maxNewTokens: 16, dynamicSampling: 1 },
+      objective: { ratio: 'decoupled', dualClip: 3, maskTruncated: true },
+      reward: { onError: 'skip', overlongBuffer: 0.2 },
     });
     // A verifier names its own counts.
     await train(
