@@ -20,8 +20,9 @@ export function configPage(): string {
 
 <!-- Generated from lib/train/config.ts and lib/train/sft-config.ts: npx eepo config --docs > docs/config.md -->
 
-\`npx eepo train CONFIG.toml [--set section.key=value]...\` reads the options below. Only \`model.path\` must be given. Paths
-in a file are relative to the file, those of \`--set\` to the working directory. The column "paper" gives the value in
+\`npx eepo train CONFIG.toml [--preset NAME]... [--set section.key=value]...\` reads the options below. Only \`model.path\`
+must be given. What wins: the defaults < the file < presets ([objectives.md](objectives.md)) < \`--set\`. Paths in a file
+are relative to the file, those of \`--set\` to the working directory. The column "paper" gives the value in
 arXiv 2510.05837 or says that it leaves it open. A run writes all options with their values to its \`config.toml\`; what else it writes is in
 [metrics.md](metrics.md).
 
