@@ -49,6 +49,19 @@ function evaluator(
 }
 
 describe('[eval] of a training run', () => {
+  it('refuses a best checkpoint by a set that is not evaluated', async () => {
+    const { policy, tokenizer } = new ScriptedPolicy(scripts);
+    const config = defineConfig({
+      rollout: { maxNewTokens: 8 },
+      eval: { every: 1 },
+      checkpoint: { keepBest: 'eval/tset/greedy' },
+    });
+    await assert.rejects(
+      makeEvaluator(policy, tokenizer, task, config).check(),
+      /"tset" is not evaluated; there is test/,
+    );
+  });
+
   it('measures splits and benchmarks with one engine, asked as the task asks', async () => {
     const { evaluate, check, scripted } = evaluator();
     await check();

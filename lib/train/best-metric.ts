@@ -9,6 +9,51 @@ export interface Best {
   value: number;
 }
 
+/** What evaluations measure of every set, as the configuration has it; see `evaluationMetrics`. */
+function measured({ greedy, samplesPerPrompt: n, passK }: TrainConfig['eval']): string[] {
+  const ks = passK.filter((k) => k <= n);
+  const sampled = [`avg@${n}`, ...ks.map((k) => `pass@${k}`), ...ks.filter((k) => k > 1).map((k) => `maj@${k}`)];
+  return [
+    ...(greedy ? ['greedy', 'greedy_length'] : []),
+    ...(n > 0 ? [...sampled, 'entropy', 'response_length', 'distinct', 'distinct_algebraic'] : []),
+    ...['truncated_frac', 'undecided', 'missing'],
+  ];
+}
+
+/** Set and metric of `eval/<set>/<metric>`; null for any other. */
+function evaluated(metric: string): { set: string; name: string } | null {
+  const [, set, name] = /^eval\/([^/]+)\/(.+)$/.exec(metric) ?? [];
+  return set === undefined || name === undefined ? null : { set, name };
+}
+
+const quoted = (metric: string): string => `checkpoint.keepBest = ${JSON.stringify(metric)}`;
+
+/** Why the metric of `keepBest` can never be seen, as far as the configuration says; null: it may be. */
+export function keepBestProblem({ checkpoint: { keepBest }, eval: e, run }: TrainConfig): string | null {
+  if (!keepBest.startsWith('eval/')) return null;
+  const metric = evaluated(keepBest);
+  if (metric === null) return `${quoted(keepBest)}: expected eval/<set>/<metric>, such as "eval/test/greedy"`;
+  if (!e.atEnd && (e.every === 0 || e.every > run.iterations)) {
+    return `${quoted(keepBest)}: nothing is evaluated after an iteration; set eval.every${e.every > 0 ? ` to at most run.iterations = ${run.iterations}` : ''}`;
+  }
+  const names = measured(e);
+  const isFeature =
+    (metric.name.startsWith('task/') && e.samplesPerPrompt > 0) || (metric.name.startsWith('greedy_task/') && e.greedy);
+  if (names.includes(metric.name) || isFeature) return null;
+  const near = nearest(metric.name, names);
+  return (
+    `${quoted(keepBest)}: [eval] does not measure ${JSON.stringify(metric.name)}; ` +
+    (near === null ? `it measures ${names.join(', ')}` : `did you mean "eval/${metric.set}/${near}"?`)
+  );
+}
+
+/** The same for the set, once it is known which there are. */
+export function keepBestSetProblem(keepBest: string, sets: readonly string[]): string | null {
+  const metric = evaluated(keepBest);
+  if (metric === null || sets.includes(metric.set)) return null;
+  return `${quoted(keepBest)}: ${JSON.stringify(metric.set)} is not evaluated; there is ${sets.join(', ')}`;
+}
+
 export class BestMetric {
   readonly #metric: string;
   readonly #sign: 1 | -1;

@@ -9,6 +9,7 @@ import { cacheTokensFor } from '../memory/estimate.js';
 import { nearest } from '../options.js';
 import { isHubUri } from '../tasks/data/source.js';
 import { isEmbedded } from '../tasks/index.js';
+import { keepBestProblem } from './best-metric.js';
 import { checkConfig, checkSections, configError, parseTomlText } from './config-file.js';
 import { objectiveProblems } from './objective.js';
 import { withPresets } from './presets.js';
@@ -66,6 +67,8 @@ export function crossChecks(config: TrainConfig): string[] {
     );
   }
   problems.push(...objectiveProblems(config), ...taskProblems(config), ...evalProblems(config));
+  const best = keepBestProblem(config);
+  if (best !== null) problems.push(best);
   return problems;
 }
 

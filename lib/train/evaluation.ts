@@ -18,6 +18,7 @@ import type { RewardFailure } from '../tasks/rewards.js';
 import type { Task } from '../tasks/types.js';
 import { encodeAll } from '../tokenizer/prompts.js';
 import { resolveStopTokens } from '../tokenizer/stop-tokens.js';
+import { keepBestSetProblem } from './best-metric.js';
 import type { TrainConfig } from './config.js';
 import { finiteOnly, type Metrics } from './metrics.js';
 import { failureText, rewardPolicy } from './reward-policy.js';
@@ -138,6 +139,11 @@ export function makeEvaluator(
     if (!options.greedy && options.samplesPerPrompt === 0) {
       throw new ConfigError('eval: nothing to measure; set eval.greedy = true or eval.samplesPerPrompt above 0');
     }
+    const problem = keepBestSetProblem(
+      config.checkpoint.keepBest,
+      (await sets()).map(({ name }) => name),
+    );
+    if (problem !== null) throw new ConfigError(problem);
     if (run !== null && options.keepResponses) checkNames(await sets());
     for (const set of await sets()) await checkContext(set, policy, tokenizer, config, maxNewTokens);
   };
