@@ -5,7 +5,9 @@ import { relative } from 'node:path';
 import type { Command } from 'commander';
 import { BusyError } from '../errors.js';
 import { neededRuns, openRuns } from '../study/choose.js';
+import type { Comparison } from '../study/claims.js';
 import { estimate } from '../study/estimate.js';
+import { studyFigures } from '../study/figures.js';
 import { loadStudy, type Study } from '../study/load.js';
 import { collectResults, type StudyResults } from '../study/results.js';
 import { counts, openState, runStudy, type StudyState } from '../study/runner.js';
@@ -43,7 +45,7 @@ async function run(file: string, options: Options): Promise<void> {
   }
   if (!options.collect) await train(study, state, jobs);
   const results = collectResults(study, state, version());
-  const files = writeResults(study.out, results);
+  const files = await writeResults(study.out, results, studyFigures(study, state));
   console.log(summaryText(study, results, files));
 }
 
@@ -142,17 +144,20 @@ const show = (seconds: number | null): string => (seconds === null ? '-' : forma
 
 /** Verdicts, and where the files are. */
 export function summaryText(study: Study, results: StudyResults, files: readonly string[]): string {
-  const rows = results.claims.flatMap(({ spec, comparisons, verdict }) =>
-    comparisons.map((one, k) => [
-      k === 0 ? spec.text : `  against ${one.b}`,
-      k === 0 ? verdict : one.verdict,
-      plusMinus(one.difference, true),
-      String(one.pairs.length),
-    ]),
-  );
+  const rows = results.claims.flatMap(({ spec, comparisons, verdict }) => {
+    const cells = ({ difference, pairs }: Comparison): string[] => [plusMinus(difference, true), String(pairs.length)];
+    const [only] = comparisons;
+    if (only !== undefined && comparisons.length === 1) return [[spec.text, verdict, ...cells(only)]];
+    return [
+      [spec.text, verdict, '', ''],
+      ...comparisons.map((one) => [`  against ${one.b}`, one.verdict, ...cells(one)]),
+    ];
+  });
   const out = relative('.', study.out) || '.';
   return [
-    ...(rows.length === 0 ? [] : [printable(formatTable(['claim', 'verdict', 'paired difference', 'n'], rows)), '']),
+    ...(results.counts.finished === 0 || rows.length === 0
+      ? []
+      : [printable(formatTable(['claim', 'verdict', 'paired difference', 'n'], rows)), '']),
     `${results.counts.finished} runs finished, ${results.counts.failed} failed, ${results.counts.open} open`,
     `results: ${out} (${files.join(', ')})`,
   ].join('\n');

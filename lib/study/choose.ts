@@ -1,5 +1,6 @@
 /** Which runs a study needs now, and which settings its methods take. */
 import type { Run, Study, Unit } from './load.js';
+import type { SelectSpec } from './schema.js';
 import { type RunData, readValue } from './series.js';
 import type { Method, Setting } from './settings.js';
 import { type MeanInterval, meanInterval } from './statistics.js';
@@ -65,11 +66,17 @@ export function choose(study: Study, state: Progressed): Map<Method, Choice> {
 
 const isDone = ({ hash }: Run, { finished, failed }: Progressed): boolean => finished.has(hash) || failed.has(hash);
 
-/** A setting on all seeds of selection that are there. */
-export function scoreOf(study: Study, method: Method, setting: Setting, { finished }: Progressed): ScoredSetting {
-  const { select } = study.spec;
+/** The score of a setting on all units that are there: those of selection, by its metric, unless others are given. */
+export function scoreOf(
+  study: Study,
+  method: Method,
+  setting: Setting,
+  { finished }: Progressed,
+  units: readonly Unit[] = study.selectUnits,
+  select: Partial<SelectSpec> | undefined = study.spec.select,
+): ScoredSetting {
   const weights = Object.entries(select?.score ?? { [select?.metric ?? '']: 1 });
-  const values = study.selectUnits.flatMap((unit): number[] => {
+  const values = units.flatMap((unit): number[] => {
     const data = finished.get(study.runOf(method, setting.variant, unit).hash);
     if (data === undefined) return [];
     const parts = weights.map(([metric, weight]) => {
@@ -78,7 +85,7 @@ export function scoreOf(study: Study, method: Method, setting: Setting, { finish
     });
     return parts.includes(null) ? [] : [parts.reduce<number>((sum, part) => sum + (part ?? 0), 0)];
   });
-  return { setting, score: meanInterval(values), missing: study.selectUnits.length - values.length };
+  return { setting, score: meanInterval(values), missing: units.length - values.length };
 }
 
 /** A run that is needed, and for what. */

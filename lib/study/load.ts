@@ -231,6 +231,9 @@ function withUnit(config: TrainConfig, { seed, model }: Unit): TrainConfig {
 
 const DEFAULT_VALUES = new Map(fieldDocs(trainSchema).map((doc) => [`${doc.section}.${doc.key}`, doc.default]));
 
+/** Options that change nothing that a study reads of a run. */
+const WITHOUT_PART = /^(?:checkpoint\.|run\.(?:completionsEvery|tensorboard)$|eval\.keepResponses$|model\.cacheDir$)/;
+
 /**
  * What a run is known by: its options other than the defaults, so that an option that a later version adds changes
  * nothing, with paths relative to the study, so that the checkout may move; and the base model's content.
@@ -239,6 +242,7 @@ export function identityOf(config: TrainConfig, folder: string): string {
   const moved = mapPaths(config as unknown as Sections, (path) => (isAbsolute(path) ? relative(folder, path) : path));
   const chosen = Object.entries(moved)
     .flatMap(([section, fields]) => Object.entries(fields).map(([key, value]) => [`${section}.${key}`, value] as const))
+    .filter(([key]) => !WITHOUT_PART.test(key))
     .filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(DEFAULT_VALUES.get(key)))
     .sort(([a], [b]) => (a < b ? -1 : 1));
   return configHash([chosen, modelFingerprint(config.model.path)]);

@@ -254,7 +254,8 @@ function askedMetrics({ spec }: Study): Set<string> {
   );
 }
 
-const rounded = (value: number): number => Number(value.toPrecision(6));
+/** Six significant digits. */
+export const rounded = (value: number): number => Number(value.toPrecision(6));
 
 /** A curve in at most about {@link CURVE_POINTS} points: means of as many neighbours as it takes. */
 export function thinned(points: readonly Point[]): Point[] {

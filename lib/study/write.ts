@@ -1,12 +1,23 @@
 /** The files of a study's results. */
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import type { FigureData } from '../report/figure.js';
+import { figureSvg, svgToPng } from '../report/render.js';
 import { writeWhole } from '../train/durable.js';
 import type { StudyResults } from './results.js';
 import { resultsCsv, resultsMarkdown } from './tables.js';
 
-/** Writes results.json, tables.md and tables.csv. Returns their names. */
-export function writeResults(out: string, results: StudyResults): string[] {
+/**
+ * Writes results.json, tables.md, tables.csv and figures/<name>.svg and .png. Figures of an earlier state that are no
+ * longer there are removed.
+ *
+ * @returns their names
+ */
+export async function writeResults(
+  out: string,
+  results: StudyResults,
+  figures: readonly FigureData[],
+): Promise<string[]> {
   mkdirSync(out, { recursive: true });
   const files = {
     'results.json': `${JSON.stringify(results)}\n`,
@@ -14,5 +25,14 @@ export function writeResults(out: string, results: StudyResults): string[] {
     'tables.csv': resultsCsv(results),
   };
   for (const [name, content] of Object.entries(files)) writeWhole(join(out, name), content);
-  return Object.keys(files);
+  const folder = join(out, 'figures');
+  rmSync(folder, { recursive: true, force: true });
+  if (figures.length === 0) return Object.keys(files);
+  mkdirSync(folder, { recursive: true });
+  for (const figure of figures) {
+    const svg = figureSvg(figure);
+    writeWhole(join(folder, `${figure.id}.svg`), svg);
+    writeWhole(join(folder, `${figure.id}.png`), await svgToPng(svg));
+  }
+  return [...Object.keys(files), 'figures/'];
 }

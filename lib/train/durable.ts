@@ -37,7 +37,7 @@ export function syncTree(path: string): void {
 export const temporaryBeside = (path: string): string => join(dirname(path), `.${basename(path)}.${process.pid}.tmp`);
 
 /** Writes a whole file, or leaves what was there. */
-export function writeWhole(path: string, content: string): void {
+export function writeWhole(path: string, content: string | Uint8Array): void {
   const temporary = temporaryBeside(path);
   try {
     writeFileSync(temporary, content, { flush: true });
