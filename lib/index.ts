@@ -262,3 +262,4 @@ export {
   verifierPool,
   verifyMath,
 } from './verify/index.js';
+export { type WatchOptions, type WatchServer, watchRuns } from './watch/server.js';

@@ -12,10 +12,12 @@ import * as download from './download.js';
 import * as evaluate from './eval.js';
 import { endHubProgress } from './hub-progress.js';
 import * as libtorch from './libtorch.js';
+import * as report from './report.js';
 import * as sft from './sft.js';
 import * as study from './study.js';
 import * as train from './train.js';
 import * as verify from './verify.js';
+import * as watch from './watch.js';
 
 const { version, description } = JSON.parse(
   readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'),
@@ -32,7 +34,22 @@ const program = new Command('eepo')
     },
   })
   .enablePositionalOptions();
-for (const command of [demo, train, sft, evaluate, study, verify, bench, config, download, libtorch, build, doctor])
+for (const command of [
+  demo,
+  train,
+  sft,
+  evaluate,
+  study,
+  report,
+  watch,
+  verify,
+  bench,
+  config,
+  download,
+  libtorch,
+  build,
+  doctor,
+])
   command.register(program);
 
 try {

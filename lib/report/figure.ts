@@ -19,7 +19,7 @@ export interface FigureAxis {
 export interface FigureSeries {
   /** In the legend. Series of the same name are shown and hidden together. */
   name: string;
-  /** Index into the colours: one a run, wrapping around. -1: grey, for what is not a run. */
+  /** Index into the colours: one a run, wrapping around. -1: grey; -2, -3, ...: tints, for what is not a run. */
   color: number;
   /** Stage 1 is solid, stage 2 dashed. Default solid. */
   dash?: 'solid' | 'dashed' | 'dotted';
@@ -63,6 +63,8 @@ export interface FigureData {
   /** Whether a reader may smooth it: thin line as measured, thick line averaged. */
   smooth?: boolean;
   references?: readonly FigureReference[];
+  /** Whether it has a legend. Default: where there are several names. */
+  legend?: boolean;
 }
 
 /** `0.123457`: six significant digits are more than a figure shows. */

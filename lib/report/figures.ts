@@ -15,7 +15,9 @@ export function figuresOf(runs: readonly RunData[]): FigureData[] {
     ...taskFigures(runs),
     ...timeFigures(runs),
   ];
-  return figures.filter((figure) => figure.series.some(({ points }) => points.length > 0));
+  return figures
+    .filter((figure) => figure.series.some(hasPoints))
+    .map((figure) => (runs.length > 1 ? { ...figure, legend: true } : figure));
 }
 
 const EXPLORATION = 'Exploration';
@@ -446,7 +448,7 @@ function timeFigures(runs: readonly RunData[]): FigureData[] {
         .map(
           (name, i): FigureSeries => ({
             name,
-            color: i === names.length - 1 ? -1 : i,
+            color: -2 - i,
             points: means.map((phases, run) => [run, rounded(phases[i] as number)]),
           }),
         )

@@ -82,13 +82,13 @@ export function reportPage(data: ReportData, options: PageOptions = {}): string 
 </head>
 <body>
 <header><h1 id="part-heading">${escapeHtml(data.title)}</h1><div id="part-runs"></div></header>
-<nav><div><div id="contents"><a href="#summary">Summary</a></div>
-<label>Smoothing <input id="smoothing" type="range" min="0" max="25" value="7" aria-label="Smoothing: window of the moving average, in percent of the run"></label></div></nav>
+<nav><div><div id="contents"><a href="#summary">Summary</a><span id="contents-figures"></span><a href="#samples">Samples</a><a href="#config">Configuration</a></div>
+<label><span>Smoothing</span><input id="smoothing" type="range" min="0" max="25" value="7" aria-label="Smoothing: window of the moving average, in percent of the run"></label></div></nav>
 <main>
 <noscript><p class="note">The figures are drawn by this page's own script, which the browser did not run. "eepo report --figures svg" writes them as files.</p></noscript>
 <section id="summary"><h2>Before and after</h2><div id="part-numbers"></div></section>
 <div id="figures"></div>
-<section id="samples"><h2>What it says</h2><div id="part-samples"></div></section>
+<section id="samples"><h2>Samples</h2><div id="part-samples"></div></section>
 <section id="config"><h2>Configuration</h2><div id="part-config"></div></section>
 <footer>Thin lines are as measured, thick lines a centred moving average. Made by <code>eepo report</code>; figures by Apache ECharts. This page holds everything it shows and loads nothing.</footer>
 </main>

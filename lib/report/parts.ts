@@ -5,7 +5,14 @@ import { formatNumber } from './client/option.js';
 import { evaluatedSets, passPoints } from './figures.js';
 import { html, type Markup } from './markup.js';
 import type { RunData } from './read-run.js';
-import { chosenPrompts, distinctMeans, newestSamples, type PromptSamples, type StageSamples } from './solutions.js';
+import {
+  chosenPrompts,
+  type DistinctMeans,
+  distinctMeans,
+  newestSamples,
+  type PromptSamples,
+  type StageSamples,
+} from './solutions.js';
 
 /** Prompts of a run that are shown. */
 const PROMPTS = 6;
@@ -42,9 +49,9 @@ function describe(run: RunData): string {
     run.summary?.seconds ?? run.metrics.reduce((sum, { values }) => sum + (values['timing_s/iteration'] ?? 0), 0);
   return [
     methodOf(run),
-    `${basename(String(model?.path ?? '?'))} on ${String(task?.name ?? '?')}`,
+    `model ${basename(String(model?.path ?? '?'))}, task ${String(task?.name ?? '?')}`,
     `${rollout?.promptsPerIteration} prompts \u00d7 ${rollout?.groupSize} samples`,
-    `lr ${optimizer?.lr}`,
+    `lr ${typeof optimizer?.lr === 'number' ? formatNumber(optimizer.lr) : '?'}`,
     `seed ${own?.seed}`,
     run.summary === null ? `iteration ${done} of ${total}, not finished` : `${done} iterations`,
     formatSeconds(seconds),
@@ -56,21 +63,36 @@ interface NumberRow {
   cells: (Markup | null)[];
 }
 
-/** The numbers that a reader asks for first, before and after training. */
-export function numbersPart(runs: readonly RunData[]): Markup {
-  const rows = [...evaluatedSets(runs).flatMap((set) => setRows(runs, set)), ...trainingRows(runs)].filter(
-    ({ cells }) => cells.some((cell) => cell !== null),
-  );
-  if (rows.length === 0) return html`<p class="note">No iteration is finished yet.</p>`;
-  return html`<div class="scroll"><table class="numbers">
-<thead><tr><th></th>${runs.map(({ name }, i) => html`<th><i class="dot" data-run="${i}"></i>${name}</th>`)}</tr></thead>
-<tbody>${rows.map(({ name, cells }) => html`<tr><th>${name}</th>${cells.map((cell) => html`<td>${cell ?? '\u2013'}</td>`)}</tr>`)}</tbody>
-</table></div>
-<p class="note">Before \u2192 after training; \u00b1 standard error over the problems. Entropy and reward of training: first \u2192 last tenth of the iterations.</p>`;
+interface NumberGroup {
+  title: string;
+  rows: NumberRow[];
 }
 
+/** The numbers that a reader asks for first, before and after training. */
+export function numbersPart(runs: readonly RunData[]): Markup {
+  const groups = [
+    ...evaluatedSets(runs).map((set): NumberGroup => ({ title: setHeading(set), rows: setRows(runs, set) })),
+    { title: 'Training', rows: trainingRows(runs) },
+  ]
+    .map(({ title, rows }) => ({ title, rows: rows.filter(({ cells }) => cells.some((cell) => cell !== null)) }))
+    .filter(({ rows }) => rows.length > 0);
+  if (groups.length === 0) return html`<p class="note">No iteration is finished yet.</p>`;
+  return html`<div class="scroll"><table class="numbers">
+<thead><tr><th></th>${runs.map(({ name }, i) => html`<th scope="col"><i class="dot" data-run="${i}"></i>${name}</th>`)}</tr></thead>
+${groups.map(
+  ({
+    title,
+    rows,
+  }) => html`<tbody><tr class="group"><th colspan="${runs.length + 1}" scope="rowgroup">${title}</th></tr>
+${rows.map(({ name, cells }) => html`<tr><th scope="row">${name}</th>${cells.map((cell) => html`<td>${cell ?? '\u2013'}</td>`)}</tr>`)}</tbody>`,
+)}
+</table></div>
+<p class="note">Before \u2192 after training, \u00b1 standard error over the problems. Of training: the first \u2192 the last tenth of the iterations.</p>`;
+}
+
+const setHeading = (set: string): string => (set === 'test' ? 'Test set' : set === 'ood' ? 'Out of distribution' : set);
+
 function setRows(runs: readonly RunData[], set: string): NumberRow[] {
-  const title = set === 'ood' ? 'out of distribution' : set;
   const largest = Math.max(
     1,
     ...runs.flatMap((run) =>
@@ -80,13 +102,13 @@ function setRows(runs: readonly RunData[], set: string): NumberRow[] {
     ),
   );
   const row = (name: string, metric: string, percent: boolean, digits: number): NumberRow => ({
-    name: `${title}: ${name}`,
+    name,
     cells: runs.map((run) => beforeAfter(run, `eval/${set}/${metric}`, percent, digits, set)),
   });
   return [
-    row('greedy', 'greedy', true, 1),
-    row('pass@1', 'pass@1', true, 1),
-    ...(largest > 1 ? [row(`pass@${largest}`, `pass@${largest}`, true, 1)] : []),
+    row('greedy (%)', 'greedy', true, 1),
+    row('pass@1 (%)', 'pass@1', true, 1),
+    ...(largest > 1 ? [row(`pass@${largest} (%)`, `pass@${largest}`, true, 1)] : []),
     row('distinct correct solutions', 'distinct', false, 2),
     row('entropy (nats)', 'entropy', false, 3),
   ];
@@ -105,7 +127,7 @@ function beforeAfter(run: RunData, name: string, percent: boolean, digits: numbe
     rows[0] !== last && rows[0]?.iteration === 0
       ? html`<span class="was">${text(rows[0].values[name])}</span> \u2192 `
       : null;
-  return html`${before}<b>${text(last.values[name])}</b>${percent && ' %'}${error !== null && html` <span class="was">\u00b1 ${text(error)}</span>`}`;
+  return html`${before}<b>${text(last.values[name])}</b>${error !== null && html` <span class="was">\u00b1 ${text(error)}</span>`}`;
 }
 
 function standardError(run: RunData, iteration: number, name: string, set: string): number | null {
@@ -118,7 +140,7 @@ function standardError(run: RunData, iteration: number, name: string, set: strin
 
 function trainingRows(runs: readonly RunData[]): NumberRow[] {
   const row = (name: string, metric: string, digits: number): NumberRow => ({
-    name: `training: ${name}`,
+    name,
     cells: runs.map((run) => {
       const values = run.metrics.flatMap((one) => one.values[metric] ?? []);
       if (values.length === 0) return null;
@@ -165,20 +187,25 @@ export function samplesPart(runs: readonly RunData[]): Markup {
   if (parts.every(({ samples }) => samples === null)) {
     return html`<p class="note">The runs keep no responses (run.completionsEvery = 0).</p>`;
   }
+  const unfolded = Math.max(
+    0,
+    parts.findIndex(({ samples }) => samples?.prompts.some(({ stages }) => stages.length > 1)),
+  );
   return html`${parts.map(({ run, i, samples }) => {
     if (samples === null) return null;
     const means = distinctMeans(samples);
-    const per = means.stages.map(({ stage, distinct }) => `stage ${stage} ${distinct.toFixed(2)}`).join(', ');
-    const both =
-      means.newInStage2 === null
-        ? ''
-        : `, together ${means.together.toFixed(2)}; ${means.newInStage2.toFixed(2)} that only stage 2 found`;
-    const body = html`<p class="note">Iteration ${samples.iteration}. Distinct correct solutions a prompt, mean of ${samples.prompts.length} prompts: ${per}${both}.
-Shown: the first prompts with right and wrong responses.</p>
+    const body = html`<p class="note">Iteration ${samples.iteration}. Distinct correct solutions a prompt, mean of ${samples.prompts.length} prompts: ${distinctSentence(means)}.
+Below: the first prompts with right and wrong responses.</p>
 ${chosenPrompts(samples, PROMPTS).map(promptPart)}`;
     if (runs.length === 1) return body;
-    return html`<details class="run-samples"${i === 0 ? html` open` : null}><summary><i class="dot" data-run="${i}"></i>${run.name}</summary>${body}</details>`;
+    return html`<details class="run-samples"${i === unfolded && html` open`}><summary><i class="dot" data-run="${i}"></i>${run.name}</summary>${body}</details>`;
   })}`;
+}
+
+function distinctSentence({ stages, together, newInStage2 }: DistinctMeans): string {
+  if (newInStage2 === null) return together.toFixed(2);
+  const each = stages.map(({ stage, distinct }) => `${distinct.toFixed(2)} in stage ${stage}`).join(', ');
+  return `${each}, ${together.toFixed(2)} together; ${newInStage2.toFixed(2)} were found by stage 2 alone`;
 }
 
 function promptPart(prompt: PromptSamples): Markup {

@@ -18,6 +18,7 @@ a{color:var(--accent)}
 nav{position:sticky;top:0;z-index:5;background:var(--paper);border-bottom:1px solid var(--line)}
 nav>div{max-width:1160px;margin:0 auto;padding:0 24px;display:flex;align-items:center;gap:1.25rem;min-height:2.9rem}
 #contents{display:flex;gap:1.1rem;overflow-x:auto;flex:1;scrollbar-width:none}
+#contents-figures{display:contents}
 #contents a{color:var(--soft);text-decoration:none;font-size:.88rem;white-space:nowrap;padding:.7rem 0}
 #contents a:hover{color:var(--ink)}
 nav label{display:flex;align-items:center;gap:.5rem;font-size:.85rem;color:var(--soft);white-space:nowrap}
@@ -38,6 +39,7 @@ tbody tr+tr>*{border-top:1px solid var(--line)}
 .numbers th:first-child,.config th:first-child{color:var(--soft)}
 .config td,.config th{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.8rem;overflow-wrap:anywhere;max-width:26rem}
 .config td{min-width:7rem}
+.numbers .group th{padding-top:1.1rem;font-weight:600;color:var(--ink);border-top:0}
 .was{color:var(--soft);font-weight:400}
 .figures{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:2.6rem 2.4rem}
 figure{margin:0;min-width:0}
@@ -56,19 +58,19 @@ details>summary{color:var(--soft);font-size:.88rem;margin:.6rem 0}
 .question{font:600 .88rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 .8rem;max-height:16rem;overflow-y:auto}
 .stages{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:1rem 2.4rem}
 .stage ul{list-style:none;margin:0;padding:0}
-.stage li{display:grid;grid-template-columns:1.3em minmax(0,1fr) auto;gap:.3em;align-items:baseline;font-size:.85rem;padding:.12rem 0}
+.stage li{display:flex;gap:.6em;align-items:baseline;font-size:.85rem;padding:.12rem 0}
 code{font:.82rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
 .wrong code{color:var(--soft)}
 .stage details>summary{margin:0;list-style:none}
 .stage details[open]>summary{display:none}
 .right .mark{color:var(--good)}.wrong .mark{color:var(--bad)}
-.tags{display:flex;gap:.6em;color:var(--soft);font-size:.78rem}
+.tags{display:flex;gap:.6em;white-space:nowrap;color:var(--soft);font-size:.78rem}
 .new{color:var(--good)}
 footer{margin:4rem 0 2.5rem;padding-top:1rem;border-top:1px solid var(--line);color:var(--soft);font-size:.82rem}
 :focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 @media (max-width:760px){
 main,header{padding:0 16px}header{padding-top:24px}h1{font-size:1.4rem}h2{margin-top:2.4rem}
-nav>div{padding:0 16px;gap:.8rem}nav input{width:64px}
+nav>div{padding:0 16px;gap:.8rem}nav input{width:72px}nav label span{display:none}
 .figures{grid-template-columns:minmax(0,1fr);gap:2.2rem}
 .stages{grid-template-columns:minmax(0,1fr)}
 .chip,.tool,.tools summary{padding:.35rem 0}

@@ -56,6 +56,7 @@ function draw(one: Shown): void {
   const look = { width, dark: dark.matches, window: windowOf(figure), titled: false, font: FONT };
   const height = figureHeight(figure, look);
   one.plot.style.setProperty('height', `${height}px`);
+  one.plot.style.setProperty('min-height', '0');
   if (one.chart === null) one.chart = browser.echarts.init(one.plot, null, { renderer: 'svg', width, height });
   else one.chart.resize({ width, height });
   one.chart.setOption(chartOption(figure, look), true);
@@ -204,7 +205,7 @@ function sectionFor(name: string): PageElement | null {
   document.getElementById('figures')?.append(section);
   const link = element('a', '', name);
   link.href = `#${id}`;
-  document.getElementById('contents')?.append(link);
+  document.getElementById('contents-figures')?.append(link);
   return figures;
 }
 

@@ -23,16 +23,23 @@ const COLORS: Record<'light' | 'dark', readonly string[]> = {
   light: ['#0b62a8', '#c8501e', '#0a8a68', '#a3458c', '#a67c00', '#4d5bce', '#7a4a21', '#2f8fb8', '#5f7d1f', '#b3313f'],
   dark: ['#5cb0f2', '#f0905e', '#4fcfa8', '#e08fcb', '#e3bd4f', '#98a2ff', '#c99a6c', '#7fd3f0', '#add069', '#f2848f'],
 };
+/** Of phases, which must not be taken for runs: colour -2, -3, ... */
+const TINTS: Record<'light' | 'dark', readonly string[]> = {
+  light: ['#8db4dc', '#f0b183', '#bcd4ea', '#a9cfa4', '#d3c3e2', '#8c97a8', '#d9dce1'],
+  dark: ['#5f8fbf', '#b97c50', '#3e6488', '#6d9a68', '#84719b', '#78849a', '#4a5058'],
+};
 const NEUTRAL = { light: '#8a8f98', dark: '#8f959e' };
 const INK = {
   light: { text: '#3c4149', faint: '#6a707a', axis: '#b5bac2', grid: '#eceef1', paper: '#ffffff' },
   dark: { text: '#d3d7dd', faint: '#9aa1ab', axis: '#555b65', grid: '#2a2e34', paper: '#16181c' },
 };
 
-/** The colour of a run. */
+/** The colour of a run; negative numbers as in {@link FigureSeries.color}. */
 export function runColor(index: number, dark: boolean): string {
-  const colors = COLORS[dark ? 'dark' : 'light'];
-  return index < 0 ? NEUTRAL[dark ? 'dark' : 'light'] : (colors[index % colors.length] as string);
+  const mode = dark ? 'dark' : 'light';
+  if (index === -1) return NEUTRAL[mode];
+  const [colors, at] = index < 0 ? [TINTS[mode], -2 - index] : [COLORS[mode], index];
+  return colors[at % colors.length] as string;
 }
 
 /** A number as people write it: few digits, and no more than tell it. */
@@ -74,12 +81,15 @@ export function figureHeight(figure: FigureData, look: Pick<ChartLook, 'width' |
 }
 
 function lineOption(figure: FigureData, look: ChartLook): Record<string, unknown> {
-  const series = figure.series.flatMap((one) => lineSeries(figure, one, look));
+  const uncertain = figure.series.filter(({ intervals, uncertainty }) => intervals && uncertainty !== 'band');
+  const series = figure.series.flatMap((one) =>
+    lineSeries(figure, one, look, uncertain.indexOf(one) - (uncertain.length - 1) / 2),
+  );
   const references = referenceSeries(figure, look);
   return {
     ...frame(figure, look),
-    xAxis: { ...axis(figure.x, look), ...xAxisExtras(figure.x) },
-    yAxis: { ...axis(figure.y, look), ...yAxisExtras(figure.y, look) },
+    xAxis: { ...axis(figure.x, look), ...xAxisExtras(figure) },
+    yAxis: { ...axis(figure.y, look), ...yAxisExtras(figure.y, figure, look) },
     series: references === null ? series : [...series, references],
   };
 }
@@ -89,7 +99,6 @@ function frame(figure: FigureData, look: ChartLook): Record<string, unknown> {
   const ink = INK[look.dark ? 'dark' : 'light'];
   const rows = legendRows(figure, look.width);
   const title = look.titled ? titleHeight(figure) : 0;
-  const names = legendNames(figure);
   return {
     animation: false,
     backgroundColor: look.titled ? ink.paper : 'transparent',
@@ -108,29 +117,28 @@ function frame(figure: FigureData, look: ChartLook): Record<string, unknown> {
         }
       : {}),
     legend:
-      names.length < 2
+      rows === 0
         ? { show: false }
         : {
-            data: names,
-            left: 8,
+            data: legendEntries(figure),
+            left: look.titled ? 12 : 0,
             right: 8,
-            top: title + 2,
-            padding: [0, 0],
+            top: title,
+            // so that the letters, which are higher than the strokes, are not cut off
+            padding: [7, 0, 0, 0],
             itemGap: 14,
-            itemWidth: 26,
-            itemHeight: 10,
-            height: rows * LEGEND_ROW,
+            itemWidth: 24,
+            itemHeight: figure.kind === 'bars' ? 9 : 3,
             textStyle: { fontSize: 12, color: ink.text },
             inactiveColor: ink.axis,
           },
     grid: {
-      left: 14,
+      left: look.titled ? 14 : 2,
       right: 22,
-      top: headHeight(figure, look) + (figure.kind === 'bars' ? 0 : 18),
-      bottom: 10,
+      top: headHeight(figure, look) + (figure.kind === 'bars' ? 0 : 24),
+      bottom: 26,
       outerBoundsMode: 'same',
-      outerBoundsContain: 'all',
-      outerBounds: { left: 12, right: 16, top: headHeight(figure, look), bottom: 8 },
+      outerBoundsContain: 'axisLabel',
     },
     tooltip: {
       trigger: figure.kind === 'bars' ? 'item' : 'axis',
@@ -150,19 +158,30 @@ const titleHeight = (figure: FigureData): number => (figure.paper === undefined 
 
 function headHeight(figure: FigureData, look: Pick<ChartLook, 'width' | 'titled'>): number {
   const rows = legendRows(figure, look.width);
-  return (look.titled ? titleHeight(figure) : 0) + (rows === 0 ? 4 : rows * LEGEND_ROW + 10);
+  return (look.titled ? titleHeight(figure) : 0) + (rows === 0 ? 0 : rows * LEGEND_ROW + 4);
 }
 
 const legendNames = (figure: FigureData): string[] => [...new Set(figure.series.map(({ name }) => name))];
 
-/** How many rows the legend takes, by the usual width of letters; none for a single name. */
+/** A stroke of each name's colour, whole or broken as its line is. */
+function legendEntries(figure: FigureData): { name: string; icon: string }[] {
+  return legendNames(figure).map((name) => {
+    const { dash = 'solid' } = figure.series.find((one) => one.name === name) ?? {};
+    if (figure.kind === 'bars' || dash === 'solid') return { name, icon: 'rect' };
+    const strokes = dash === 'dashed' ? [0, 9, 18] : [0, 5, 10, 15, 20];
+    const length = dash === 'dashed' ? 6 : 2;
+    return { name, icon: `path://${strokes.map((x) => `M${x} 0h${length}v3h-${length}z`).join('')}` };
+  });
+}
+
+/** How many rows the legend takes, by the usual width of letters. */
 function legendRows(figure: FigureData, width: number): number {
   const names = legendNames(figure);
-  if (names.length < 2) return 0;
+  if (!(figure.legend ?? names.length > 1)) return 0;
   let rows = 1;
   let used = 0;
   for (const name of names) {
-    const needed = 26 + 5 + 14 + name.length * 6.9;
+    const needed = 24 + 5 + 14 + name.length * 6.9;
     if (used > 0 && used + needed > width - 16) {
       rows += 1;
       used = 0;
@@ -192,12 +211,21 @@ function axis(of: FigureAxis, { dark }: ChartLook): Record<string, unknown> {
   };
 }
 
-function xAxisExtras(of: FigureAxis): Record<string, unknown> {
+function xAxisExtras({ x: of, series }: FigureData): Record<string, unknown> {
   const base = { nameLocation: 'middle', nameGap: 26, splitLine: { show: false } };
   const { categories } = of;
   if (categories === undefined) {
-    const ends = of.scale === 'log' ? { logBase: 2 } : { min: of.min ?? 'dataMin', max: of.max ?? 'dataMax' };
-    return { ...base, ...ends, ...(of.format === 'integer' ? { minInterval: 1 } : {}) };
+    const xs = series.flatMap(({ points, xIntervals }) => [
+      ...points.map(([at]) => at),
+      ...(xIntervals ?? []).flatMap((interval) => interval ?? []),
+    ]);
+    const ends = xs.length === 0 ? {} : { min: of.min ?? Math.min(...xs), max: of.max ?? Math.max(...xs) };
+    return {
+      ...base,
+      ...ends,
+      ...(of.scale === 'log' ? { logBase: 2 } : {}),
+      ...(of.format === 'integer' ? { minInterval: 1 } : {}),
+    };
   }
   return {
     ...base,
@@ -213,11 +241,14 @@ function xAxisExtras(of: FigureAxis): Record<string, unknown> {
   };
 }
 
-function yAxisExtras(of: FigureAxis, { dark, font: _font }: ChartLook): Record<string, unknown> {
+function yAxisExtras(of: FigureAxis, figure: FigureData, { dark }: ChartLook): Record<string, unknown> {
+  const ys = figure.series.flatMap(({ points }) => points.map(([, y]) => y));
   return {
+    // Powers of ten leave most of the paper empty where the data span less than two of them.
+    ...(of.scale === 'log' ? { logBase: Math.max(...ys) < 64 * Math.min(...ys) ? 2 : 10 } : {}),
     nameLocation: 'end',
     nameGap: 8,
-    nameTextStyle: { color: INK[dark ? 'dark' : 'light'].faint, fontSize: 12, align: 'left', padding: [0, 0, 0, -6] },
+    nameTextStyle: { color: INK[dark ? 'dark' : 'light'].faint, fontSize: 12, align: 'left', padding: 0 },
     axisLine: { show: false },
     scale: of.min === undefined,
     splitNumber: 4,
@@ -225,7 +256,7 @@ function yAxisExtras(of: FigureAxis, { dark, font: _font }: ChartLook): Record<s
 }
 
 /** The line; under it the values as measured where it is smoothed; its intervals. */
-function lineSeries(figure: FigureData, one: FigureSeries, look: ChartLook): Record<string, unknown>[] {
+function lineSeries(figure: FigureData, one: FigureSeries, look: ChartLook, place: number): Record<string, unknown>[] {
   const color = runColor(one.color, look.dark);
   const window = figure.smooth === true ? Math.min(look.window, one.points.length) : 1;
   const thick = window > 1 ? movingAverage(one.points, window) : one.points;
@@ -243,7 +274,8 @@ function lineSeries(figure: FigureData, one: FigureSeries, look: ChartLook): Rec
     });
   }
   if (one.intervals !== undefined && one.uncertainty === 'band') extras.push(...band(one, shared));
-  else if (one.intervals !== undefined) extras.push(errorBars(verticalBars(one), [7, 1.5], shared));
+  else if (one.intervals !== undefined)
+    extras.push(errorBars(verticalBars(one, aside(figure, place)), [7, 1.5], shared));
   if (one.xIntervals !== undefined) extras.push(errorBars(horizontalBars(one), [1.5, 7], shared));
   const main = {
     type: 'line',
@@ -261,8 +293,18 @@ function lineSeries(figure: FigureData, one: FigureSeries, look: ChartLook): Rec
   return [main, ...extras];
 }
 
-function verticalBars({ points, intervals = [] }: FigureSeries): Item[] {
-  return points.flatMap(([x], i): Item[] => {
+/** Moves the bars of several series beside each other, by `place` times a little, where dots are at the same x. */
+function aside({ x, series }: FigureData, place: number): (at: number) => number {
+  const xs = series.flatMap(({ points }) => points.map(([at]) => at));
+  const [low, high] = [Math.min(...xs), Math.max(...xs)];
+  if (x.categories !== undefined) return (at) => at;
+  if (x.scale === 'log') return (at) => at * (high / low) ** (0.012 * place);
+  return (at) => at + (high - low) * 0.012 * place;
+}
+
+function verticalBars({ points, intervals = [] }: FigureSeries, moved: (x: number) => number): Item[] {
+  return points.flatMap(([at], i): Item[] => {
+    const x = moved(at);
     const interval = intervals[i];
     return interval
       ? [
@@ -292,6 +334,8 @@ function errorBars(data: Item[], cap: [number, number], shared: Record<string, u
     ...shared,
     data,
     connectNulls: false,
+    // those at the ends of the axis are moved beyond it
+    clip: false,
     symbol: 'rect',
     symbolSize: cap,
     showAllSymbol: true,
