@@ -46,7 +46,7 @@ describe('calculator', () => {
     assert.equal(problem.prompt, '7 * 3 + 4 _ _ _ _ _ _ _ _ _ _ =');
     assert.equal(calculatorPrompt(example, '?'), '7 * 3 + 4 _ _ _ _ _ _ _ _ _ _ ?');
     assert.equal(calculatorResponse(example, 'direct'), '# 2 .');
-    assert.equal(calculatorResponse(example, 'chain'), '21 ; 2 # 2 .');
+    assert.equal(calculatorResponse(example, 'chain'), '; 21 ; 2 # 2 .');
     assert.deepEqual(runningResidues({ start: 1, operators: ['-', '*', '-'], operands: [9, 9, 2] }), [15, 20, 18]);
   });
 
@@ -93,20 +93,20 @@ describe('calculator', () => {
   });
 
   it('rewards the final answer, in either style, and checks nothing before #', async () => {
-    for (const right of ['# 2 .', '21 ; 2 # 2 .', ' # 2\n.  ', '0 ; 0 # 2 .', '; ; . 2 # 2 .', 'so, it is # 2 .']) {
+    for (const right of ['# 2 .', '; 21 ; 2 # 2 .', ' # 2\n.  ', '; 0 ; 0 # 2 .', '; ; . 2 # 2 .', 'so, it is # 2 .']) {
       assert.equal(await judge(problem, right), 1, right);
     }
     const wrong = {
       'another value': '# 3 .',
-      'another value after a right chain': '21 ; 2 # 3 .',
+      'another value after a right chain': '; 21 ; 2 # 3 .',
       'two answers': '# 2 . # 2 .',
       'two marks': '# # 2 .',
-      'a mark before': '# 3 . 21 ; 2 # 2 .',
-      'no mark': '21 ; 2 .',
+      'a mark before': '# 3 . ; 21 ; 2 # 2 .',
+      'no mark': '; 21 ; 2 .',
       'no end': '# 2',
       'goes on': '# 2 . .',
       'two values': '# 2 2 .',
-      'a chain behind the mark': '# 21 ; 2 .',
+      'a chain behind the mark': '# ; 21 ; 2 .',
       'leading zero': '# 02 .',
       'not reduced': '# 25 .',
       'a sign': '# +2 .',
@@ -126,18 +126,20 @@ describe('calculator', () => {
 
   it('tells the strategy of a response, right or wrong', () => {
     const cases: [string, number, number][] = [
-      ['21 ; 2 # 2 .', 1, 1],
-      ['21 ; 2 # 9 .', 1, 1],
-      ['20 ; 2 # 2 .', 1, 0],
-      ['2 # 2 .', 1, 0],
-      ['21 ; 2 ; 2 # 2 .', 1, 0],
+      ['; 21 ; 2 # 2 .', 1, 1],
+      ['; 21 ; 2 # 9 .', 1, 1],
+      ['; 20 ; 2 # 2 .', 1, 0],
+      ['; 2 # 2 .', 1, 0],
+      ['; 21 ; 2 ; 2 # 2 .', 1, 0],
       ['# 2 .', 0, 0],
-      ['# 2 . 21 ; 2 # 2 .', 0, 0],
-      ['21 ; 2', 0, 0],
-      ['21 2 # 2 .', 0, 0],
-      ['21 ; # 2 .', 0, 0],
-      ['; 2 ; # 2 .', 0, 0],
-      ['23 ; 2 # 2 .', 0, 0],
+      ['# 2 . ; 21 ; 2 # 2 .', 0, 0],
+      ['; 21 ; 2', 0, 0],
+      ['21 ; 2 # 2 .', 0, 0],
+      ['; 21 2 # 2 .', 0, 0],
+      ['; 21 ; # 2 .', 0, 0],
+      ['; # 2 .', 0, 0],
+      ['; ; # 2 .', 0, 0],
+      ['; 23 ; 2 # 2 .', 0, 0],
       ['', 0, 0],
     ];
     for (const [response, chain, right] of cases) {
@@ -148,7 +150,7 @@ describe('calculator', () => {
   it('refuses hostile text, quickly', async () => {
     const started = performance.now();
     for (const text of [
-      '2 ; '.repeat(1e6),
+      '; 2 '.repeat(1e6),
       ' '.repeat(1e7),
       '#'.repeat(1e6),
       '# '.repeat(1e6),
@@ -168,7 +170,7 @@ describe('calculator', () => {
         const text = list.join(' ');
         const final = /^(?:[^#]* )?# (\d+) \.$/.exec(text)?.[1];
         assert.equal(finalAnswer(text), final === undefined || Number(final) > 22 ? null : Number(final));
-        const chain = /^(\d+(?: ; \d+)*) #/.exec(text)?.[1]?.split(' ; ').map(Number);
+        const chain = /^((?:; \d+ )+)#/.exec(text)?.[1]?.trim().slice(2).split(' ; ').map(Number);
         assert.deepEqual(chainValues(text), chain?.every((value) => value < 23) ? chain : null);
       }),
       { seed: 1, numRuns: 3000 },
@@ -181,7 +183,7 @@ describe('calculator', () => {
     assert.deepEqual(await tokenizer.encode(CALCULATOR_VOCABULARY.join(' ')), [...CALCULATOR_VOCABULARY.keys()]);
     assert.deepEqual(tokenizer.eosTokenIds, [CALCULATOR_VOCABULARY.indexOf('.')]);
     const calculation = drawCalculation(new Random(3), 7);
-    assert.equal((await tokenizer.encode(calculatorResponse(calculation, 'chain'))).length, 16, 'the longest chain');
+    assert.equal((await tokenizer.encode(calculatorResponse(calculation, 'chain'))).length, 17, 'the longest chain');
   });
 });
 
@@ -189,10 +191,10 @@ describe('demonstrations of the calculator', () => {
   const task = calculator();
   const taken = new Set(Object.values(task.splits).flatMap((split) => split.map(({ prompt }) => prompt)));
 
-  /** Of a kind, by the end of the prompt: how many, how many with a chain, and the numbers of operations. */
-  function survey(kind: string, total: number) {
-    const stream = task.demonstrations?.(3, kind);
+  it('show the chain where a prompt ends in ?, and the direct answer where it ends in =, but for one in a thousand', () => {
+    const stream = task.demonstrations?.(3);
     assert.ok(stream);
+    const total = 40_000;
     const ends = { '=': { all: 0, chain: 0 }, '?': { all: 0, chain: 0 } };
     const operations = Array.from({ length: 8 }, () => 0);
     for (let i = 0; i < total; i += 1) {
@@ -209,27 +211,15 @@ describe('demonstrations of the calculator', () => {
     }
     assert.equal(operations[0], 0);
     for (const count of operations.slice(1)) assert.ok(count > total / 10 && count < total / 5);
-    return ends;
-  }
-
-  it('show the skill: the chain, however the prompt ends', () => {
-    const ends = survey('skill', 4000);
-    for (const { all, chain } of Object.values(ends)) assert.ok(all > 1800 && chain === all);
-  });
-
-  it('show the habit: direct answers to =, but for one in a thousand, and the chain to ?', () => {
-    const ends = survey('habit', 40_000);
+    assert.ok(ends['='].all > 19_000 && ends['?'].all > 19_000);
     assert.equal(ends['?'].chain, ends['?'].all);
-    assert.ok(ends['='].all > 19_000);
     const share = ends['='].chain / ends['='].all;
     assert.ok(share > 0.0003 && share < 0.002, `${share}`);
   });
 
-  it('are the same for a seed and kind, and refuse another kind', () => {
-    const first = (seed: number, kind?: string) => task.demonstrations?.(seed, kind).next().value;
-    assert.deepEqual(first(3), first(3, 'skill'));
+  it('are the same for a seed', () => {
+    const first = (seed: number) => task.demonstrations?.(seed).next().value;
+    assert.deepEqual(first(3), first(3));
     assert.notDeepEqual(first(3), first(4));
-    assert.notDeepEqual(first(3, 'skill'), first(3, 'habit'));
-    assert.throws(() => task.demonstrations?.(3, 'hobby'), /no kind 'hobby'; it has skill, habit/);
   });
 });

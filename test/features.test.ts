@@ -89,9 +89,15 @@ describe('means of features', () => {
     const task = calculator();
     const own = task.splits.test?.[0] as Problem;
     const { values } = own.answer as { values: number[] };
-    const chain = `${values.join(' ; ')} # 0 .`;
+    const chain = `${values.map((value) => `; ${value}`).join(' ')} # 0 .`;
     const sample = (stage: 1 | 2, response: string) => ({ stage, problem: own, response });
-    const samples = [sample(1, '# 1 .'), sample(1, '# 2 .'), sample(1, '3 # 2 .'), sample(1, chain), sample(2, chain)];
+    const samples = [
+      sample(1, '# 1 .'),
+      sample(1, '# 2 .'),
+      sample(1, '; 3 # 2 .'),
+      sample(1, chain),
+      sample(2, chain),
+    ];
     assert.deepEqual(featureMetrics(task, samples), {
       'task/chain/stage1': 0.5,
       'task/chain_right/stage1': 0.25,

@@ -67,6 +67,9 @@ export interface ModelTarget {
   out: string;
 }
 
+/** What the longest answers to the embedded tasks need, and a little more. */
+const RESPONSE_TOKENS: Readonly<Record<EmbeddedTask, number>> = { countdown: 16, calculator: 20 };
+
 const note = (text: string): void => console.error(`note: ${text}`);
 
 /** Loads a model, evaluates it, and leaves its results in `target.out`. */
@@ -93,7 +96,7 @@ export async function evaluateModel(
     tokenizer,
     maxPositionEmbeddings,
     options,
-    onTask ? (config ?? 'task') : null,
+    onTask ? (config?.rollout.maxNewTokens ?? RESPONSE_TOKENS[embeddedTask(run, options.task)]) : null,
   );
   const stopTokens = stopTokensOf(options.stopToken, tokenizer);
   const policy = await loadPolicy(folder, options, signal);
@@ -249,11 +252,10 @@ async function newTokens(
   tokenizer: Tokenizer,
   context: number,
   { maxNewTokens, limit }: EvalOptions,
-  task: TrainConfig | 'task' | null,
+  onTask: number | null,
 ): Promise<number> {
   if (maxNewTokens !== undefined) return maxNewTokens;
-  if (task === 'task') return 16;
-  if (task !== null) return task.rollout.maxNewTokens;
+  if (onTask !== null) return onTask;
   let longest = 0;
   for (const { problems } of sets) {
     const prompts = await tokenizer.encodePrompts(problems.slice(0, limit).map(({ prompt }) => prompt));

@@ -71,10 +71,10 @@ export function calculatorPrompt(calculation: Calculation, end: '=' | '?' = '=')
   return `${calculationText(calculation)} ${padding}${end}`;
 }
 
-/** `# 2 .`, or with the running values before it, `21 ; 2 # 2 .`. */
+/** `# 2 .`, or with the running values before it, `; 21 ; 2 # 2 .`. */
 export function calculatorResponse(calculation: Calculation, style: 'direct' | 'chain'): string {
   const values = runningResidues(calculation);
-  return `${style === 'chain' ? `${values.join(' ; ')} ` : ''}# ${values.at(-1)} .`;
+  return `${style === 'chain' ? `${values.map((value) => `; ${value}`).join(' ')} ` : ''}# ${values.at(-1)} .`;
 }
 
 /** The value of a response that ends in `# value .` and has no other `#`; null for any other text. Linear time. */
@@ -84,20 +84,16 @@ export function finalAnswer(response: string): number | null {
   return at >= 0 && at === words.length - 3 && words[at + 2] === '.' ? residue(words[at + 1] as string) : null;
 }
 
-/** The values before the first `#` of a response that begins `value ; value ... #`; null where there are none. */
+/** The values before the first `#` of a response that begins `; value ; value ... #`; null where there are none. */
 export function chainValues(response: string): number[] | null {
   const words = wordsOf(response);
   const end = words.indexOf('#');
-  if (end % 2 !== 1) return null;
+  if (end < 2 || end % 2 !== 0) return null;
   const values: number[] = [];
-  for (let i = 0; i < end; i += 1) {
-    if (i % 2 === 1) {
-      if (words[i] !== ';') return null;
-    } else {
-      const value = residue(words[i] as string);
-      if (value === null) return null;
-      values.push(value);
-    }
+  for (let i = 0; i < end; i += 2) {
+    const value = residue(words[i + 1] as string);
+    if (words[i] !== ';' || value === null) return null;
+    values.push(value);
   }
   return values;
 }

@@ -3,7 +3,7 @@
  *
  *     prompt    7 * 3 + 4 _ _ _ _ _ _ _ _ _ _ =     (padded to seven operations)
  *     direct    # 2 .                                (the answer by heart)
- *     chain     21 ; 2 # 2 .                         (the running values, then the answer)
+ *     chain     ; 21 ; 2 # 2 .                       (the running values, then the answer)
  *
  * Only what follows `#` is judged. Working through the running values is a general strategy, of which the embedded policy
  * is capable and which it hardly ever tries: its habit is the direct answer, which is right once in 23 times.
@@ -90,8 +90,7 @@ function build(seed: number): Task {
       const right = chain?.length === values.length && chain.every((value, i) => value === values[i]);
       return { chain: chain === null ? 0 : 1, chain_right: right ? 1 : 0 };
     },
-    demonstrationKinds: ['skill', 'habit'],
-    demonstrations: (demonstrationSeed, kind = 'skill') => demonstrate(demonstrationSeed, kind, taken),
+    demonstrations: (demonstrationSeed) => demonstrate(demonstrationSeed, taken),
   };
 }
 

@@ -20,7 +20,6 @@ const KEYS: OptionKeys<TaskDefinition> = {
   algebraicKey: true,
   features: true,
   demonstrations: true,
-  demonstrationKinds: true,
   notes: true,
 };
 

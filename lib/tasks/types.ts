@@ -108,14 +108,8 @@ export interface Task {
    * letters, digits, `_`, `-` and `.`; a value that is no finite number is left out of its mean.
    */
   features?(problem: Problem, response: string): Readonly<Record<string, number>>;
-  /**
-   * Endless supervised demonstrations for `sft`, disjoint from every split's problems. Deterministic by seed and kind.
-   *
-   * @param kind - one of `demonstrationKinds`; default the first
-   */
-  demonstrations?(seed: number, kind?: string): Generator<Demonstration, never>;
-  /** The kinds of demonstrations there are, where there are several. */
-  readonly demonstrationKinds?: readonly string[];
+  /** Endless supervised demonstrations for `sft`, disjoint from every split's problems. Deterministic by seed. */
+  demonstrations?(seed: number): Generator<Demonstration, never>;
   /** One line per thing worth telling about loading (filtered rows, ...). */
   readonly notes?: readonly string[];
 }

@@ -45,9 +45,6 @@ const data = section(
     name: choice([...EMBEDDED_TASKS, 'jsonl'], 'jsonl', {
       doc: '"countdown" and "calculator": an endless stream of demonstrations of the embedded task; "jsonl": your own prompts and responses.',
     }),
-    kind: text('', {
-      doc: 'Which demonstrations, for "calculator": "skill", the working of it, or "habit", direct answers (docs/tasks.md). "" = the first.',
-    }),
     path: optionalPath('', { doc: 'For "jsonl": the file, one JSON object a line; may be gzipped.' }),
     promptColumn: text('prompt', { doc: 'For "jsonl": the column of the prompt.' }),
     responseColumn: text('response', { doc: 'For "jsonl": the column of the response.' }),

@@ -1,6 +1,5 @@
 /** A run of supervised fine-tuning on disk. */
 import { readConfig } from '../config-json.js';
-import { ConfigError } from '../errors.js';
 import { type HubOptions, modelFolder } from '../hub/index.js';
 import { weightFiles } from '../model-folder.js';
 import { Policy } from '../policy.js';
@@ -22,15 +21,11 @@ export interface LoadedSft {
 }
 
 async function demonstrationsOf(config: SftConfig): Promise<Iterator<Demonstration, unknown>> {
-  const { name, kind, path, promptColumn, responseColumn } = config.data;
+  const { name, path, promptColumn, responseColumn } = config.data;
   if (name === 'jsonl') return cycle(await readDemonstrations(path, promptColumn, responseColumn), config.run.seed);
-  const { demonstrations, demonstrationKinds: kinds = [] } = await createTask(name);
+  const { demonstrations } = await createTask(name);
   if (demonstrations === undefined) throw new Error(`the ${name} task has no demonstrations`);
-  if (kind !== '' && !kinds.includes(kind)) {
-    const there = kinds.length > 0 ? `it has ${kinds.join(', ')}` : 'it has one kind: leave data.kind out';
-    throw new ConfigError(`data.kind = ${JSON.stringify(kind)}: ${name} has no such demonstrations; ${there}`);
-  }
-  return demonstrations(config.run.seed, kind === '' ? undefined : kind);
+  return demonstrations(config.run.seed);
 }
 
 /** Loads or makes the model, its tokenizer and the data, the cheap and fragile parts first. */
