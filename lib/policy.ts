@@ -1,24 +1,21 @@
 /** A language model that can be scored, sampled, trained and made to forget: the native decoder's TypeScript face. */
 import { createHash } from 'node:crypto';
-import {
-  type AdapterFiles,
-  type Lora,
-  type LoraOptions,
-  loraScale,
-  normalizeLora,
-  readAdapterConfig,
-  writeAdapter,
-} from './adapter.js';
+import { type Lora, writeAdapter } from './adapter.js';
 import { type SaveOptions, writeCheckpoint } from './checkpoint-writer.js';
 import { normalizeConfig, type PolicyConfig, readConfig } from './config-json.js';
-import { DisposedError, InvalidArgumentError, InvalidFileError, UnsupportedError } from './errors.js';
+import { DisposedError, InvalidArgumentError, UnsupportedError } from './errors.js';
 import { modelFolder } from './hub/index.js';
 import { weightFiles } from './model-folder.js';
 import { callNative, loadNative } from './native.js';
-import type { NativeModel, NativeModelOptions } from './native-model.js';
+import type { NativeModel } from './native-model.js';
 import { checkOptions, describe, SIGNAL } from './options.js';
-import { choice, integers, packBatch, packSequences, temperatureOf, wholeNumber } from './policy-arguments.js';
-import { CREATE, FIND_NON_FINITE, FORGET, FORWARD, GENERATE, LOAD, SAVE, STEP } from './policy-options.js';
+import { adamwArguments } from './policy/adamw.js';
+import { packBatch, packSequences, temperatureOf, wholeNumber } from './policy/arguments.js';
+import { requireFolder, sameAdapter } from './policy/files.js';
+import { forgetArguments } from './policy/forget.js';
+import { generateArguments, toGenerations } from './policy/generate.js';
+import { modelOptions, type PolicyKind } from './policy/kind.js';
+import { CREATE, FIND_NON_FINITE, FORGET, FORWARD, GENERATE, LOAD, SAVE, STEP } from './policy/options.js';
 import type {
   CreateOptions,
   FindNonFiniteOptions,
@@ -28,7 +25,6 @@ import type {
   GenerateOptions,
   Generation,
   LoadOptions,
-  ModelChoices,
   NonFinite,
   PolicyLike,
   PolicyMemory,
@@ -39,9 +35,6 @@ import type {
   WeightDType,
 } from './policy-types.js';
 import { type NativeTensor, requireDevice, type Tensor, type TensorDevice, wrapTensor } from './tensor.js';
-
-/** Above it a step of AdamW could overflow float32. Sensible ones are far below 1. */
-const MAX_LEARNING_RATE = 1e6;
 
 /** Tokens (prompt + response) that one `score` pass holds at a time. */
 const scoreMicroBatchTokens = 2048;
@@ -197,61 +190,18 @@ export class Policy implements PolicyLike {
     if (!Array.isArray(prompts))
       throw new InvalidArgumentError(`prompts must be arrays of token ids, got ${describe(prompts)}`);
     checkOptions(options, GENERATE, 'policy.generate');
-    if (prompts.length === 0) throw new InvalidArgumentError('prompts is empty: pass at least one prompt');
-    const samplesPerPrompt = wholeNumber(options.samplesPerPrompt ?? 1, 'samplesPerPrompt', 1);
-    const maxNewTokens = wholeNumber(options.maxNewTokens, 'maxNewTokens', 1);
-    const { ids, lengths } = packSequences(this.config, prompts, 'prompts', maxNewTokens);
-    const promptIds = integers(options.promptIds ?? prompts.map((_, i) => i), 'promptIds', Number.MAX_SAFE_INTEGER);
-    if (promptIds.length !== prompts.length) {
-      throw new InvalidArgumentError(
-        `promptIds has ${promptIds.length} entries for ${prompts.length} prompts; it needs one per prompt`,
-      );
-    }
-    const topP = options.topP ?? 1;
-    if (!(Number.isFinite(topP) && topP > 0 && topP <= 1)) {
-      throw new InvalidArgumentError(`topP must be in (0, 1], got ${describe(topP)}`);
-    }
-    const { onProgress } = options;
-    if (onProgress !== undefined && typeof onProgress !== 'function') {
-      throw new InvalidArgumentError(`onProgress must be a function, got ${describe(onProgress)}`);
-    }
+    const { ids, lengths, settings } = generateArguments(this.config, prompts, options);
+    const { signal, onProgress } = options;
     const result = await callNative(() =>
       native.generate(
         ids,
         lengths,
-        {
-          maxNewTokens,
-          samplesPerPrompt,
-          temperature: temperatureOf(options.temperature, true),
-          topK: wholeNumber(options.topK ?? 0, 'topK', 0),
-          topP,
-          seed: wholeNumber(options.seed ?? 0, 'seed', 0),
-          iteration: wholeNumber(options.iteration ?? 0, 'iteration', 0),
-          promptIds,
-          sampleOffset: wholeNumber(options.sampleOffset ?? 0, 'sampleOffset', 0),
-          stopTokens: integers(options.stopTokens ?? this.config.eosTokenIds, 'stopTokens', 2 ** 31 - 1),
-          maxRows: wholeNumber(options.maxRows ?? 0, 'maxRows', 0),
-          cacheTokens: wholeNumber(options.cacheTokens ?? 0, 'cacheTokens', 0),
-          rollout: choice(options.weights, 'weights', ['policy', 'rollout']) === 'rollout',
-        },
-        options.signal,
+        settings,
+        signal,
         onProgress && ((tokens, running) => onProgress({ tokens, running })),
       ),
     );
-    let at = 0;
-    return Array.from(result.lengths, (length, i) => {
-      const end = at + length;
-      const generation: Generation = {
-        prompt: Math.floor(i / samplesPerPrompt),
-        sample: i % samplesPerPrompt,
-        tokens: Array.from(result.tokens.subarray(at, end)),
-        logprob: result.logprob.slice(at, end),
-        entropy: result.entropy.slice(at, end),
-        finishReason: result.stopped[i] ? 'stop' : 'length',
-      };
-      at = end;
-      return generation;
-    });
+    return toGenerations(result, settings.samplesPerPrompt);
   }
 
   /**
@@ -297,38 +247,7 @@ export class Policy implements PolicyLike {
   async step(options: StepOptions): Promise<StepReport> {
     const native = this.#native;
     checkOptions(options, STEP, 'policy.step');
-    const betas: unknown = options.betas ?? [0.9, 0.999];
-    if (!Array.isArray(betas)) {
-      throw new InvalidArgumentError(`betas must be an array of two numbers, got ${describe(betas)}`);
-    }
-    const [beta1, beta2] = betas;
-    const values = {
-      lr: options.lr,
-      beta1,
-      beta2,
-      eps: options.eps ?? 1e-8,
-      weightDecay: options.weightDecay ?? 0.01,
-      maxGradNorm: options.maxGradNorm === undefined ? 1 : (options.maxGradNorm ?? 0),
-    };
-    for (const [name, value] of Object.entries(values)) {
-      if (!(Number.isFinite(value) && value >= 0)) {
-        throw new InvalidArgumentError(`${name} must be a finite number >= 0, got ${describe(value)}`);
-      }
-    }
-    // Larger steps lead from finite weights to infinite ones, however small the gradient is.
-    if (values.lr > MAX_LEARNING_RATE) {
-      throw new InvalidArgumentError(`lr must be at most ${MAX_LEARNING_RATE}, got ${values.lr}`);
-    }
-    if (values.lr * values.weightDecay > 1) {
-      throw new InvalidArgumentError(
-        `lr x weightDecay is ${values.lr * values.weightDecay}; above 1 every step would turn the weights around`,
-      );
-    }
-    // What float32 makes of them counts: with beta 1 or eps 0 a gradient of 0 turns a weight into 0 / 0.
-    for (const [name, beta] of [['betas[0]', beta1] as const, ['betas[1]', beta2] as const]) {
-      if (Math.fround(beta) >= 1) throw new InvalidArgumentError(`${name} must be below 1, got ${beta}`);
-    }
-    if (Math.fround(values.eps) === 0) throw new InvalidArgumentError(`eps must be above 0, got ${values.eps}`);
+    const values = adamwArguments(options);
     return callNative(() => native.step(values));
   }
 
@@ -382,36 +301,8 @@ export class Policy implements PolicyLike {
     const native = this.#native;
     checkOptions(options, FORGET, 'policy.forget');
     const { ids, lengths, promptLengths } = packBatch(this.config, batch);
-    if (!Number.isFinite(options.eta))
-      throw new InvalidArgumentError(`eta must be finite, got ${describe(options.eta)}`);
-    const { rolloutDtype = 'same' } = options;
-    if (rolloutDtype !== 'same' && rolloutDtype !== 'float32') {
-      throw new InvalidArgumentError(`rolloutDtype must be "same" or "float32", got ${describe(rolloutDtype)}`);
-    }
-    return callNative(() =>
-      native.forget(
-        ids,
-        lengths,
-        promptLengths,
-        options.entropy,
-        {
-          eta: options.eta,
-          alpha: options.alpha,
-          window: wholeNumber(options.window, 'window', 1),
-          epsLow: options.epsLow,
-          epsHigh: options.epsHigh,
-          saturate: choice(options.clampGrad, 'clampGrad', ['zero', 'saturate']) === 'saturate',
-          normalize: choice(options.normalize, 'normalize', ['none', 'gradNorm']) === 'gradNorm',
-          temperature: temperatureOf(options.temperature, false),
-          probeTokens: wholeNumber(options.probeTokens ?? 256, 'probeTokens', 0),
-          microBatchTokens: wholeNumber(options.microBatchTokens ?? 2048, 'microBatchTokens', 1),
-          rolloutDtype: rolloutDtype === 'same' ? this.dtype : rolloutDtype,
-          seed: wholeNumber(options.seed ?? 0, 'seed', 0),
-          iteration: wholeNumber(options.iteration ?? 0, 'iteration', 0),
-        },
-        options.signal,
-      ),
-    );
+    const settings = forgetArguments(options, this.dtype);
+    return callNative(() => native.forget(ids, lengths, promptLengths, options.entropy, settings, options.signal));
   }
 
   /** theta' = theta again: the rollout copy is dropped. */
@@ -544,14 +435,7 @@ export class Policy implements PolicyLike {
       const paths = await weightFiles(dir);
       return callNative(() => native.restore(paths));
     }
-    const { weights, ...saved } = await readAdapterConfig(dir);
-    const own = this.adapter;
-    for (const key of ['rank', 'alpha', 'targets', 'rslora'] as const) {
-      const [mine, theirs] = [JSON.stringify(own[key]), JSON.stringify(saved[key])];
-      if (mine !== theirs) {
-        throw new InvalidFileError(`${dir}: the adapter has ${key} ${theirs}, that of this policy ${mine}`);
-      }
-    }
+    const weights = await sameAdapter(dir, this.adapter);
     return callNative(() => native.restoreAdapter(weights));
   }
 
@@ -579,49 +463,6 @@ export class Policy implements PolicyLike {
     this.dispose();
   }
 }
-
-function requireFolder(dir: unknown): void {
-  if (typeof dir !== 'string' || dir === '' || dir.includes('\0')) {
-    throw new InvalidArgumentError(`dir must be the path of a folder, got ${describe(dir)}`);
-  }
-}
-
-/** What kind of model a policy is. */
-interface PolicyKind {
-  dtype: WeightDType;
-  trainable: boolean;
-  lora: Readonly<Lora> | null;
-}
-
-async function modelOptions(options: ModelChoices): Promise<{ kind: PolicyKind; native: NativeModelOptions }> {
-  const { dtype = 'float32', trainable = true } = options;
-  if (dtype !== 'float32' && dtype !== 'bfloat16') {
-    throw new UnsupportedError(`dtype ${describe(dtype)} is not supported; use "float32" or "bfloat16"`);
-  }
-  if (options.lora && options.adapter !== undefined) {
-    throw new InvalidArgumentError('pass lora (a new adapter) or adapter (one from a folder), not both');
-  }
-  if (!options.lora && options.adapter === undefined) {
-    return { kind: { dtype, trainable, lora: null }, native: { dtype, trainable, adapter: null } };
-  }
-  if (!trainable) {
-    throw new InvalidArgumentError(
-      'leave trainable out with an adapter: its base is frozen, and gradients and moments of A and B are made only when it is trained',
-    );
-  }
-  if (options.adapter !== undefined && typeof options.adapter !== 'string') {
-    throw new InvalidArgumentError(`adapter must be the path of a folder, got ${describe(options.adapter)}`);
-  }
-  const read = options.adapter === undefined ? null : await readAdapterConfig(options.adapter);
-  const { path, ...lora } = read ? withPath(read) : { ...normalizeLora(options.lora as LoraOptions), path: null };
-  const seed = wholeNumber(options.lora?.seed ?? 0, 'lora.seed', 0);
-  const { rank, targets } = lora;
-  const adapter = { rank, scale: loraScale(lora), targets, seed, path };
-  // the base is frozen: it needs no master copy
-  return { kind: { dtype, trainable, lora }, native: { dtype, trainable: false, adapter } };
-}
-
-const withPath = ({ weights: path, ...lora }: AdapterFiles) => ({ ...lora, path });
 
 function named(list: [string, NativeTensor][]): Map<string, Tensor> {
   return new Map(list.map(([name, native]) => [name, wrapTensor<'float32'>(native)]));

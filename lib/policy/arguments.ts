@@ -1,9 +1,9 @@
 /** What callers hand to a policy, checked and flattened for the native side. */
-import type { PolicyConfig } from './config-json.js';
-import { InvalidArgumentError } from './errors.js';
-import { checkOptions, describe } from './options.js';
-import { BATCH } from './policy-options.js';
-import type { SequenceBatch } from './policy-types.js';
+import type { PolicyConfig } from '../config-json.js';
+import { InvalidArgumentError } from '../errors.js';
+import { checkOptions, describe } from '../options.js';
+import type { SequenceBatch } from '../policy-types.js';
+import { BATCH } from './options.js';
 
 /** Flattens sequences after checking that each is non-empty, in the vocabulary and, with `extra`, in the context. */
 export function packSequences(

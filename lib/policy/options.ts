@@ -1,7 +1,7 @@
 /** The keys of a policy's options, each beside its type. */
-import type { SaveOptions } from './checkpoint-writer.js';
-import { HUB_KEYS } from './hub/settings.js';
-import { type OptionKeys, SIGNAL } from './options.js';
+import type { SaveOptions } from '../checkpoint-writer.js';
+import { HUB_KEYS } from '../hub/settings.js';
+import { type OptionKeys, SIGNAL } from '../options.js';
 import type {
   CreateOptions,
   FindNonFiniteOptions,
@@ -11,7 +11,7 @@ import type {
   LoadOptions,
   SequenceBatch,
   StepOptions,
-} from './policy-types.js';
+} from '../policy-types.js';
 
 const MODEL = {
   device: true,
