@@ -13,6 +13,7 @@ export { type LoraOptions, type LoraTarget, loraTargets } from './adapter.js';
 export { MetricAccumulator } from './algorithm/accumulator.js';
 export { type AdvantageOptions, type GroupAdvantages, groupAdvantages } from './algorithm/advantages.js';
 export { normalizerOf } from './algorithm/batch.js';
+export { type SamplesToForget, samplesToForget } from './algorithm/forgettable.js';
 export { EntropyGate, type GateDecision, type GateOptions, movingMeanEntropy, tokenGate } from './algorithm/gate.js';
 export { cispo, dapo, drGrpo, type GrpoOptions, grpo, grpoLoss, gspo } from './algorithm/grpo.js';
 export type { KlEstimator } from './algorithm/kl.js';

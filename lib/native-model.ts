@@ -64,6 +64,9 @@ export interface NativeModel {
     signal?: AbortSignal,
   ): Promise<ForgetReport>;
   syncRollout(): Promise<void>;
+  dropMemory(iteration: number): Promise<void>;
+  saveMemory(path: string, iteration: number): Promise<void>;
+  loadMemory(path: string): Promise<void>;
   gradients(): Promise<[string, NativeTensor][]>;
   parameters(): Promise<[string, NativeTensor][]>;
   clone(): Promise<NativeModel>;

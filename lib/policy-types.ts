@@ -177,7 +177,34 @@ export interface ForgetOptions {
   epsLow: number;
   epsHigh: number;
   clampGrad: 'zero' | 'saturate';
-  normalize: 'none' | 'gradNorm';
+  /**
+   * What eta measures. 'none' (the paper): theta' - theta = eta grad L. 'gradNorm': eta grad L / ||grad L||, so that eta
+   * is the length of the step. 'relative': eta ||theta|| grad L / ||grad L||, so that it is the length relative to that of
+   * what is trained (all weights, or the adapter).
+   */
+  normalize: 'none' | 'gradNorm' | 'relative';
+  /**
+   * 'complementary' (default): Eq. 9. 'nll': -log p in its place, L = sum_t w_t I_t (-log p_t), ascended as well:
+   * every open token is pushed down alike, a_t = -w_t I_t; nothing is clipped.
+   */
+  loss?: 'complementary' | 'nll';
+  /**
+   * How often a step is taken; default 1. Step k > 1 is taken from theta' of step k - 1, with the gradient there and its
+   * own normalization; the gate stays that of `entropy`. From step to step theta' - theta is kept in float32.
+   */
+  steps?: number;
+  /**
+   * 'gradient' (default), or the control 'random': every step has the length it would have had, but a direction drawn
+   * at random over all that is trained (Gaussian, keyed by seed, iteration, step and element; the same on any device).
+   */
+  direction?: 'gradient' | 'random';
+  /**
+   * d, from 0 to 1; default 0: theta' starts from theta. Above: theta'_i = theta_i + d (theta'_{i-1} - theta_{i-1}) +
+   * eta grad L, the gradient of the first step at theta_i. What is kept is the difference before it is rounded, in
+   * float32, of the newest iteration before `iteration`, so that an iteration can be made again; a step with d = 0 drops
+   * it, `restoreWeights` too. Without an open token theta'_i = theta_i + d (theta'_{i-1} - theta_{i-1}).
+   */
+  memory?: number;
   temperature?: number;
   /** Response tokens whose log-prob is measured again under theta' for `stage1LogpDelta`. Default 256, 0 = none. */
   probeTokens?: number;
@@ -188,7 +215,7 @@ export interface ForgetOptions {
    * survive on average. 'float32': twice the memory, nothing is rounded away.
    */
   rolloutDtype?: 'same' | 'float32';
-  /** Key of the stochastic rounding, with `iteration`. Defaults 0. */
+  /** Key of the stochastic rounding and of random directions, with `iteration`. Defaults 0. */
   seed?: number;
   iteration?: number;
   signal?: AbortSignal;
@@ -202,20 +229,22 @@ export interface PolicyMemory {
   working: number;
   gradients: number;
   moments: number;
-  /** theta'. */
+  /** theta', and theta' - theta where several steps are taken or it is remembered. */
   rollout: number;
 }
 
 export interface ForgetReport {
-  /** L(O1) of Eq. 10. */
+  /** L(O1) of Eq. 10, or of the loss in its place; as all counts and `gradNorm`, of the first step. */
   loss: number;
+  /** Steps taken. */
+  steps: number;
   tokens: number;
   openTokens: number;
   clampedLow: number;
   clampedHigh: number;
   activeTokens: number;
   gradNorm: number;
-  /** ||theta' - theta|| / ||theta||. */
+  /** ||theta' - theta|| / ||theta||, before rounding. */
   relativeStep: number;
   /** Share of parameters whose bits changed. */
   paramChangedFrac: number;
@@ -268,6 +297,12 @@ export interface PolicyLike {
   forget(batch: SequenceBatch, options: ForgetOptions): Promise<ForgetReport>;
   /** theta' = theta again. */
   syncRollout(): Promise<void>;
+  /** What `ForgetOptions.memory` keeps of the theta' of this iteration becomes nothing. */
+  dropMemory?(iteration: number): Promise<void>;
+  /** Writes what is kept of theta' at the end of this iteration to a file, for {@link loadMemory}. */
+  saveMemory?(file: string, iteration: number): Promise<void>;
+  /** Takes up what is kept of theta'; it belongs to the weights of the same moment. */
+  loadMemory?(file: string): Promise<void>;
   gradients(): Promise<Map<string, Tensor>>;
   parameters(): Promise<Map<string, Tensor>>;
   /** A copy of the weights (no optimizer): a reference model. In bfloat16 it is frozen. */

@@ -10,7 +10,7 @@ import { callNative, loadNative } from './native.js';
 import type { NativeModel } from './native-model.js';
 import { checkOptions, describe, SIGNAL } from './options.js';
 import { adamwArguments } from './policy/adamw.js';
-import { packBatch, packSequences, temperatureOf, wholeNumber } from './policy/arguments.js';
+import { choice, packBatch, packSequences, temperatureOf, wholeNumber } from './policy/arguments.js';
 import { requireFolder, sameAdapter } from './policy/files.js';
 import { forgetArguments } from './policy/forget.js';
 import { generateArguments, toGenerations } from './policy/generate.js';
@@ -268,7 +268,8 @@ export class Policy implements PolicyLike {
   ): Promise<NonFinite | null> {
     const native = this.#native;
     checkOptions(options, FIND_NON_FINITE, 'policy.findNonFinite');
-    const { weights = 'policy', adapter = true } = options;
+    const { adapter = true } = options;
+    const weights = choice(options.weights, 'weights', ['policy', 'rollout']);
     const packed = batch === null ? null : packBatch(this.config, batch);
     const temperature = temperatureOf(options.temperature, false);
     return callNative(() =>
@@ -309,6 +310,37 @@ export class Policy implements PolicyLike {
   async syncRollout(): Promise<void> {
     const native = this.#native;
     await callNative(() => native.syncRollout());
+  }
+
+  /** What `forget` with `memory` keeps of the theta' of this iteration becomes nothing. */
+  async dropMemory(iteration: number): Promise<void> {
+    const native = this.#native;
+    const at = wholeNumber(iteration, 'iteration', 0);
+    await callNative(() => native.dropMemory(at));
+  }
+
+  /**
+   * Writes what `forget` with `memory` keeps at the end of this iteration: theta' - theta in float32 by parameter name
+   * (`<name>.delta`) and the `iteration` of the step, in safetensors; where nothing is kept, only `iteration` 0.
+   *
+   * @param file is written beside its name, synced and renamed.
+   * @throws UnsupportedError for a frozen policy; InvalidFileError when the disk is full.
+   */
+  async saveMemory(file: string, iteration: number): Promise<void> {
+    const native = this.#native;
+    const at = wholeNumber(iteration, 'iteration', 0);
+    await callNative(() => native.saveMemory(file, at));
+  }
+
+  /**
+   * Takes up what `saveMemory()` wrote, after `restoreWeights()`, which drops what is kept. A file that is refused
+   * changes nothing.
+   *
+   * @throws InvalidFileError naming the tensor that is missing, one too many, or has another shape, type or values.
+   */
+  async loadMemory(file: string): Promise<void> {
+    const native = this.#native;
+    await callNative(() => native.loadMemory(file));
   }
 
   /**

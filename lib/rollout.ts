@@ -1,11 +1,17 @@
 /** The two-stage rollout: sample, gate, forget, sample (Algorithm 1, lines 3-9). */
+import { SAMPLES_TO_FORGET, type SamplesToForget } from './algorithm/forgettable.js';
 import type { EntropyGate, GateDecision } from './algorithm/gate.js';
-import { InvalidArgumentError, NonFiniteError } from './errors.js';
+import { InvalidArgumentError, NonFiniteError, UnsupportedError } from './errors.js';
 import { checkOptions, type OptionKeys, SIGNAL } from './options.js';
+import { choice } from './policy/arguments.js';
 import type { ForgetReport, PolicyLike } from './policy.js';
+import { chooseSamples, concatFloat32, mergeReports, type UnlearnStep, unlearnStep } from './rollout/unlearn.js';
 
 /** What a rollout needs of a policy. */
-export type RolloutPolicy = Pick<PolicyLike, 'config' | 'generate' | 'forget' | 'syncRollout' | 'findNonFinite'>;
+export type RolloutPolicy = Pick<
+  PolicyLike,
+  'config' | 'generate' | 'forget' | 'syncRollout' | 'dropMemory' | 'findNonFinite'
+>;
 
 /** One tokenized prompt. */
 export interface RolloutPrompt {
@@ -27,7 +33,22 @@ export interface UnlearnOptions {
   /** Default 'zero'. */
   clampGrad?: 'zero' | 'saturate';
   /** Default 'none'. */
-  normalize?: 'none' | 'gradNorm';
+  normalize?: 'none' | 'gradNorm' | 'relative';
+  /** Default 'complementary'. */
+  loss?: 'complementary' | 'nll';
+  /** Default 1. */
+  steps?: number;
+  /** Default 'gradient'. */
+  direction?: 'gradient' | 'random';
+  /** Share of the last iteration's theta' - theta that is kept. Default 0: theta' starts from theta (the paper). */
+  memory?: number;
+  /**
+   * 'batch' (default; the paper): one theta' for all prompts. 'prompt': one for each, made from its own stage-1 samples;
+   * its stage 2 is drawn from it, then it is dropped. One prompt after the other.
+   */
+  scope?: 'batch' | 'prompt';
+  /** Which stage-1 samples are forgotten ({@link SamplesToForget}). Default 'all'; the others need `judge`. */
+  samples?: SamplesToForget;
   /** Default 256. */
   probeTokens?: number;
   /** Type of theta' of a policy in bfloat16; default 'same'. */
@@ -62,6 +83,8 @@ export interface RolloutOptions {
   cacheTokens?: number;
   /** Default: the model's end-of-sequence ids. */
   stopTokens?: readonly number[];
+  /** Rewards of stage-1 samples, in their order; null: left out. Asked once, where `unlearn.samples` is not 'all'. */
+  judge?: (samples: readonly RolloutSample[]) => Promise<readonly (number | null)[]>;
   signal?: AbortSignal;
   /** Called when a phase begins. */
   onPhase?: (phase: RolloutPhase) => void;
@@ -76,6 +99,12 @@ const UNLEARN_KEYS: OptionKeys<UnlearnOptions> = {
   epsHigh: true,
   clampGrad: true,
   normalize: true,
+  loss: true,
+  steps: true,
+  direction: true,
+  memory: true,
+  scope: true,
+  samples: true,
   probeTokens: true,
   rolloutDtype: true,
   microBatchTokens: true,
@@ -92,6 +121,7 @@ const KEYS: OptionKeys<RolloutOptions> = {
   maxRows: true,
   cacheTokens: true,
   stopTokens: true,
+  judge: true,
   onPhase: true,
   onProgress: true,
   ...SIGNAL,
@@ -116,12 +146,24 @@ export interface RolloutSample {
 export interface Rollout {
   /** Prompt-major: the G samples of a prompt are contiguous, those of stage 1 first. */
   samples: RolloutSample[];
-  /** What unlearning did; null for GRPO and where the gate kept it from running. */
+  /**
+   * What unlearning did; null for GRPO and where nothing was tried (a closed gate, no sample to forget). With scope
+   * 'prompt': counts added up over the prompts, means of the rest.
+   */
   forget: ForgetReport | null;
   /** The gate's decision; null for GRPO. */
   gate: GateDecision | null;
-  /** Why the unlearning step diverged and was undone, so that stage 2 was drawn from theta; else null. */
+  /** Why the (first) unlearning step that diverged was undone, so that stage 2 was drawn from theta; else null. */
   undone: string | null;
+  /** Shares, null for GRPO. Of the steps 0 or 1, but for scope 'prompt', where they are of the prompts. */
+  unlearned: {
+    /** Steps whose theta' drew stage 2. */
+    moved: number;
+    /** Steps that were undone. */
+    undone: number;
+    /** Stage-1 samples that were chosen to be forgotten. */
+    samples: number;
+  } | null;
   /** Seconds. */
   timings: Record<RolloutPhase, number>;
 }
@@ -141,6 +183,7 @@ function checkRollout(policy: RolloutPolicy, prompts: readonly RolloutPrompt[], 
       `groupSize is ${groupSize}; EEPO draws half of a group in each stage and needs an even number (${groupSize + 1}?)`,
     );
   }
+  if (unlearn !== null) checkUnlearn(unlearn, policy, options);
   if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
     throw new InvalidArgumentError(`maxNewTokens is ${maxNewTokens}; it must be a whole number of at least 1`);
   }
@@ -159,6 +202,22 @@ function checkRollout(policy: RolloutPolicy, prompts: readonly RolloutPrompt[], 
   });
 }
 
+function checkUnlearn(unlearn: UnlearnOptions, policy: RolloutPolicy, { judge }: RolloutOptions): void {
+  const { scope = 'batch', samples = 'all', memory = 0 } = unlearn;
+  choice(scope, 'unlearn.scope', ['batch', 'prompt']);
+  choice(samples, 'unlearn.samples', SAMPLES_TO_FORGET);
+  if (samples !== 'all' && judge === undefined) {
+    throw new InvalidArgumentError(`unlearn.samples = "${samples}" needs the rewards of stage 1: pass \`judge\``);
+  }
+  if (memory === 0) return;
+  if (scope === 'prompt') {
+    throw new InvalidArgumentError('unlearn.memory keeps one theta\' for all prompts; leave it 0 with scope "prompt"');
+  }
+  if (!policy.dropMemory) throw new UnsupportedError('unlearn.memory is above 0, but this policy remembers nothing');
+}
+
+export { concatFloat32 };
+
 /** The mean entropy over all tokens of some samples. */
 export function meanTokenEntropy(samples: readonly { entropy: Float32Array }[]): number {
   let sum = 0;
@@ -168,17 +227,6 @@ export function meanTokenEntropy(samples: readonly { entropy: Float32Array }[]):
     count += entropy.length;
   }
   return count === 0 ? 0 : sum / count;
-}
-
-/** All entries of `arrays` in one array. */
-export function concatFloat32(arrays: readonly Float32Array[]): Float32Array {
-  const out = new Float32Array(arrays.reduce((sum, array) => sum + array.length, 0));
-  let at = 0;
-  for (const array of arrays) {
-    out.set(array, at);
-    at += array.length;
-  }
-  return out;
 }
 
 /** Two prompt-major lists as one: of every prompt first the samples of `first`, then those of `second`. */
@@ -198,6 +246,9 @@ function interleave(first: RolloutSample[], second: RolloutSample[], prompts: nu
  * from theta'; theta' is thrown away, also when something fails. A step that diverges is undone: stage 2 is then drawn from
  * theta, and `undone` says why. Without: G from theta. Random numbers are keyed by
  * (seed, iteration, prompt id, sample, position), so the two agree byte for byte where eta = 0.
+ *
+ * What is studied beside the paper's step is in {@link UnlearnOptions}: other losses, lengths, directions, several steps,
+ * theta' kept from one iteration to the next, one theta' per prompt, a part of the samples.
  *
  * The policy's weights are never written; its gradient buffers must be empty.
  *
@@ -220,9 +271,17 @@ export async function twoStageRollout(
       timings[phase] += (performance.now() - start) / 1000;
     }
   };
-  const sample = async (stage: 1 | 2, count: number, offset: number, weights: 'policy' | 'rollout') => {
+  const everyone = prompts.map((_, index) => index);
+  const sample = async (
+    stage: 1 | 2,
+    count: number,
+    offset: number,
+    weights: 'policy' | 'rollout',
+    indices: readonly number[],
+  ) => {
+    const chosen = indices.map((index) => prompts[index] as RolloutPrompt);
     const generations = await policy.generate(
-      prompts.map(({ tokens }) => tokens),
+      chosen.map(({ tokens }) => tokens),
       {
         maxNewTokens: options.maxNewTokens,
         temperature,
@@ -230,7 +289,7 @@ export async function twoStageRollout(
         sampleOffset: offset,
         seed: options.seed ?? 0,
         iteration: options.iteration ?? 0,
-        promptIds: prompts.map(({ id }) => id),
+        promptIds: chosen.map(({ id }) => id),
         weights,
         maxRows: options.maxRows ?? 0,
         cacheTokens: options.cacheTokens ?? 0,
@@ -241,7 +300,7 @@ export async function twoStageRollout(
     );
     return generations.map(
       ({ prompt, tokens, logprob, entropy, finishReason }, i): RolloutSample => ({
-        promptIndex: prompt,
+        promptIndex: indices[prompt] as number,
         sampleIndex: offset + (i % count),
         stage,
         tokens,
@@ -253,89 +312,75 @@ export async function twoStageRollout(
   };
 
   if (unlearn === null) {
-    const samples = await timed('stage1', () => sample(1, groupSize, 0, 'policy'));
-    return { samples, forget: null, gate: null, undone: null, timings };
+    const samples = await timed('stage1', () => sample(1, groupSize, 0, 'policy', everyone));
+    return { samples, forget: null, gate: null, undone: null, unlearned: null, timings };
   }
 
   const half = groupSize / 2;
-  const stage1 = await timed('stage1', () => sample(1, half, 0, 'policy'));
+  const stage1 = await timed('stage1', () => sample(1, half, 0, 'policy', everyone));
   const gate = unlearn.gate.decide(meanTokenEntropy(stage1));
-  try {
-    const step = gate.skip
+  const forgotten = new Set(gate.skip ? [] : await chooseSamples(stage1, unlearn, options.judge));
+
+  /** What is remembered of theta' is used though no step is taken: by a gate that is open for no token. */
+  const step = (chosen: readonly RolloutSample[], own: readonly RolloutSample[]): Promise<UnlearnStep> => {
+    const context = { ...options, unlearn };
+    if (chosen.length > 0) return unlearnStep(policy, prompts, chosen, gate.alpha, context);
+    return unlearnStep(policy, prompts, own, 0, context);
+  };
+
+  /** One theta' for these prompts, and their stage 2. */
+  const exploreFrom = async (indices: readonly number[]) => {
+    const own =
+      indices.length === prompts.length ? stage1 : stage1.filter(({ promptIndex }) => indices.includes(promptIndex));
+    const chosen = own.filter((one) => forgotten.has(one));
+    const nothing = chosen.length === 0 && !((unlearn.memory ?? 0) > 0);
+    const { forget, undone: diverged } = nothing
       ? { forget: null, undone: null }
-      : await timed('unlearn', () => unlearnStep(policy, prompts, stage1, gate.alpha, { ...options, unlearn }));
-    let { undone } = step;
-    const moved = step.forget !== null && undone === null;
+      : await timed('unlearn', () => step(chosen, own));
+    let undone = diverged;
     let stage2: RolloutSample[] | null = null;
-    if (moved) {
+    if (forget !== null && undone === null) {
       try {
-        stage2 = await timed('stage2', () => sample(2, half, half, 'rollout'));
+        stage2 = await timed('stage2', () => sample(2, half, half, 'rollout', indices));
       } catch (error) {
         if (!(error instanceof NonFiniteError)) throw error;
         undone = `under theta' ${error.message}`;
       }
     }
-    if (undone !== null) await policy.syncRollout();
-    stage2 ??= await timed('stage2', () => sample(2, half, half, 'policy'));
-    return { samples: interleave(stage1, stage2, prompts.length), forget: step.forget, gate, undone, timings };
+    if (undone !== null) {
+      await policy.syncRollout();
+      if ((unlearn.memory ?? 0) > 0) await policy.dropMemory?.(options.iteration ?? 0);
+    }
+    stage2 ??= await timed('stage2', () => sample(2, half, half, 'policy', indices));
+    const moved = forget !== null && forget.skipped === null && undone === null;
+    return { forget, undone, moved, stage2 };
+  };
+
+  try {
+    const units = unlearn.scope === 'prompt' ? everyone.map((index) => [index]) : [everyone];
+    const explored = [];
+    for (const [u, indices] of units.entries()) {
+      if (u > 0) await policy.syncRollout();
+      explored.push(await exploreFrom(indices));
+    }
+    const shareOf = (flags: readonly boolean[]): number => flags.filter(Boolean).length / flags.length;
+    return {
+      samples: interleave(
+        stage1,
+        explored.flatMap(({ stage2 }) => stage2),
+        prompts.length,
+      ),
+      forget: mergeReports(explored.flatMap(({ forget }) => (forget === null ? [] : [forget]))),
+      gate,
+      undone: explored.find(({ undone }) => undone !== null)?.undone ?? null,
+      unlearned: {
+        moved: shareOf(explored.map(({ moved }) => moved)),
+        undone: shareOf(explored.map(({ undone }) => undone !== null)),
+        samples: forgotten.size / stage1.length,
+      },
+      timings,
+    };
   } finally {
     await policy.syncRollout();
   }
-}
-
-/** theta' = theta + eta grad L(O1), or why there is none: then what was made of it is to be dropped. */
-async function unlearnStep(
-  policy: RolloutPolicy,
-  prompts: readonly RolloutPrompt[],
-  stage1: readonly RolloutSample[],
-  alpha: number,
-  options: RolloutOptions & { unlearn: UnlearnOptions },
-): Promise<{ forget: ForgetReport | null; undone: string | null }> {
-  const { unlearn, signal, temperature = 1 } = options;
-  const batch = {
-    prompts: stage1.map(({ promptIndex }) => (prompts[promptIndex] as RolloutPrompt).tokens),
-    responses: stage1.map(({ tokens }) => tokens),
-  };
-  try {
-    const forget = await policy.forget(batch, {
-      entropy: concatFloat32(stage1.map(({ entropy }) => entropy)),
-      eta: unlearn.eta,
-      alpha,
-      window: unlearn.gate.window,
-      epsLow: unlearn.epsLow ?? 1e-6,
-      epsHigh: unlearn.epsHigh ?? 1e-5,
-      clampGrad: unlearn.clampGrad ?? 'zero',
-      normalize: unlearn.normalize ?? 'none',
-      temperature,
-      probeTokens: unlearn.probeTokens ?? 256,
-      rolloutDtype: unlearn.rolloutDtype ?? 'same',
-      seed: options.seed ?? 0,
-      iteration: options.iteration ?? 0,
-      ...(unlearn.microBatchTokens === undefined ? {} : { microBatchTokens: unlearn.microBatchTokens }),
-      ...(signal === undefined ? {} : { signal }),
-    });
-    return { forget, undone: divergence(forget, unlearn) };
-  } catch (error) {
-    if (!(error instanceof NonFiniteError)) throw error;
-    const found = await policy.findNonFinite?.(batch, { temperature }).catch(() => null);
-    return { forget: null, undone: found?.text ?? error.message };
-  }
-}
-
-/** What says that theta' is no use, or null. */
-function divergence(forget: ForgetReport, { maxRelativeStep = 1, maxLogpDelta = 20 }: UnlearnOptions): string | null {
-  const { skipped, cause, loss, gradNorm, relativeStep, stage1LogpDelta } = forget;
-  if (skipped === 'no-open-token') return null;
-  if (skipped === 'non-finite') {
-    const what = cause?.kind === 'gradient' ? `the gradient of ${cause.text}` : `theta': ${cause?.text}`;
-    return cause ? what : `the loss is ${loss} and the norm of its gradient ${gradNorm}`;
-  }
-  if (maxRelativeStep > 0 && !(relativeStep <= maxRelativeStep)) {
-    return `the step is ${relativeStep} times as long as the weights; at most ${maxRelativeStep} is allowed (unlearn.maxRelativeStep)`;
-  }
-  // NaN: nothing was probed.
-  if (maxLogpDelta > 0 && Math.abs(stage1LogpDelta) > maxLogpDelta) {
-    return `the log-prob of stage-1 tokens changed by ${stage1LogpDelta} nats on average; at most ${maxLogpDelta} are allowed (unlearn.maxLogpDelta)`;
-  }
-  return null;
 }

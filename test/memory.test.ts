@@ -117,6 +117,23 @@ for (const [family, json] of Object.entries(families)) {
         near(memory.gradients, item(items, 'gradients'), padding, 'gradients');
         near(memory.moments, item(items, 'optimizer (AdamW)'), padding, 'moments');
         near(memory.rollout, item(items, "rollout copy theta'"), padding, "theta'");
+        for (const [displacements, variant] of [
+          [1, { steps: 2 }],
+          [2, { memory: 0.5, iteration: 1 }],
+          [2, { memory: 0.5, iteration: 2 }],
+        ] as const) {
+          const how = { entropy: new Float32Array(320).fill(0.1), eta: 1e-3, ...openGate, ...variant };
+          await policy.forget(batch, how);
+          const { items: more } = estimateMemory(config, { ...options, ...change, displacements });
+          // the first iteration has nothing to remember, and needs no second copy yet
+          const copies = !('iteration' in variant) || variant.iteration === 2 ? displacements : 1;
+          near(
+            (await policy.memory()).rollout,
+            item(more, "rollout copy theta'") + (item(more, "theta' - theta") * copies) / displacements,
+            padding,
+            `theta' - theta, ${copies}`,
+          );
+        }
         policy.dispose();
       });
     }

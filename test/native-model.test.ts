@@ -65,7 +65,8 @@ const generateOptions = {
   ...{ maxRows: 2, cacheTokens: 64 },
 };
 const forgetOptions = {
-  ...{ alpha: 0.5, window: 4, epsLow: 0.1, epsHigh: 0.9, saturate: false, eta: 1, normalize: true, temperature: 1 },
+  ...{ alpha: 0.5, window: 4, epsLow: 0.1, epsHigh: 0.9, saturate: false, eta: 1, temperature: 1 },
+  ...{ loss: 'nll', normalize: 'gradNorm', direction: 'random', steps: 2, memory: 0.5 },
   ...{ probeTokens: 4, microBatchTokens: 4, rolloutDtype: 'bfloat16', seed: 1, iteration: 2 },
 };
 const stepOptions = { lr: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0, maxGradNorm: 1 };
@@ -83,6 +84,8 @@ const calls: Record<string, unknown[]> = {
   setGradientCheckpointing: [true],
   zeroGrad: [],
   syncRollout: [],
+  dropMemory: [2],
+  loadMemory: ['/nowhere/at/all.safetensors'],
   clone: [],
   gradients: [],
   parameters: [],
@@ -106,8 +109,11 @@ test('right arguments are taken by every kind of model that can', async () => {
   for (const [m, model] of models.entries()) {
     for (const [name, args] of Object.entries(calls)) {
       const error = (await call(model, name, args)) as { code?: string } | undefined;
-      if (name === 'save' || (name === 'saveAdapter' && m % 3 === 1)) assert.equal(error?.code, 'EEPO_INVALID_FILE');
-      else if (m % 3 === 2 && ['forward', 'backward', 'step', 'forget', 'gradients'].includes(name)) {
+      const frozen = m % 3 === 2;
+      const files = frozen ? ['save'] : ['save', 'loadMemory'];
+      if (files.includes(name) || (name === 'saveAdapter' && m % 3 === 1)) {
+        assert.equal(error?.code, 'EEPO_INVALID_FILE');
+      } else if (frozen && /^(forward|backward|step|forget|gradients|loadMemory)$/.test(name)) {
         assert.equal(error?.code, 'EEPO_UNSUPPORTED', name);
       } else if (name === 'saveAdapter') assert.equal(error?.code, 'EEPO_UNSUPPORTED');
       else assert.equal(error, undefined, `${m} ${name}: ${error}`);

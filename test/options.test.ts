@@ -115,7 +115,7 @@ const CASES: readonly [name: string, call: Call, options: Any, meant: string, al
 /** Functions of the package that take no options object, or whose check is another's. */
 const WITHOUT_OPTIONS = new Set(
   [
-    'normalizerOf overlongPenalty movingMeanEntropy cudaStatus deviceInfo emptyCache answerClasses majAtK passAtK readResult',
+    'normalizerOf overlongPenalty movingMeanEntropy samplesToForget cudaStatus deviceInfo emptyCache answerClasses majAtK passAtK readResult',
     'formatDetails formatResultTable keep scope createTask verifierReward tensorMemory cosineSchedule verifierPool',
     'defineConfig loadTrainConfig defineSftConfig loadSftConfig',
   ].flatMap((names) => names.split(' ')),

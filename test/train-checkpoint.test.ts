@@ -46,6 +46,22 @@ const VARIANTS: Record<string, Sections> = {
   },
   'bfloat16 with a reference': { model: { path: '.', dtype: 'bfloat16' }, objective: { klCoef: 0.05 } },
   'a bfloat16 theta in float32': { model: { path: '.', dtype: 'bfloat16' }, unlearn: { rolloutDtype: 'float32' } },
+  "memory of theta'": { unlearn: { gate: 'always', eta: 0.03, memory: 0.5 } },
+  "memory of a LoRA's theta', behind a gate by step": {
+    lora: { rank: 4, alpha: 8 },
+    optimizer: { lr: 2e-3 },
+    unlearn: { gate: 'token+step', alpha: 0.31, eta: 0.1, memory: 1 },
+  },
+  'samples, prompts, directions': {
+    unlearn: {
+      gate: 'always',
+      eta: 1e-3,
+      normalize: 'relative',
+      direction: 'random',
+      scope: 'prompt',
+      samples: 'wrong',
+    },
+  },
   'LoRA with a reference': {
     lora: { rank: 4, alpha: 8 },
     optimizer: { lr: 2e-3 },

@@ -44,9 +44,10 @@ test('ascending lowers the probability of what was sampled', () => {
     fc.property(
       fc.array(fc.double({ min: -4, max: 4, noNaN: true }), { minLength: 2, maxLength: 8 }),
       fc.constantFrom('zero' as const, 'saturate' as const),
-      (z, clampGrad) => {
+      fc.constantFrom('complementary' as const, 'nll' as const),
+      (z, clampGrad, loss) => {
         const before = softmaxStatistics(z, 0).logprob;
-        const { a, activeTokens } = complementaryLossReference([before], [0], [0, 1], { ...OPEN, clampGrad });
+        const { a, activeTokens } = complementaryLossReference([before], [0], [0, 1], { ...OPEN, clampGrad, loss });
         assert.ok((a[0] as number) <= 0);
         const gradient = logitGradient(z, 0, a[0] as number, 0);
         const after = softmaxStatistics(
@@ -57,6 +58,30 @@ test('ascending lowers the probability of what was sampled', () => {
       },
     ),
   );
+});
+
+test('nll: -log p, the same push for every open token, its gradient by the logits', () => {
+  const p = [1e-12, 0.2, 0.5, 1 - 1e-9];
+  const logprob = p.map(Math.log);
+  const result = complementaryLossReference(logprob, [0, 0, 9, 0], [0, 4], { alpha: 0.3, window: 1, loss: 'nll' });
+  assert.deepEqual([...result.gate], [1, 1, 0, 1]);
+  assert.deepEqual([...result.a], [-0.25, -0.25, 0, -0.25]);
+  assert.deepEqual([result.clampedLow, result.clampedHigh, result.activeTokens], [0, 0, 3]);
+  const expected = -(Math.log(1e-12) + Math.log(0.2) + Math.log(1 - 1e-9)) / 4;
+  assert.ok(Math.abs(result.loss - expected) < 1e-12);
+  const z = tokenLogits(0.4, 5);
+  const lossAt = (logits: readonly number[]) => -softmaxStatistics([...logits], 0).logprob;
+  const { a, loss } = complementaryLossReference([softmaxStatistics(z, 0).logprob], [0], [0, 1], {
+    ...OPEN,
+    loss: 'nll',
+  });
+  assert.ok(Math.abs(loss - lossAt(z)) < 1e-12);
+  const numeric = z.map((_, j) => {
+    const shifted = (by: number) => lossAt(z.map((value, i) => (i === j ? value + by : value)));
+    return (shifted(1e-4) - shifted(-1e-4)) / 2e-4;
+  });
+  assert.ok(relativeError(logitGradient(z, 0, a[0] as number, 0), numeric) < 1e-6);
+  assert.throws(() => complementaryLossReference([-1], [0], [0, 1], { loss: 'mse' as never }), /loss must be/);
 });
 
 test('clipped tokens: no gradient with zero, the gradient of the bound with saturate', () => {

@@ -1,6 +1,7 @@
-/** The complementary unlearning loss (Eq. 8-10) in double precision: the reference of the native kernel. */
+/** The unlearning loss (Eq. 8-10, or -log p in its place) in double precision: the reference of the native kernel. */
 import { InvalidArgumentError } from '../errors.js';
 import { checkOptions, type OptionKeys } from '../options.js';
+import { choice } from '../policy/arguments.js';
 import { tokenGate } from './gate.js';
 
 export interface ComplementaryLossOptions {
@@ -14,6 +15,11 @@ export interface ComplementaryLossOptions {
   epsHigh?: number;
   /** Gradient of a clipped token: 'zero' (autograd of clamp; default) or 'saturate' (that of the clipped probability). */
   clampGrad?: 'zero' | 'saturate';
+  /**
+   * 'complementary' (default): Eq. 9. 'nll': -log p in the place of log(1 - p), ascended like it; nothing is clipped, and
+   * every open token is pushed down alike, where Eq. 9 pushes by p / (1 - p).
+   */
+  loss?: 'complementary' | 'nll';
   /** Weight of every token of a sequence: [sequences]. Default 1 / (|O1| T_k), Eq. 10. */
   weight?: ArrayLike<number>;
   /** 1 - p where it is known better than -expm1(l): [tokens]. */
@@ -26,6 +32,7 @@ const KEYS: OptionKeys<ComplementaryLossOptions> = {
   epsLow: true,
   epsHigh: true,
   clampGrad: true,
+  loss: true,
   weight: true,
   oneMinusP: true,
 };
@@ -52,6 +59,8 @@ export interface ComplementaryLossResult {
  *     a_t = -w_t I_t [eL <= p_t <= 1 - eR] p_t / (1 - p_t)                                ('zero')
  *     a_t = -w_t I_t pc_t / (1 - pc_t) with pc the clipped probability                    ('saturate')
  *
+ *     L   = sum_t w_t I_t (-log p_t),  a_t = -w_t I_t                                     (loss 'nll')
+ *
  * 1 - p is -expm1(l), which keeps its digits up to p = 1 - 1e-16. The gate is an indicator: no gradient through H.
  *
  * @param logprob l of the drawn tokens: [tokens]
@@ -65,9 +74,18 @@ export function complementaryLossReference(
   options: ComplementaryLossOptions = {},
 ): ComplementaryLossResult {
   checkOptions(options, KEYS, 'complementaryLossReference');
-  const { alpha = 0.3, window = 3, epsLow = 1e-6, epsHigh = 1e-5, clampGrad = 'zero', weight, oneMinusP } = options;
+  const {
+    alpha = 0.3,
+    window = 3,
+    epsLow = 1e-6,
+    epsHigh = 1e-5,
+    clampGrad = 'zero',
+    loss: kind = 'complementary',
+  } = options;
+  const { weight, oneMinusP } = options;
   const tokens = logprob.length;
   const sequences = offsets.length - 1;
+  choice(kind, 'loss', ['complementary', 'nll']);
   checkArguments(tokens, sequences, entropy, epsLow, epsHigh, weight, oneMinusP);
   const gate = tokenGate(entropy, offsets, { alpha, window });
   const a = new Float64Array(tokens);
@@ -81,6 +99,12 @@ export function complementaryLossReference(
       if (gate[t] === 0) continue;
       counts.openTokens += 1;
       const l = logprob[t] as number;
+      if (kind === 'nll') {
+        loss -= w * l;
+        a[t] = -w;
+        if (w !== 0) counts.activeTokens += 1;
+        continue;
+      }
       let p = Math.exp(l);
       let q = oneMinusP === undefined ? -Math.expm1(l) : (oneMinusP[t] as number);
       const low = p < epsLow;

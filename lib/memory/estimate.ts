@@ -17,6 +17,8 @@ export interface MemoryOptions {
   unlearning: boolean;
   /** Of theta'. */
   rolloutDtype: 'same' | 'float32';
+  /** Copies of theta' - theta: 1 for several steps of unlearning, 2 where it is remembered. Default 0. */
+  displacements?: number;
   /** A reference model for the KL penalty. */
   reference: boolean;
   gradientCheckpointing: boolean;
@@ -142,11 +144,14 @@ function weightItems(config: PolicyConfig, options: MemoryOptions): MemoryItem[]
   const training = options.training !== false;
   const always = (name: string, bytes: number, how: string): MemoryItem => ({ name, bytes, phase: 'always', how });
   const floats = (n: number): [number, string] => [FLOAT * n, `${count(n)} x 4 bytes`];
+  const copiesOf = options.displacements ?? 0;
+  const displacements = (n: number): MemoryItem[] =>
+    copiesOf === 0 ? [] : [always("theta' - theta", copiesOf * FLOAT * n, `${copiesOf} x ${count(n)} x 4 bytes`)];
   const trained = (n: number, theta: MemoryItem[]): MemoryItem[] => [
     // freed while responses are drawn (native/train/model.h)
     { name: 'gradients', bytes: FLOAT * n, phase: 'training', how: `${count(n)} x 4 bytes` },
     always('optimizer (AdamW)', 2 * FLOAT * n, `2 x ${count(n)} x 4 bytes`),
-    ...(options.unlearning ? theta : []),
+    ...(options.unlearning ? [...theta, ...displacements(n)] : []),
   ];
   if (options.lora !== null || !training) {
     const adapter = options.lora === null ? 0 : countAdapter(config, options.lora.rank, options.lora.targets);

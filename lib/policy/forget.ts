@@ -13,6 +13,9 @@ export function forgetArguments(options: ForgetOptions, dtype: WeightDType): Rec
   if (rolloutDtype !== 'same' && rolloutDtype !== 'float32') {
     throw new InvalidArgumentError(`rolloutDtype must be "same" or "float32", got ${describe(rolloutDtype)}`);
   }
+  const { memory = 0 } = options;
+  if (!(memory >= 0 && memory <= 1))
+    throw new InvalidArgumentError(`memory must be from 0 to 1, got ${describe(memory)}`);
   return {
     eta: options.eta,
     alpha: options.alpha,
@@ -20,7 +23,11 @@ export function forgetArguments(options: ForgetOptions, dtype: WeightDType): Rec
     epsLow: options.epsLow,
     epsHigh: options.epsHigh,
     saturate: choice(options.clampGrad, 'clampGrad', ['zero', 'saturate']) === 'saturate',
-    normalize: choice(options.normalize, 'normalize', ['none', 'gradNorm']) === 'gradNorm',
+    normalize: choice(options.normalize, 'normalize', ['none', 'gradNorm', 'relative']),
+    loss: choice(options.loss, 'loss', ['complementary', 'nll']),
+    steps: wholeNumber(options.steps ?? 1, 'steps', 1),
+    direction: choice(options.direction, 'direction', ['gradient', 'random']),
+    memory,
     temperature: temperatureOf(options.temperature, false),
     probeTokens: wholeNumber(options.probeTokens ?? 256, 'probeTokens', 0),
     microBatchTokens: wholeNumber(options.microBatchTokens ?? 2048, 'microBatchTokens', 1),

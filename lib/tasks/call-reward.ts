@@ -39,6 +39,22 @@ export interface CallReport {
   counts: Record<string, number>;
 }
 
+/** Two calls of the same function as one. */
+export function joinCalls(first: CallReport, second: CallReport): CallReport {
+  const flags = ({ failed, rewards }: CallReport): boolean[] => failed ?? rewards.map(() => false);
+  const counts = { ...first.counts };
+  for (const [what, count] of Object.entries(second.counts)) counts[what] = (counts[what] ?? 0) + count;
+  return {
+    rewards: [...first.rewards, ...second.rewards],
+    timeouts: first.timeouts + second.timeouts,
+    errors: first.errors + second.errors,
+    nonfinite: first.nonfinite + second.nonfinite,
+    ...(first.failed || second.failed ? { failed: [...flags(first), ...flags(second)] } : {}),
+    failure: first.failure ?? second.failure,
+    counts,
+  };
+}
+
 /** So many failures in a row of a function that is asked for one response at a time; then it is not asked again. */
 const MAX_FAILURES = 16;
 

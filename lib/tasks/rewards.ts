@@ -1,7 +1,7 @@
 /** Several rewards for one response: their weighted sum, and what each of them says. */
 import { InvalidArgumentError, RewardError } from '../errors.js';
 import { checkOptions, type OptionKeys } from '../options.js';
-import { type CallReport, callRewardFully, type ErrorPolicy } from './call-reward.js';
+import { type CallReport, callRewardFully, type ErrorPolicy, joinCalls } from './call-reward.js';
 import type {
   NamedReward,
   PerSampleRewardFunction,
@@ -79,10 +79,47 @@ export async function computeRewards(
   inputs: readonly RewardInput[],
   options: RewardOptions,
 ): Promise<RewardReport> {
+  return reportRewards(list, await judgeResponses(list, inputs, options), options);
+}
+
+/** What every reward said of some responses, before it is added up. */
+export interface Judgement {
+  inputs: readonly RewardInput[];
+  /** Whether a response was judged at all. */
+  asked: readonly boolean[];
+  /** One per reward. */
+  calls: readonly CallReport[];
+}
+
+/** The first half of {@link computeRewards}: the functions are called. */
+export async function judgeResponses(
+  list: readonly AnyReward[],
+  inputs: readonly RewardInput[],
+  options: RewardOptions,
+): Promise<Judgement> {
   const { overlong = 'verify' } = options;
   const asked = inputs.map(({ finishReason }) => overlong === 'verify' || finishReason === 'stop');
   const judged = inputs.filter((_, i) => asked[i]);
-  const calls = judged.length === 0 ? list.map(() => NOTHING) : await callAll(list, judged, options);
+  return { inputs, asked, calls: judged.length === 0 ? list.map(() => NOTHING) : await callAll(list, judged, options) };
+}
+
+/** Two judgements by the same rewards as one, those of `first` in front. */
+export function joinJudgements(first: Judgement, second: Judgement): Judgement {
+  return {
+    inputs: [...first.inputs, ...second.inputs],
+    asked: [...first.asked, ...second.asked],
+    calls: first.calls.map((call, r) => joinCalls(call, second.calls[r] as CallReport)),
+  };
+}
+
+/** The second half of {@link computeRewards}: sums, metrics and failures. */
+export function reportRewards(
+  list: readonly AnyReward[],
+  { inputs, asked, calls }: Judgement,
+  options: RewardOptions,
+): RewardReport {
+  const { overlong = 'verify' } = options;
+  const judged = asked.filter(Boolean);
   const overflow: RewardFailure = {
     label: 'the weighted sum',
     errors: 0,

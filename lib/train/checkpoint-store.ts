@@ -42,16 +42,23 @@ export interface Checkpoint {
 }
 
 /** Weights and moments: what a policy must be able to do to be saved. */
-export type CheckpointPolicy = Pick<PolicyLike, 'save' | 'saveAdapter' | 'saveOptimizer' | 'adapter'>;
+export type CheckpointPolicy = Pick<PolicyLike, 'save' | 'saveAdapter' | 'saveOptimizer' | 'saveMemory' | 'adapter'>;
 
 /** Names of the parts in the folder of a checkpoint. */
-export const PARTS = { model: 'model', adapter: 'adapter', optimizer: 'optimizer.safetensors' } as const;
+export const PARTS = {
+  model: 'model',
+  adapter: 'adapter',
+  optimizer: 'optimizer.safetensors',
+  memory: 'unlearn.safetensors',
+} as const;
 
 const NAME = /^iteration-(\d{6,})$/;
 const nameOf = (iteration: number): string => `iteration-${String(iteration).padStart(6, '0')}`;
 
 export interface StoreOptions {
   keepLast: number;
+  /** Whether what is kept of theta' (unlearn.memory) is a part of the state. Default false. */
+  memory?: boolean;
   /** Bytes that the first checkpoint will take, about. */
   estimate: number;
   onEvent?: ((event: CheckpointEvent) => void) | undefined;
@@ -179,6 +186,7 @@ export class CheckpointStore {
     }
     this.#step(iteration, 'optimizer');
     await policy.saveOptimizer?.(join(folder, PARTS.optimizer));
+    if (this.#options.memory) await policy.saveMemory?.(join(folder, PARTS.memory), iteration);
   }
 
   /** The run's own folder is not made again: where it has vanished, nothing is to appear in its place. */

@@ -5,6 +5,7 @@ import type { Rollout, RolloutPhase, RolloutSample } from '../rollout.js';
 import type { RewardReport } from '../tasks/rewards.js';
 import type { Reward, RewardInput } from '../tasks/types.js';
 import type { TrainConfig } from './config.js';
+import type { IterationRewards } from './iteration-rewards.js';
 import type { Metrics } from './metrics.js';
 import { partsOf } from './trainer-setup.js';
 import type { TrainSample } from './trainer-types.js';
@@ -21,8 +22,13 @@ export interface Collecting {
   /** The next prompts. */
   draw(count: number): DrawnPrompt[];
   /** G samples of each; `refill` says that it is not the first time in this iteration. */
-  rollout(prompts: readonly DrawnPrompt[], refill: boolean): Promise<Rollout>;
-  judge(inputs: readonly RewardInput[]): Promise<RewardReport>;
+  rollout(
+    prompts: readonly DrawnPrompt[],
+    refill: boolean,
+    judge: (samples: readonly RolloutSample[]) => Promise<Reward[]>,
+  ): Promise<Rollout>;
+  /** What judges the samples of one round: the first of them, where they are asked for early, and then all. */
+  rewards(input: (sample: RolloutSample) => RewardInput): Pick<IterationRewards, 'judge' | 'finish'>;
   decode(tokens: readonly number[]): string;
 }
 
@@ -99,16 +105,15 @@ async function answerPrompts(
   refill: boolean,
 ): Promise<{ round: Round; answered: Answered[] }> {
   const prompts = work.draw(count);
-  const rollout = await work.rollout(prompts, refill);
+  const rewards = work.rewards(({ promptIndex, tokens, finishReason }) => ({
+    problem: (prompts[promptIndex] as DrawnPrompt).problem,
+    response: work.decode(tokens),
+    tokens,
+    finishReason,
+  }));
+  const rollout = await work.rollout(prompts, refill, rewards.judge);
   const responses = rollout.samples.map(({ tokens }) => work.decode(tokens));
-  const judged = await work.judge(
-    rollout.samples.map(({ promptIndex, tokens, finishReason }, i) => ({
-      problem: (prompts[promptIndex] as DrawnPrompt).problem,
-      response: responses[i] as string,
-      tokens,
-      finishReason,
-    })),
-  );
+  const judged = await rewards.finish(rollout.samples);
   const answered = prompts.map((prompt): Answered => ({ prompt, samples: [], useful: false }));
   rollout.samples.forEach((sample, i) => {
     const { prompt, samples } = answered[sample.promptIndex] as Answered;

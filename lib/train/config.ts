@@ -56,6 +56,9 @@ export function crossChecks(config: TrainConfig): string[] {
         `use ${r.groupSize + 1} or set unlearn.enabled = false`,
     );
   }
+  if (u.memory > 0 && u.scope === 'prompt') {
+    problems.push('unlearn.memory keeps one theta\' for all prompts; leave it 0 with unlearn.scope = "prompt"');
+  }
   if (o.miniBatchPrompts < r.promptsPerIteration && r.promptsPerIteration % o.miniBatchPrompts !== 0) {
     problems.push(
       `optimizer.miniBatchPrompts = ${o.miniBatchPrompts} does not divide rollout.promptsPerIteration = ${r.promptsPerIteration}`,

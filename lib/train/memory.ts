@@ -15,6 +15,7 @@ export function memoryOptions(config: TrainConfig, device: TensorDevice, longest
     lora: lora.rank > 0 ? { rank: lora.rank, targets: lora.targets } : null,
     unlearning: unlearn.enabled,
     rolloutDtype: unlearn.rolloutDtype,
+    displacements: unlearn.memory > 0 ? 2 : unlearn.steps > 1 ? 1 : 0,
     // with an adapter the reference is the same weights without it
     reference: objective.klCoef > 0 && lora.rank === 0,
     gradientCheckpointing: optimizer.gradientCheckpointing,

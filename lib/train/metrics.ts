@@ -1,7 +1,5 @@
 /** What an iteration reports, under the names verl and TRL use, per stage where the stages differ. */
 import type { GroupAdvantages } from '../algorithm/advantages.js';
-import type { GateDecision } from '../algorithm/gate.js';
-import type { ForgetReport } from '../policy.js';
 import { meanTokenEntropy, type Rollout, type RolloutSample } from '../rollout.js';
 import { featuresOf, meanFeatures } from '../tasks/features.js';
 import type { Problem, Task } from '../tasks/types.js';
@@ -77,20 +75,18 @@ export function featureMetrics(
 }
 
 /**
- * What the unlearning step did. Fractions are of the stage-1 tokens, `clamped_frac` of the open ones. A zero in
+ * What the unlearning step did. Fractions are of the tokens of the samples that were to be forgotten, `clamped_frac` of
+ * the open ones. A zero in
  * `param_changed_frac` or `stage1_logp_delta` means that nothing was forgotten.
  */
-export function unlearnMetrics(
-  forget: ForgetReport | null,
-  gate: GateDecision | null,
-  undone: string | null = null,
-): Metrics {
-  if (gate === null) return {};
+export function unlearnMetrics({ forget, gate, unlearned }: Pick<Rollout, 'forget' | 'gate' | 'unlearned'>): Metrics {
+  if (gate === null || unlearned === null) return {};
   const decision: Metrics = {
     'unlearn/gate_entropy': gate.movingEntropy,
     'unlearn/gate_step_open': gate.stepOpen ? 1 : 0,
-    'unlearn/skipped': forget === null || forget.skipped !== null || undone !== null ? 1 : 0,
-    'unlearn/undone': undone === null ? 0 : 1,
+    'unlearn/skipped': 1 - unlearned.moved,
+    'unlearn/undone': unlearned.undone,
+    'unlearn/sample_frac': unlearned.samples,
   };
   if (forget === null) return { ...decision, 'unlearn/open_frac': 0 };
   const open = Math.max(1, forget.openTokens);
@@ -101,6 +97,7 @@ export function unlearnMetrics(
     'unlearn/clamped_low_frac': forget.clampedLow / open,
     'unlearn/clamped_high_frac': forget.clampedHigh / open,
     'unlearn/loss': forget.loss,
+    'unlearn/steps': forget.steps,
     'unlearn/grad_norm': forget.gradNorm,
     'unlearn/relative_step': forget.relativeStep,
     'unlearn/param_changed_frac': forget.paramChangedFrac,

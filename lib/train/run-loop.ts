@@ -31,6 +31,9 @@ const TENSORBOARD = 'tensorboard';
 /** Of float32 weights and two moments. */
 const BYTES_PER_PARAMETER = 12;
 
+/** Whether something of theta' is kept from one iteration to the next. */
+const remembers = ({ unlearn }: TrainConfig): boolean => unlearn.enabled && unlearn.memory > 0;
+
 /** One line of completions.jsonl. */
 export function completionRow(iteration: number, sample: TrainSample): object {
   return {
@@ -75,7 +78,10 @@ export class RunLoop {
     this.#best = new BestMetric(config.checkpoint);
     this.#store = new CheckpointStore(run.path, {
       keepLast: config.checkpoint.keepLast,
-      estimate: BYTES_PER_PARAMETER * ((policy as { numTrainable?: number }).numTrainable ?? policy.numParameters),
+      memory: remembers(config),
+      estimate:
+        (BYTES_PER_PARAMETER + (remembers(config) ? 4 : 0)) *
+        ((policy as { numTrainable?: number }).numTrainable ?? policy.numParameters),
       onEvent: options.onEvent,
     });
     const folder = policy.folder ?? null;
@@ -103,6 +109,8 @@ export class RunLoop {
     this.#trainer.restore(state.trainer, acceptChanges);
     await policy.restoreWeights(join(path, policy.adapter ? PARTS.adapter : PARTS.model));
     await policy.loadOptimizer(join(path, PARTS.optimizer));
+    // not there where the configuration has changed since
+    if (remembers(this.#config) && PARTS.memory in state.files) await policy.loadMemory?.(join(path, PARTS.memory));
     this.#best.restore(state.best);
     this.#store.goOnFrom({ path, iteration: done }, this.#best.iteration);
     this.#run.remove('summary.json');

@@ -4,12 +4,13 @@ import type { Objective } from '../algorithm/types.js';
 import { AbortedError, ConfigError } from '../errors.js';
 import { checkOptions, type OptionKeys, SIGNAL } from '../options.js';
 import type { StepOptions } from '../policy.js';
-import { type Rollout, type RolloutPrompt, twoStageRollout } from '../rollout.js';
-import { type AnyReward, computeRewards, tryRewards } from '../tasks/rewards.js';
+import { type Rollout, type RolloutOptions, type RolloutPrompt, twoStageRollout } from '../rollout.js';
+import { type AnyReward, tryRewards } from '../tasks/rewards.js';
 import type { Reward } from '../tasks/types.js';
 import { type Collected, collect, failedShareOf, type Round, totalTimings } from './collect.js';
 import { checkContext, defineConfig, type TrainConfig } from './config.js';
 import { type Incident, rewardIncidents, tooMany, unlearnIncidents } from './incidents.js';
+import { IterationRewards } from './iteration-rewards.js';
 import { featureMetrics, finiteOnly, type Metrics, rolloutMetrics, timingMetrics, unlearnMetrics } from './metrics.js';
 import { objectiveOf } from './objective.js';
 import { PromptStream } from './prompt-stream.js';
@@ -321,7 +322,7 @@ export class Trainer implements AsyncIterable<Iteration> {
       ...featureMetrics(this.#task, samples),
       ...finiteOnly(judged.metrics),
       ...collected,
-      ...unlearnMetrics(rollout.forget, rollout.gate, rollout.undone),
+      ...unlearnMetrics(rollout),
       ...update.metrics,
       ...timingMetrics(
         rounds.flatMap((round) => round.rollout.samples),
@@ -344,14 +345,20 @@ export class Trainer implements AsyncIterable<Iteration> {
         (this.#stream as PromptStream)
           .next(count)
           .map(({ index, id }) => ({ id, ...(this.#prompts[index] as TrainPrompt) })),
-      rollout: async (prompts, refill) => {
+      rollout: async (prompts, refill, judge) => {
         const { history } = this.#gate;
-        const rollout = await this.#rollout(prompts, iteration);
+        const rollout = await this.#rollout(prompts, iteration, judge);
         // The gate counts iterations.
         if (refill) this.#gate.restore(history);
         return rollout;
       },
-      judge: (inputs) => timed('reward', () => computeRewards(this.#rewards, inputs, this.#rewardOptions())),
+      rewards: (input) => {
+        const rewards = new IterationRewards(this.#rewards, this.#rewardOptions(), input);
+        return {
+          judge: (samples) => timed('reward', () => rewards.judge(samples)),
+          finish: (samples) => timed('reward', () => rewards.finish(samples)),
+        };
+      },
       decode: (tokens) => tokenizer.decode(tokens),
     });
   }
@@ -412,7 +419,11 @@ export class Trainer implements AsyncIterable<Iteration> {
     );
   }
 
-  #rollout(prompts: readonly RolloutPrompt[], iteration: number): Promise<Rollout> {
+  #rollout(
+    prompts: readonly RolloutPrompt[],
+    iteration: number,
+    judge: NonNullable<RolloutOptions['judge']>,
+  ): Promise<Rollout> {
     const { rollout, unlearn, optimizer, run } = this.config;
     const stopTokens = this.#stopTokens;
     return twoStageRollout(this.#policy, prompts, {
@@ -431,6 +442,12 @@ export class Trainer implements AsyncIterable<Iteration> {
             epsHigh: unlearn.epsHigh,
             clampGrad: unlearn.clampGrad,
             normalize: unlearn.normalize,
+            loss: unlearn.loss,
+            steps: unlearn.steps,
+            direction: unlearn.direction,
+            memory: unlearn.memory,
+            scope: unlearn.scope,
+            samples: unlearn.samples,
             probeTokens: unlearn.probeTokens,
             rolloutDtype: unlearn.rolloutDtype,
             maxRelativeStep: unlearn.maxRelativeStep,
@@ -438,6 +455,7 @@ export class Trainer implements AsyncIterable<Iteration> {
             microBatchTokens: optimizer.microBatchTokens,
           }
         : null,
+      judge,
       ...(stopTokens === undefined ? {} : { stopTokens }),
       ...(this.#signal === undefined ? {} : { signal: this.#signal }),
       onPhase: (phase) => this.#emit({ type: 'phase', iteration, phase }),

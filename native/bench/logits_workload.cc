@@ -213,7 +213,7 @@ class LogitsWorkload final : public Workload {
   Errors unlearning_errors(const at::Tensor& weight) {
     const at::Tensor host = weight.cpu();
     return gradient_errors([&](int64_t r, const ExactRow& exact) {
-      const auto term = complementary_term(std::exp(exact.logprob), exact.one_minus_p, {});
+      const auto term = complementary_term(exact.logprob, std::exp(exact.logprob), exact.one_minus_p, {});
       return host[r].item<double>() * term.slope;
     });
   }

@@ -77,8 +77,8 @@ ComplementaryResult run_sequence(const Sequence& seq, const ComplementaryOptions
     a[t] = 0;
     if (!open) continue;
     const auto [p, q] = probability(seq.logprob[t], seq.one_minus_p ? seq.one_minus_p + t : nullptr);
-    const ComplementaryTerm term = complementary_term(p, q, options);
-    result.loss += seq.weight * term.log_complement;
+    const ComplementaryTerm term = complementary_term(seq.logprob[t], p, q, options);
+    result.loss += seq.weight * term.value;
     result.open_tokens += 1;
     result.clamped_low += term.low;
     result.clamped_high += term.high;

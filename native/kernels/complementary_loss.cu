@@ -112,8 +112,8 @@ __device__ __forceinline__ void run_token(const Inputs& in, const Sequence& seq,
   if (open) {
     const double l = static_cast<double>(in.logprob[i]);
     const double q = in.one_minus_p != nullptr ? static_cast<double>(in.one_minus_p[i]) : -expm1(l);
-    const ComplementaryTerm term = complementary_term(exp(l), q, in.options);
-    sum.loss = __dadd_rn(sum.loss, __dmul_rn(seq.weight, term.log_complement));
+    const ComplementaryTerm term = complementary_term(l, exp(l), q, in.options);
+    sum.loss = __dadd_rn(sum.loss, __dmul_rn(seq.weight, term.value));
     sum.open_tokens += 1;
     sum.clamped_low += term.low ? 1 : 0;
     sum.clamped_high += term.high ? 1 : 0;

@@ -18,6 +18,8 @@
 namespace eepo {
 
 enum class ClampGrad : uint8_t { Zero, Saturate };
+/// Eq. 9, or in its place -log p, which has no clip: a_t = -w_t I_t, the same push for every open token.
+enum class TokenLoss : uint8_t { Complementary, Nll };
 
 struct ComplementaryOptions {
   float alpha = 0.3f;  // gate threshold in nats; +inf opens every token
@@ -25,6 +27,7 @@ struct ComplementaryOptions {
   float eps_low = 1e-6f;
   float eps_high = 1e-5f;
   ClampGrad clamp_grad = ClampGrad::Zero;
+  TokenLoss loss = TokenLoss::Complementary;
 };
 
 struct ComplementaryResult {

@@ -1,4 +1,5 @@
-// Eq. 9 of one token: log(1 - clip(p)) and its slope in l, shared by the CPU's and CUDA's kernels.
+// The unlearning loss of one token, log(1 - clip(p)) of Eq. 9 or -log p, and its slope in l, shared by the CPU's and
+// CUDA's kernels. Both are ascended and fall with l.
 #pragma once
 
 #include <cmath>
@@ -14,13 +15,15 @@
 namespace eepo {
 
 struct ComplementaryTerm {
-  double log_complement;  // log(1 - pc)
-  double slope;           // d log(1 - pc) / dl
-  bool low, high;         // clamped
+  double value;    // log(1 - pc), or -l
+  double slope;    // d value / dl
+  bool low, high;  // clamped
 };
 
-/// q = 1 - p is given apart from p because 1 - p cancels.
-EEPO_HOST_DEVICE inline ComplementaryTerm complementary_term(double p, double q, const ComplementaryOptions& options) {
+/// q = 1 - p is given apart from p because 1 - p cancels, and l because it reaches where p is 0.
+EEPO_HOST_DEVICE inline ComplementaryTerm complementary_term(double l, double p, double q,
+                                                             const ComplementaryOptions& options) {
+  if (options.loss == TokenLoss::Nll) return {-l, -1, false, false};
   const double eps_low = options.eps_low, eps_high = options.eps_high;
   const bool saturate = options.clamp_grad == ClampGrad::Saturate;
   if (p < eps_low) return {log1p(-eps_low), saturate ? -eps_low / (1 - eps_low) : 0, true, false};
@@ -31,7 +34,7 @@ EEPO_HOST_DEVICE inline ComplementaryTerm complementary_term(double p, double q,
 /// a = dL/dl of a token of this weight (w_t I_t): in float32, as every kernel hands it on.
 EEPO_HOST_DEVICE inline float complementary_coefficient(double weight, double p, double q,
                                                         const ComplementaryOptions& options) {
-  const double slope = complementary_term(p, q, options).slope;
+  const double slope = complementary_term(0, p, q, options).slope;  // no slope needs l
   return weight != 0 && slope != 0 ? static_cast<float>(weight * slope) : 0.0f;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <initializer_list>
 #include <type_traits>
 
 #include "model/rope_frequencies.h"
@@ -213,7 +214,22 @@ ForgetOptions forget_options_argument(Napi::Value value) {
   options.loss.eps_high = static_cast<float>(number_argument(o.Get("epsHigh"), "epsHigh"));
   options.loss.clamp_grad = bool_field(o, "saturate") ? ClampGrad::Saturate : ClampGrad::Zero;
   options.eta = number_argument(o.Get("eta"), "eta");
-  options.normalize = bool_field(o, "normalize");
+  const auto one_of = [&](const char* name, std::initializer_list<const char*> choices) {
+    const Napi::Value value = o.Get(name);
+    const std::string text = value.IsString() ? value.As<Napi::String>().Utf8Value() : std::string();
+    const auto at = std::ranges::find(choices, text);
+    check(at != choices.end(), ErrorCode::InvalidArgument, name, " cannot be '", text, "'");
+    return static_cast<int>(at - choices.begin());
+  };
+  constexpr TokenLoss kLosses[] = {TokenLoss::Complementary, TokenLoss::Nll};
+  constexpr StepLength kLengths[] = {StepLength::Eta, StepLength::GradNorm, StepLength::Relative};
+  options.loss.loss = kLosses[one_of("loss", {"complementary", "nll"})];
+  options.length = kLengths[one_of("normalize", {"none", "gradNorm", "relative"})];
+  options.random_direction = one_of("direction", {"gradient", "random"}) == 1;
+  options.steps = integer_argument(o.Get("steps"), "steps", 1, 1 << 16);
+  options.memory = number_argument(o.Get("memory"), "memory");
+  check(options.memory >= 0 && options.memory <= 1, ErrorCode::InvalidArgument, "memory must be from 0 to 1, got ",
+        options.memory);
   options.temperature = temperature_argument(o.Get("temperature"));
   options.probe_tokens = integer_argument(o.Get("probeTokens"), "probeTokens", 0);
   options.micro_batch_tokens = integer_argument(o.Get("microBatchTokens"), "microBatchTokens", 1);
@@ -259,6 +275,7 @@ Napi::Value to_samples(Napi::Env env, const std::vector<Sample>& samples) {
 Napi::Value to_report(Napi::Env env, const ForgetReport& r) {
   auto o = Napi::Object::New(env);
   o.Set("loss", r.loss.loss);
+  o.Set("steps", static_cast<double>(r.steps));
   o.Set("tokens", static_cast<double>(r.loss.tokens));
   o.Set("openTokens", static_cast<double>(r.loss.open_tokens));
   o.Set("clampedLow", static_cast<double>(r.loss.clamped_low));

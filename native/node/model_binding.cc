@@ -82,6 +82,9 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
                         InstanceMethod<&ModelHandle::zero_grad>("zeroGrad"),
                         InstanceMethod<&ModelHandle::forget>("forget"),
                         InstanceMethod<&ModelHandle::sync_rollout>("syncRollout"),
+                        InstanceMethod<&ModelHandle::drop_memory>("dropMemory"),
+                        InstanceMethod<&ModelHandle::save_memory>("saveMemory"),
+                        InstanceMethod<&ModelHandle::load_memory>("loadMemory"),
                         InstanceMethod<&ModelHandle::gradients>("gradients"),
                         InstanceMethod<&ModelHandle::parameters>("parameters"),
                         InstanceMethod<&ModelHandle::clone>("clone"),
@@ -337,6 +340,35 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
           },
           to_report);
     });
+  }
+
+  static uint32_t iteration_argument(Napi::Value value) {
+    return static_cast<uint32_t>(integer_argument(value, "iteration", 0, UINT32_MAX));
+  }
+
+  // dropMemory(iteration)
+  Napi::Value drop_memory(const Napi::CallbackInfo& info) {
+    return with_model(info, [&](ModelPtr model) {
+      const uint32_t iteration = iteration_argument(info[0]);
+      return run_void(info.Env(), model->device(), info.Env().Undefined(),
+                      [model, iteration](const CancelToken&) { model->drop_memory(iteration); });
+    });
+  }
+
+  // saveMemory(path, iteration)
+  Napi::Value save_memory(const Napi::CallbackInfo& info) {
+    return with_model(info, [&](ModelPtr model) {
+      check(info[0].IsString(), ErrorCode::InvalidArgument, "path must be a string");
+      const std::string path = info[0].As<Napi::String>().Utf8Value();
+      const uint32_t iteration = iteration_argument(info[1]);
+      return run_void(info.Env(), model->device(), info.Env().Undefined(),
+                      [model, path, iteration](const CancelToken& c) { model->save_memory(path, iteration, c); });
+    });
+  }
+
+  // loadMemory(path, signal)
+  Napi::Value load_memory(const Napi::CallbackInfo& info) {
+    return with_file(info, [](Model& m, const std::string& path, const CancelToken& c) { m.load_memory(path, c); });
   }
 
   Napi::Value sync_rollout(const Napi::CallbackInfo& info) {

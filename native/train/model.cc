@@ -54,6 +54,7 @@ MemoryUse Model::memory() const {
   use.gradient = gradient_.size() * kFloat;
   use.moments = (moment1_.size() + moment2_.size()) * kFloat;
   use.rollout = rollout_.bytes() + adapter_rollout_.size() * kFloat;
+  for (const Displacement& displacement : displacements_) use.rollout += displacement.values.size() * kFloat;
   return use;
 }
 
@@ -130,16 +131,16 @@ TokenStats Model::forward(const TrainBatch& batch, float temperature, bool keep,
   if (keep) require_trainable("forward with keepActivations");
   const SharedBatch shared = share_prompts(batch, decoder_.sharing_limit());
   if (!keep) return inspect(shared, adapter ? weights() : base_weights(), temperature, cancel);
-  run_kept(shared, temperature, cancel);
+  run_kept(weights(), shared, temperature, cancel);
   return head_stats(weights(), hidden_.data(), targets_, temperature, cancel);
 }
 
-void Model::run_kept(const SharedBatch& shared, float temperature, const CancelToken& cancel) {
+void Model::run_kept(const Weights& weights, const SharedBatch& shared, float temperature, const CancelToken& cancel) {
   kept_.valid = false;  // whatever stops this forward, no backward may mix the last one's activations with its targets
   targets_ = shared.targets;
   temperature_ = temperature;
   float* hidden = hidden_.reserve(ops_, static_cast<int64_t>(shared.rows.size()) * config().hidden_size);
-  decoder_.forward(weights(), shared.packed, shared.rows, kept_, keep_, hidden, cancel);
+  decoder_.forward(weights, shared.packed, shared.rows, kept_, keep_, hidden, cancel);
 }
 
 TokenStats Model::inspect(const SharedBatch& shared, const Weights& weights, float temperature,

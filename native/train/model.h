@@ -60,19 +60,26 @@ struct MemoryUse {
   int64_t master = 0, working = 0, gradient = 0, moments = 0, rollout = 0;
 };
 
+/// What eta measures: theta' - theta = eta g, eta g / ||g||, or eta ||theta|| g / ||g||.
+enum class StepLength : uint8_t { Eta, GradNorm, Relative };
+
 struct ForgetOptions {
   ComplementaryOptions loss;
   double eta = 0;
-  bool normalize = false;                // divide the gradient by its global norm first
+  StepLength length = StepLength::Eta;
+  int64_t steps = 1;                     // the gradient of every later one is taken at the theta' before it
+  bool random_direction = false;         // the control: every step as long, but in a direction drawn at random
+  double memory = 0;                     // share of the last iteration's theta' - theta that is added first
   DType rollout_dtype = DType::Float32;  // of theta': the model's, or float32 for one without rounding
-  uint64_t seed = 0;                     // keys the rounding of a bfloat16 theta'
+  uint64_t seed = 0;                     // keys the rounding of a bfloat16 theta', and random directions
   uint32_t iteration = 0;
   float temperature = 1;
   int64_t probe_tokens = 256;
   int64_t micro_batch_tokens = 2048;
 };
 struct ForgetReport {
-  ComplementaryResult loss;
+  ComplementaryResult loss;  // of the first step, like grad_norm
+  int64_t steps = 0;         // taken
   double grad_norm = 0, relative_step = 0, changed_frac = 0, stage1_logp_delta = 0;
   enum class Skipped : uint8_t { No, NoOpenToken, NonFinite } skipped = Skipped::No;
   std::optional<eepo::NonFinite> cause;  // with NonFinite
@@ -164,6 +171,13 @@ class Model {
   ForgetReport forget(const TrainBatch& batch, const std::vector<float>& entropy, const ForgetOptions& options,
                       const CancelToken& cancel);
   void sync_rollout() { rollout_active_ = false; }
+  /// What is remembered of theta' (ForgetOptions::memory) at the end of this iteration becomes nothing.
+  void drop_memory(uint32_t iteration);
+  /// theta' - theta at the end of this iteration, as the next one will remember it: <name>.delta by parameter of
+  /// trained(), float32, and `iteration`, that of the step; without one only that.
+  void save_memory(const std::string& path, uint32_t iteration, const CancelToken& cancel) const;
+  /// Reads such a file, or changes nothing.
+  void load_memory(const std::string& path, const CancelToken& cancel);
 
   /// Of what is trained, flat, on the device.
   const float* master() const { return master_.data(); }
@@ -201,18 +215,43 @@ class Model {
   TokenStats inspect(const SharedBatch& shared, const Weights& weights, float temperature, const CancelToken& cancel);
   /// The first number that is not finite of gradients or moments, in the order of a backward.
   std::optional<NonFinite> find_in_trained(const float* flat) const;
-  /// Forward of the policy's weights, activations and hidden states kept for accumulate().
-  void run_kept(const SharedBatch& shared, float temperature, const CancelToken& cancel);
+  /// Forward of any weights, activations and hidden states kept for accumulate().
+  void run_kept(const Weights& weights, const SharedBatch& shared, float temperature, const CancelToken& cancel);
   /// Backward of the kept forward. `head_grad(head, targets, d_hidden, d_head)` is the head's part.
   using HeadGrad = std::function<void(const LinearHead&, const int64_t*, float*, float*)>;
   void accumulate(const Weights& weights, const CancelToken& cancel, const HeadGrad& head_grad);
   /// The unlearning loss's gradient of one micro-batch added, and l and 1 - p of its open tokens.
-  TokenComplements accumulate_complements(const TrainBatch& batch, const float* entropy,
+  TokenComplements accumulate_complements(const Weights& weights, const TrainBatch& batch, const float* entropy,
                                           const std::vector<int64_t>& offsets, const std::vector<float>& weight,
                                           const ForgetOptions& options, const CancelToken& cancel);
+  /// The loss, and of the first `probed` sequences l and a of every response token.
+  struct UnlearningGradient {
+    ComplementaryResult loss;
+    std::vector<float> logprob, a;
+  };
+  /// The whole batch's gradient of L under `weights`, into the gradient buffer.
+  UnlearningGradient accumulate_unlearning(const Weights& weights, const TrainBatch& batch,
+                                           const std::vector<float>& entropy, size_t probed,
+                                           const ForgetOptions& options, const CancelToken& cancel);
+  /// Random numbers in the place of the gradient, and their norm.
+  double randomize_gradient(const ForgetOptions& options, int64_t step);
   /// find_non_finite of theta' before it is given out.
   std::optional<NonFinite> find_under_rollout(const TrainBatch& batch, float temperature, const CancelToken& cancel);
-  AscendReport ascend_into_rollout(double eta, const ForgetOptions& options);
+  /// theta' = theta + eta direction; `step` keys the rounding.
+  AscendReport ascend_into_rollout(const float* direction, double eta, int64_t step, const ForgetOptions& options);
+
+  /// theta' - theta, unrounded: where one step is added to another, or to what is remembered. Two, because an iteration
+  /// that was cut short is made again, from what there was before it.
+  struct Displacement {
+    FloatBuffer values;
+    int64_t iteration = kNoIteration;
+    bool zero = true;
+  };
+  static constexpr int64_t kNoIteration = -1;
+  /// The newest of an iteration before this one; null where there is none.
+  const Displacement* displacement_before(int64_t iteration) const;
+  /// Where the displacement of this iteration begins: at the remembered share, or 0.
+  Displacement& begin_displacement(const ForgetOptions& options);
   /// On a GPU the key-value cache gets the room of activations and empty gradients while responses are drawn:
   /// libtorch's allocator passes memory on without asking the driver. On a CPU giving pages back and touching new ones
   /// costs more.
@@ -225,6 +264,7 @@ class Model {
   std::shared_ptr<const AdapterLayout> adapter_;
   FloatBuffer master_, gradient_, moment1_, moment2_;  // flat, of what is trained
   WeightCopy working_, rollout_;
+  Displacement displacements_[2];
   FloatBuffer adapter_rollout_, ignored_;  // theta' of an adapter; gradients of its base's vectors, which nobody reads
   bool rollout_active_ = false;
   bool has_gradient_ = false;

@@ -64,6 +64,7 @@ export class FakePolicy implements PolicyLike {
   readonly #v: Float64Array;
   #steps = 0;
   #kept: { steps: Step[]; temperature: number } | null = null;
+  #memory: { iteration: number; delta: Float64Array }[] = [];
 
   constructor(options: { vocabSize?: number; context?: number; seed?: number; scale?: number; eos?: number[] } = {}) {
     const { vocabSize = 11, context = 64, seed = 1, scale = 1.5, eos = [0] } = options;
@@ -200,11 +201,17 @@ export class FakePolicy implements PolicyLike {
   }
 
   /** dL/dz_j = (1/tau) [a 1[j=y] - p_j (a + b (log p_j + H))]. */
-  #accumulate(into: Float64Array, steps: Step[], temperature: number, ab: (t: number) => [number, number]): void {
+  #accumulate(
+    into: Float64Array,
+    steps: Step[],
+    temperature: number,
+    ab: (t: number) => [number, number],
+    weights: Float64Array = this.theta,
+  ): void {
     const v = this.config.vocabSize;
     steps.forEach(({ context, token }, t) => {
       const [a, b] = ab(t);
-      const { probability, logProbability, entropy } = this.#row(this.theta, context, temperature);
+      const { probability, logProbability, entropy } = this.#row(weights, context, temperature);
       for (let j = 0; j < v; j++) {
         const p = probability[j] as number;
         const own = j === token ? a : 0;
@@ -259,47 +266,86 @@ export class FakePolicy implements PolicyLike {
       }
       from += length;
     }
-    let loss = 0;
-    const low: boolean[] = [];
-    const high: boolean[] = [];
-    const active: boolean[] = [];
-    const a = steps.map((step, t) => {
-      const p = (rows[t] as Row).probability[step.token] as number;
-      low.push(open[t] === true && p < options.epsLow);
-      high.push(open[t] === true && p > 1 - options.epsHigh);
-      active.push(open[t] === true && !low[t] && !high[t]);
-      if (!open[t]) return 0;
-      const clipped = Math.min(Math.max(p, options.epsLow), 1 - options.epsHigh);
-      loss += (weight[t] as number) * Math.log1p(-clipped);
-      const inside = active[t] || options.clampGrad === 'saturate';
-      return inside ? (weight[t] as number) * (-clipped / (1 - clipped)) : 0;
-    });
-    const gradient = new Float64Array(this.theta.length);
-    this.#accumulate(gradient, steps, temperature, (t) => [a[t] as number, 0]);
-    const gradNorm = Math.sqrt(gradient.reduce((sum, g) => sum + g * g, 0));
-    const rate = options.normalize === 'gradNorm' && gradNorm > 0 ? options.eta / gradNorm : options.eta;
-    const rollout = this.theta.map((w, i) => w + rate * (gradient[i] as number));
-    this.#rollout = rollout;
+    const { loss: kind = 'complementary', steps: count = 1, memory = 0, iteration = 0, seed = 0 } = options;
+    const weigh = (weights: Float64Array) => {
+      const rowsHere = steps.map((step) => this.#row(weights, step.context, temperature));
+      const flags = { low: [] as boolean[], high: [] as boolean[], active: [] as boolean[] };
+      let loss = 0;
+      const a = steps.map((step, t) => {
+        const p = (rowsHere[t] as Row).probability[step.token] as number;
+        const clips = kind === 'complementary' && open[t] === true;
+        flags.low.push(clips && p < options.epsLow);
+        flags.high.push(clips && p > 1 - options.epsHigh);
+        flags.active.push(open[t] === true && !flags.low[t] && !flags.high[t]);
+        if (!open[t]) return 0;
+        const w = weight[t] as number;
+        if (kind === 'nll') {
+          loss -= w * Math.log(p);
+          return -w;
+        }
+        const clipped = Math.min(Math.max(p, options.epsLow), 1 - options.epsHigh);
+        loss += w * Math.log1p(-clipped);
+        const inside = flags.active[t] || options.clampGrad === 'saturate';
+        return inside ? w * (-clipped / (1 - clipped)) : 0;
+      });
+      const gradient = new Float64Array(weights.length);
+      this.#accumulate(gradient, steps, temperature, (t) => [a[t] as number, 0], weights);
+      return { loss, gradient, ...flags };
+    };
     const norm = (xs: Float64Array): number => Math.sqrt(xs.reduce((sum, x) => sum + x * x, 0));
+    const last = this.#rememberedBefore(iteration);
+    const delta = (last ?? new Float64Array(this.theta.length)).map((x) => memory * x);
+    const first = weigh(this.theta);
+    const { low, high, active } = first;
+    for (let k = 0; k < count; k++) {
+      const { gradient } = k === 0 ? first : weigh(this.theta.map((w, i) => w + (delta[i] as number)));
+      const length = norm(gradient);
+      if (length === 0) break;
+      const per = { none: 1, gradNorm: 1 / length, relative: norm(this.theta) / length }[options.normalize];
+      const random = gradient.map((_, i) => gaussian(seed, iteration, k, i));
+      const direction = options.direction === 'random' ? random.map((r) => (r * length) / norm(random)) : gradient;
+      for (let i = 0; i < delta.length; i++)
+        delta[i] = (delta[i] as number) + options.eta * per * (direction[i] as number);
+    }
+    if (memory > 0) this.#keep(iteration, delta);
+    else this.#memory = [];
+    const rollout = this.theta.map((w, i) => w + (delta[i] as number));
+    this.#rollout = rollout;
     const probed = steps.flatMap((step, t) => (active[t] ? [{ step, t }] : [])).slice(0, options.probeTokens ?? 1024);
-    const delta = probed.map(({ step, t }) => {
+    const changes = probed.map(({ step, t }) => {
       const after = this.#row(rollout, step.context, temperature).logProbability[step.token] as number;
       return after - ((rows[t] as Row).logProbability[step.token] as number);
     });
-    const count = (flags: boolean[]): number => flags.filter(Boolean).length;
+    const total = (flags: boolean[]): number => flags.filter(Boolean).length;
+    const nothing = total(open) === 0 && delta.every((x) => x === 0);
     return {
-      loss,
+      loss: first.loss,
+      steps: total(open) === 0 ? 0 : count,
       tokens: steps.length,
-      openTokens: count(open),
-      clampedLow: count(low),
-      clampedHigh: count(high),
-      activeTokens: count(active),
-      gradNorm,
-      relativeStep: norm(rollout.map((w, i) => w - (this.theta[i] as number))) / norm(this.theta),
+      openTokens: total(open),
+      clampedLow: total(low),
+      clampedHigh: total(high),
+      activeTokens: total(active),
+      gradNorm: norm(first.gradient),
+      relativeStep: norm(delta) / norm(this.theta),
       paramChangedFrac: rollout.reduce((sum, w, i) => sum + (w === this.theta[i] ? 0 : 1), 0) / rollout.length,
-      stage1LogpDelta: delta.length === 0 ? Number.NaN : delta.reduce((sum, d) => sum + d, 0) / delta.length,
-      skipped: count(open) === 0 ? 'no-open-token' : null,
+      stage1LogpDelta: changes.length === 0 ? Number.NaN : changes.reduce((sum, d) => sum + d, 0) / changes.length,
+      skipped: nothing ? 'no-open-token' : null,
     };
+  }
+
+  /** theta' - theta of the newest iteration before this one. */
+  #rememberedBefore(iteration: number): Float64Array | undefined {
+    return this.#memory.filter((one) => one.iteration < iteration).at(-1)?.delta;
+  }
+
+  #keep(iteration: number, delta: Float64Array): void {
+    this.#memory = [...this.#memory.filter((one) => one.iteration < iteration), { iteration, delta }];
+  }
+
+  async dropMemory(iteration: number): Promise<void> {
+    this.calls.push({ method: 'dropMemory' });
+    this.#keep(iteration, new Float64Array(this.theta.length));
   }
 
   async syncRollout(): Promise<void> {
@@ -332,6 +378,12 @@ export class FakePolicy implements PolicyLike {
   }
 
   dispose(): void {}
+}
+
+/** N(0, 1) from a counter. */
+function gaussian(...key: number[]): number {
+  const u = 1 - keyedUniform(...key, 0);
+  return Math.sqrt(-2 * Math.log(u)) * Math.cos(2 * Math.PI * keyedUniform(...key, 1));
 }
 
 function argmax(values: Float64Array): number {

@@ -1,4 +1,5 @@
 /** [unlearn]: the step between the two stages. */
+import { SAMPLES_TO_FORGET } from '../../algorithm/forgettable.js';
 import { choice, flag, integer, number, section } from '../config-file.js';
 
 export const unlearn = section(
@@ -33,9 +34,38 @@ export const unlearn = section(
       doc: 'Gradient of clipped tokens: "zero" as automatic differentiation of a clamp gives, or that of the bound.',
       paper: 'leaves it open',
     }),
-    normalize: choice(['none', 'gradNorm'], 'none', {
-      doc: '"gradNorm" divides the gradient by its global norm, so that eta is the length of the step.',
+    normalize: choice(['none', 'gradNorm', 'relative'], 'none', {
+      doc: '"gradNorm" divides the gradient by its global norm, so that eta is the length of the step; "relative": so that it is the length relative to the norm of what is trained.',
       paper: 'none',
+    }),
+    loss: choice(['complementary', 'nll'], 'complementary', {
+      doc: 'What is ascended: Eq. 9, or the plain -log p, which pushes every open token down alike and clips nothing.',
+      paper: 'complementary',
+    }),
+    steps: integer(
+      1,
+      { min: 1, max: 1000 },
+      { doc: "Steps of ascent, each from the theta' of the one before, behind the gate of the first.", paper: '1' },
+    ),
+    direction: choice(['gradient', 'random'], 'gradient', {
+      doc: '"random" is a control: steps of the same length in a direction drawn at random.',
+      paper: 'gradient',
+    }),
+    memory: number(
+      0,
+      { min: 0, max: 1 },
+      {
+        doc: "d: theta'_i = theta_i + d (theta'_{i-1} - theta_{i-1}) + eta grad L. 0 = theta' is theta again in every iteration.",
+        paper: '0',
+      },
+    ),
+    scope: choice(['batch', 'prompt'], 'batch', {
+      doc: '"prompt" makes a theta\' for each prompt, from its own stage-1 samples, and draws its stage 2 from it, one prompt after the other.',
+      paper: 'batch',
+    }),
+    samples: choice(SAMPLES_TO_FORGET, 'all', {
+      doc: 'Stage-1 samples that are forgotten: "correct", those with a reward above 0; "wrong", the others; "solved", those of prompts whose stage 1 is all correct. The mean of Eq. 10 is over them alone.',
+      paper: 'all',
     }),
     rolloutDtype: choice(['same', 'float32'], 'same', {
       doc: 'Type of theta\' where model.dtype is bfloat16: "same", rounded stochastically; "float32", twice the memory and no rounding.',
