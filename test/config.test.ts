@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { ConfigError } from '../lib/errors.js';
 import { nearest } from '../lib/options.js';
+import { parseStudy } from '../lib/study/schema.js';
 import { checkContext, defineConfig, loadTrainConfig, trainSchema } from '../lib/train/config.js';
 import { configMarkdown, configToToml, fieldDocs, parseAssignment } from '../lib/train/config-file.js';
 
@@ -212,8 +213,12 @@ describe('configuration', () => {
       assert.match(config.model.path, /models\/countdown$/);
     }
     const names = readdirSync(presets, { recursive: true, encoding: 'utf8' });
-    const configs = names.filter((name) => /^(?!presets).*\.toml$/.test(name) && !/sft|habit/.test(name));
+    const configs = names.filter((name) => /^(?!presets|study).*\.toml$/.test(name) && !/sft/.test(name));
     assert.ok(configs.length > 6);
     for (const name of configs) loadTrainConfig(join(presets, name));
+    const studies = names.filter((name) => /^study.*\.toml$/.test(name));
+    assert.ok(studies.length > 1);
+    for (const name of studies)
+      assert.ok(parseStudy(readFileSync(join(presets, name), 'utf8'), name).method.length > 1);
   });
 });
