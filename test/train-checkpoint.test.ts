@@ -1,6 +1,7 @@
 /** A run that was stopped and goes on is the run that was never stopped, bit for bit. */
 import assert from 'node:assert/strict';
 import {
+  appendFileSync,
   cpSync,
   existsSync,
   mkdtempSync,
@@ -378,6 +379,51 @@ describe('checkpoints of a run', () => {
     await smallRun(longer, once);
     await smallRun(longer, twice, { resume: 'latest' });
     assert.deepEqual(outcome(twice), outcome(once));
+  });
+
+  it('cut away lines after them, whatever these are', async () => {
+    const run = fresh();
+    await stoppedRun(smallConfig(), run, atPhase(3, 'stage1'));
+    const whole = fresh();
+    await smallRun(smallConfig(), whole);
+    for (const name of ['metrics.jsonl', 'completions.jsonl']) appendFileSync(join(run, name), '{"iteration": 3, "rew');
+    await smallRun(smallConfig(), run, { resume: 'latest' });
+    assert.deepEqual(outcome(run), outcome(whole));
+  });
+
+  it('miss no line without saying so: a file that was cut off or edited is named, and nothing is changed', async () => {
+    const stopped = fresh();
+    await stoppedRun(smallConfig(), stopped, atPhase(3, 'stage1'));
+    const whole = readFileSync(join(stopped, 'metrics.jsonl'), 'utf8');
+    const edits: [string, string, RegExp][] = [
+      ['metrics.jsonl', whole.slice(0, -20), /metrics\.jsonl lacks 20 of the \d+ bytes that the checkpoint tells of/],
+      ['metrics.jsonl', `#${whole.slice(1)}`, /metrics\.jsonl:1: not a line of metrics: it was edited/],
+      ['metrics.jsonl', `${whole.slice(0, -1)} and more\n`, /metrics\.jsonl: byte \d+, .* ends no line/],
+      ['completions.jsonl', '', /completions\.jsonl lacks/],
+    ];
+    for (const [name, content, message] of edits) {
+      const run = fresh();
+      cpSync(stopped, run, { recursive: true });
+      writeFileSync(join(run, name), content);
+      await assert.rejects(smallRun(smallConfig(), run, { resume: 'latest' }), (error: Error) => {
+        assert.ok(error instanceof InvalidFileError, String(error));
+        assert.match(error.message, message);
+        assert.match(error.message, /older checkpoint .* --accept-changes/);
+        return true;
+      });
+      assert.equal(readFileSync(join(run, name), 'utf8'), content);
+      const notes: string[] = [];
+      const { weights } = await smallRun(smallConfig(), run, {
+        resume: 'latest',
+        acceptChanges: true,
+        onNote: (text) => notes.push(text),
+      });
+      const lines = readFileSync(join(run, 'metrics.jsonl'), 'utf8').trim().split('\n');
+      for (const line of lines) assert.ok(Number.isInteger(JSON.parse(line).iteration));
+      if (content.length < whole.length || content.startsWith('#')) assert.match(notes.join('\n'), /lines are lost/);
+      const end = fresh();
+      assert.equal(weights, (await smallRun(smallConfig(), end)).weights, 'the training is the same');
+    }
   });
 
   it('are asked for by names that exist', () => {

@@ -12,6 +12,7 @@ import { finiteOnly, type Metrics } from './metrics.js';
 import type { OpenCheckpoint } from './resume.js';
 import type { RunSummary, TrainRunOptions } from './run.js';
 import type { RunDirectory } from './run-directory.js';
+import { checkLines, cutLines } from './run-lines.js';
 import { removeEventFiles, TensorBoardLog } from './tensorboard.js';
 import type { Iteration, Trainer, TrainSample } from './trainer.js';
 
@@ -105,7 +106,10 @@ export class RunLoop {
         'this policy cannot go on from a checkpoint: it has no restoreWeights and loadOptimizer',
       );
     }
-    if (!acceptChanges) this.#checkInitial(state);
+    if (!acceptChanges) {
+      this.#checkInitial(state);
+      checkLines(this.#run, state.offsets);
+    }
     this.#trainer.restore(state.trainer, acceptChanges);
     await policy.restoreWeights(join(path, policy.adapter ? PARTS.adapter : PARTS.model));
     await policy.loadOptimizer(join(path, PARTS.optimizer));
@@ -114,7 +118,7 @@ export class RunLoop {
     this.#best.restore(state.best);
     this.#store.goOnFrom({ path, iteration: done }, this.#best.iteration);
     this.#run.remove('summary.json');
-    for (const name of LINES) this.#cut(name, state.offsets[name]);
+    for (const text of cutLines(this.#run, state.offsets)) this.#note(text);
     for (const { iteration, ...metrics } of this.#run.readLines('metrics.jsonl')) {
       this.#history.push({ iteration: Number(iteration), metrics: metrics as Metrics });
     }
@@ -131,12 +135,6 @@ export class RunLoop {
       `model.path = ${JSON.stringify(model.path)}: these are not the files that the run began with (${initial.folder}), ` +
         'and the KL penalty or the adapter needs those; a commit as model.revision never changes',
     );
-  }
-
-  #cut(name: (typeof LINES)[number], bytes: number): void {
-    const missing = this.#run.cut(name, bytes);
-    if (missing > 0)
-      this.#note(`${this.#run.file(name)} lacks ${missing} bytes that the checkpoint tells of; lines are lost`);
   }
 
   #note(text: string): void {
