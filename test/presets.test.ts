@@ -1,6 +1,6 @@
 /** Algorithms by name: what each decides, and what wins over what. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
@@ -11,6 +11,7 @@ import { defineConfig, loadTrainConfig, trainSchema } from '../lib/train/config.
 import { fieldDocs } from '../lib/train/config-file.js';
 import { loadPreset, presetNames } from '../lib/train/presets.js';
 import { defaultRunPath, newestRun } from '../lib/train/run-directory.js';
+import { ROOT } from './support/data.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'eepo-test-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -135,5 +136,33 @@ describe('a preset', () => {
       { run: 'runs/x', iteration: 1, checkpoint: 'runs/x/checkpoints/iteration-000001', failure: null },
     );
     assert.match(text, /npx eepo train mine\.toml --preset dapo --set run\.seed=3 --resume runs\/x/);
+  });
+});
+
+describe('docs/objectives.md', () => {
+  const page = readFileSync(join(ROOT, 'docs', 'objectives.md'), 'utf8');
+
+  it('has a row for each preset, with the keys in which it differs', () => {
+    for (const name of PRESETS) {
+      const row = page.split('\n').find((line) => line.includes(`| \`${name}\` |`));
+      assert.ok(row !== undefined, name);
+      for (const [section, fields] of Object.entries(loadPreset(name))) {
+        for (const [key, value] of Object.entries(fields as object)) {
+          const plain = (loadPreset('grpo')[section] as Record<string, unknown>)[key];
+          // "no penalties" stands for klCoef and entropyCoef of 0.
+          if (value === plain || value === 0) continue;
+          assert.match(row, new RegExp(`\\b${key} = `), `${name}: ${section}.${key}`);
+        }
+      }
+    }
+  });
+
+  it('names every key of [objective] and every value that one can have', () => {
+    for (const { section, key, expected } of fieldDocs(trainSchema)) {
+      if (section !== 'objective') continue;
+      assert.match(page, new RegExp(`\`[^\`]*\\b${key}\\b[^\`]*\``), key);
+      for (const [, value] of expected.matchAll(/"([^"]+)"/g))
+        assert.ok(page.includes(`"${value}"`), `${key}: ${value}`);
+    }
   });
 });
