@@ -273,7 +273,7 @@ function largestPass(runs: readonly RunData[], set: string): FigureData {
     id: `pass-at-${largest}-${slug(set)}`,
     title: `pass@${largest} on ${setTitle(set)} during training`,
     section: ACCURACY,
-    caption: 'Falling while the accuracy of a sample rises: the policy gets surer of what it could do before.',
+    caption: `Share of the problems that one of ${largest} samples solves. Where it falls while pass@1 rises, the policy has only become surer of what it could do before.`,
     x: ITERATION,
     y: { label: `pass@${largest}`, format: 'percent' },
     series: largest > 1 ? series : [],
@@ -402,9 +402,9 @@ function taskFigures(runs: readonly RunData[]): FigureData[] {
     const staged = all.some((name) => /\/stage[12]\b/.test(name));
     return {
       id: `task-${slug(feature)}`,
-      title: `${feature} of the responses`,
+      title: `Feature \u201c${feature}\u201d of the responses`,
       section: TASK,
-      caption: `Mean of the task\u2019s feature \u201c${feature}\u201d over the responses of the iteration.`,
+      caption: `Mean over the responses of the iteration of what the task calls \u201c${feature}\u201d.`,
       x: ITERATION,
       y: { label: feature },
       series: staged

@@ -1,5 +1,5 @@
 /** HTML made of text that strangers wrote: what is not markup by its type is escaped. */
-import { escapeHtml } from './client/option.js';
+import { escapeHtml } from './client/look.js';
 
 /** HTML that is safe to put into a page. Only {@link html} makes it. */
 export class Markup {

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { checkOptions, type OptionKeys } from '../options.js';
-import { escapeHtml } from './client/option.js';
+import { escapeHtml } from './client/look.js';
 import type { FigureData } from './figure.js';
 import { figuresOf } from './figures.js';
 import { configPart, defaultTitle, numbersPart, runsPart, samplesPart } from './parts.js';
@@ -122,7 +122,7 @@ function chartLibrary(): string {
 
 /** The modules of the page as one script: they import each other and nothing else, so their exports become plain names. */
 function pageScript(): string {
-  script ??= `(()=>{'use strict';\n${['option.js', 'main.js'].map(moduleText).join('\n')}\n})();`;
+  script ??= `(()=>{'use strict';\n${['look.js', 'option.js', 'main.js'].map(moduleText).join('\n')}\n})();`;
   return script;
 }
 

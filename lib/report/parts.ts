@@ -1,7 +1,7 @@
 /** The parts of a report that are text and tables, as HTML. Figures are drawn in the page from data. */
 import { basename } from 'node:path';
 import { formatSeconds } from '../train/progress.js';
-import { formatNumber } from './client/option.js';
+import { formatNumber } from './client/look.js';
 import { evaluatedSets, passPoints } from './figures.js';
 import { html, type Markup } from './markup.js';
 import type { RunData } from './read-run.js';
@@ -32,16 +32,18 @@ export function methodOf({ config }: Pick<RunData, 'config'>): string {
   return config.unlearn?.enabled === true ? 'EEPO' : 'GRPO';
 }
 
-/** What was trained, a line a run. */
+/** What was trained, a line a run; what all have in common stands once above them. */
 export function runsPart(runs: readonly RunData[]): Markup {
-  return html`<ul class="runs">${runs.map(
+  const described = runs.map(describe);
+  const common = runs.length < 2 ? [] : (described[0] ?? []).filter((word) => described.every((d) => d.includes(word)));
+  return html`${common.length > 0 && html`<p class="common">${common.join(' \u00b7 ')}</p>`}<ul class="runs">${runs.map(
     (run, i) =>
       html`<li><button type="button" class="chip" data-run="${i}" aria-pressed="true"><i class="dot"></i>${run.name}</button>
-<span>${describe(run)}</span></li>`,
+<span>${(described[i] ?? []).filter((word) => !common.includes(word)).join(' \u00b7 ')}</span></li>`,
   )}</ul>`;
 }
 
-function describe(run: RunData): string {
+function describe(run: RunData): string[] {
   const { model, task, rollout, optimizer, run: own } = run.config;
   const done = run.metrics.at(-1)?.iteration ?? 0;
   const total = run.summary?.iterations ?? own?.iterations;
@@ -50,12 +52,12 @@ function describe(run: RunData): string {
   return [
     methodOf(run),
     `model ${basename(String(model?.path ?? '?'))}, task ${String(task?.name ?? '?')}`,
-    `${rollout?.promptsPerIteration} prompts \u00d7 ${rollout?.groupSize} samples`,
+    `${rollout?.promptsPerIteration ?? '?'} prompts \u00d7 ${rollout?.groupSize ?? '?'} samples`,
     `lr ${typeof optimizer?.lr === 'number' ? formatNumber(optimizer.lr) : '?'}`,
-    `seed ${own?.seed}`,
-    run.summary === null ? `iteration ${done} of ${total}, not finished` : `${done} iterations`,
+    `seed ${own?.seed ?? '?'}`,
+    run.summary === null ? `iteration ${done} of ${total ?? '?'}, not finished` : `${done} iterations`,
     formatSeconds(seconds),
-  ].join(' \u00b7 ');
+  ];
 }
 
 interface NumberRow {
@@ -77,16 +79,22 @@ export function numbersPart(runs: readonly RunData[]): Markup {
     .map(({ title, rows }) => ({ title, rows: rows.filter(({ cells }) => cells.some((cell) => cell !== null)) }))
     .filter(({ rows }) => rows.length > 0);
   if (groups.length === 0) return html`<p class="note">No iteration is finished yet.</p>`;
-  return html`<div class="scroll"><table class="numbers">
-<thead><tr><th></th>${runs.map(({ name }, i) => html`<th scope="col"><i class="dot" data-run="${i}"></i>${name}</th>`)}</tr></thead>
-${groups.map(
+  const table = (shown: readonly NumberGroup[], head: Markup | null): Markup => html`<table class="numbers">${head}
+${shown.map(
   ({
     title,
     rows,
   }) => html`<tbody><tr class="group"><th colspan="${runs.length + 1}" scope="rowgroup">${title}</th></tr>
 ${rows.map(({ name, cells }) => html`<tr><th scope="row">${name}</th>${cells.map((cell) => html`<td>${cell ?? '\u2013'}</td>`)}</tr>`)}</tbody>`,
 )}
-</table></div>
+</table>`;
+  const head = html`<thead><tr><th></th>${runs.map(({ name }, i) => html`<th scope="col"><i class="dot" data-run="${i}"></i>${name}</th>`)}</tr></thead>`;
+  // of one run the groups stand beside each other, of several the runs do
+  const tables =
+    runs.length === 1
+      ? html`<div class="groups">${groups.map((group) => table([group], null))}</div>`
+      : html`<div class="scroll">${table(groups, head)}</div>`;
+  return html`${tables}
 <p class="note">Before \u2192 after training, \u00b1 standard error over the problems. Of training: the first \u2192 the last tenth of the iterations.</p>`;
 }
 
@@ -127,7 +135,7 @@ function beforeAfter(run: RunData, name: string, percent: boolean, digits: numbe
     rows[0] !== last && rows[0]?.iteration === 0
       ? html`<span class="was">${text(rows[0].values[name])}</span> \u2192 `
       : null;
-  return html`${before}<b>${text(last.values[name])}</b>${error !== null && html` <span class="was">\u00b1 ${text(error)}</span>`}`;
+  return html`${before}<b>${text(last.values[name])}</b>${error !== null && html` <span class="was error">\u00b1 ${text(error)}</span>`}`;
 }
 
 function standardError(run: RunData, iteration: number, name: string, set: string): number | null {

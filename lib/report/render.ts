@@ -4,7 +4,8 @@ import { createRequire } from 'node:module';
 import { initWasm, Resvg } from '@resvg/resvg-wasm';
 import { InvalidArgumentError } from '../errors.js';
 import { checkOptions, type OptionKeys } from '../options.js';
-import { type ChartLook, chartOption, defaultWindow, figureHeight } from './client/option.js';
+import type { ChartLook } from './client/look.js';
+import { chartOption, defaultWindow, figureHeight } from './client/option.js';
 import type { FigureData } from './figure.js';
 
 const require = createRequire(import.meta.url);

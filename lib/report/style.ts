@@ -17,12 +17,13 @@ h4 span,.paper{font-weight:400;color:var(--soft);font-size:.8rem}
 a{color:var(--accent)}
 nav{position:sticky;top:0;z-index:5;background:var(--paper);border-bottom:1px solid var(--line)}
 nav>div{max-width:1160px;margin:0 auto;padding:0 24px;display:flex;align-items:center;gap:1.25rem;min-height:2.9rem}
-#contents{display:flex;gap:1.1rem;overflow-x:auto;flex:1;scrollbar-width:none}
+#contents{display:flex;gap:1.1rem;overflow-x:auto;flex:1;scrollbar-width:none;min-width:0}
 #contents-figures{display:contents}
 #contents a{color:var(--soft);text-decoration:none;font-size:.88rem;white-space:nowrap;padding:.7rem 0}
 #contents a:hover{color:var(--ink)}
 nav label{display:flex;align-items:center;gap:.5rem;font-size:.85rem;color:var(--soft);white-space:nowrap}
 nav input{width:90px;accent-color:var(--accent)}
+.common{color:var(--soft);font-size:.9rem;margin:-.2rem 0 .6rem}
 .runs{list-style:none;padding:0;margin:0 0 1.5rem;display:grid;gap:.45rem}
 .runs li{display:flex;flex-wrap:wrap;gap:.15rem .8rem;align-items:baseline;font-size:.9rem}
 .runs span{color:var(--soft)}
@@ -36,6 +37,10 @@ th,td{padding:.32rem 1.4rem .32rem 0;text-align:left;font-weight:400;vertical-al
 thead th{font-weight:600;border-bottom:1px solid var(--line);white-space:nowrap}
 tbody tr+tr>*{border-top:1px solid var(--line)}
 .numbers td{white-space:nowrap}
+.scroll .numbers th:first-child{position:sticky;left:0;background:var(--paper);z-index:1}
+.groups{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(19rem,100%),1fr));gap:0 3rem;align-items:start}
+.groups table{width:100%}
+.groups td{text-align:right;padding-right:0}
 .numbers th:first-child,.config th:first-child{color:var(--soft)}
 .config td,.config th{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.8rem;overflow-wrap:anywhere;max-width:26rem}
 .config td{min-width:7rem}
@@ -43,7 +48,7 @@ tbody tr+tr>*{border-top:1px solid var(--line)}
 .was{color:var(--soft);font-weight:400}
 .figures{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:2.6rem 2.4rem}
 figure{margin:0;min-width:0}
-.plot{width:100%;min-height:210px}
+.plot{width:100%}
 figcaption{margin:.35rem 0 .2rem;max-width:60ch}
 .tools{display:flex;flex-wrap:wrap;gap:.1rem .9rem;align-items:baseline;font-size:.8rem;color:var(--soft)}
 .tools details[open]{flex-basis:100%;order:3}
@@ -71,9 +76,11 @@ footer{margin:4rem 0 2.5rem;padding-top:1rem;border-top:1px solid var(--line);co
 @media (max-width:760px){
 main,header{padding:0 16px}header{padding-top:24px}h1{font-size:1.4rem}h2{margin-top:2.4rem}
 nav>div{padding:0 16px;gap:.8rem}nav input{width:72px}nav label span{display:none}
+#contents{padding-right:1.5rem;mask-image:linear-gradient(90deg,#000 calc(100% - 1.5rem),transparent)}
 .figures{grid-template-columns:minmax(0,1fr);gap:2.2rem}
 .stages{grid-template-columns:minmax(0,1fr)}
 .chip,.tool,.tools summary{padding:.35rem 0}
+.scroll .numbers .error{display:none}
 th,td{padding-right:.9rem}table{font-size:.82rem}
 }
 @media print{nav,.tools{display:none}body{font-size:11pt}main,header{max-width:none;padding:0}figure,.prompt{break-inside:avoid}h2,h3{break-after:avoid}}

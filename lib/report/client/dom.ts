@@ -40,6 +40,7 @@ interface Observer {
 
 export interface Chart {
   setOption(option: object, replace: boolean): void;
+  on(event: 'legendselectchanged', listener: (event: { selected: Record<string, boolean> }) => void): void;
   resize(size: { width: number; height: number }): void;
   renderToSVGString(): string;
   dispose(): void;

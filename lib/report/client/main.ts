@@ -5,7 +5,8 @@
 import type { FigureData, FigureSeries } from '../figure.js';
 import type { ReportData } from '../page.js';
 import type { Browser, Chart, PageElement } from './dom.js';
-import { chartOption, figureHeight, formatNumber, runColor } from './option.js';
+import { type ChartLook, formatNumber, runColor } from './look.js';
+import { chartOption, figureHeight } from './option.js';
 
 const browser = globalThis as unknown as Browser;
 const { document } = browser;
@@ -18,7 +19,16 @@ interface Shown {
   root: PageElement;
   plot: PageElement;
   chart: Chart | null;
-  visible: boolean;
+  /** In the window, or not far from it. */
+  near: boolean;
+  /** What is drawn is not what there is. */
+  stale: boolean;
+  /** As drawn. */
+  size: { width: number; height: number };
+  /** Names in its legend that are switched off. */
+  off: string[];
+  /** Fills its table, where it is unfolded. */
+  refresh(): void;
 }
 
 const dark = browser.matchMedia('(prefers-color-scheme: dark)');
@@ -48,17 +58,32 @@ function chosen(figure: FigureData): FigureData {
   return { ...figure, series: figure.series.filter(({ color }) => !hidden.has(color)) };
 }
 
+const lookOf = (one: Shown, width: number): ChartLook => ({
+  width,
+  dark: dark.matches,
+  window: windowOf(one.data),
+  titled: false,
+  font: FONT,
+  hiddenNames: one.off,
+});
+
+/** Gives a figure its height, whether it is drawn or not, so that nothing moves when it is; draws it if it is near. */
 function draw(one: Shown): void {
-  if (!one.visible || !one.root.isConnected) return;
   const width = one.plot.clientWidth;
-  if (width === 0) return;
+  if (!one.root.isConnected || width === 0) return;
   const figure = chosen(one.data);
-  const look = { width, dark: dark.matches, window: windowOf(figure), titled: false, font: FONT };
+  const look = lookOf(one, width);
   const height = figureHeight(figure, look);
   one.plot.style.setProperty('height', `${height}px`);
-  one.plot.style.setProperty('min-height', '0');
-  if (one.chart === null) one.chart = browser.echarts.init(one.plot, null, { renderer: 'svg', width, height });
-  else one.chart.resize({ width, height });
+  one.stale = !one.near;
+  if (one.stale) return;
+  if (one.chart === null) {
+    one.chart = browser.echarts.init(one.plot, null, { renderer: 'svg', width, height });
+    one.chart.on('legendselectchanged', ({ selected }) => {
+      one.off = Object.keys(selected).filter((name) => !selected[name]);
+    });
+  } else if (width !== one.size.width || height !== one.size.height) one.chart.resize({ width, height });
+  one.size = { width, height };
   one.chart.setOption(chartOption(figure, look), true);
 }
 
@@ -69,7 +94,7 @@ function drawAll(): void {
 const sizes = new browser.ResizeObserver((entries) => {
   for (const { target } of entries) {
     const one = shown.get(target.dataset.figure ?? '');
-    if (one !== undefined && one.chart !== null) draw(one);
+    if (one !== undefined && target.clientWidth !== one.size.width) draw(one);
   }
 });
 
@@ -77,9 +102,9 @@ const nearby = new browser.IntersectionObserver(
   (entries) => {
     for (const { target, isIntersecting } of entries) {
       const one = shown.get(target.dataset.figure ?? '');
-      if (!isIntersecting || one === undefined || one.visible) continue;
-      one.visible = true;
-      draw(one);
+      if (one === undefined) continue;
+      one.near = isIntersecting;
+      if (isIntersecting && one.stale) draw(one);
     }
   },
   { rootMargin: '600px' },
@@ -95,13 +120,15 @@ function build(data: FigureData): Shown {
   plot.dataset.figure = data.id;
   plot.setAttribute('role', 'img');
   plot.setAttribute('aria-label', `${data.title}. ${data.caption} The numbers are in the table below.`);
-  const one: Shown = { data, root, plot, chart: null, visible: false };
+  const size = { width: 0, height: 0 };
+  const one: Shown = { data, root, plot, chart: null, near: false, stale: true, size, off: [], refresh: () => {} };
   const details = element('details', 'data');
   const table = element('div', 'scroll');
   details.append(element('summary', '', 'Data'), table);
-  details.addEventListener('toggle', () => {
+  one.refresh = () => {
     if (details.open) table.replaceChildren(...dataTable(one.data));
-  });
+  };
+  details.addEventListener('toggle', one.refresh);
   const tools = element('div', 'tools');
   tools.append(
     details,
@@ -247,13 +274,17 @@ function update(data: ReportData): void {
   for (const figure of data.figures) {
     const there = shown.get(figure.id);
     if (there !== undefined) {
-      there.data = figure;
-      draw(there);
+      if (JSON.stringify(there.data) !== JSON.stringify(figure)) {
+        there.data = figure;
+        draw(there);
+        there.refresh();
+      }
       continue;
     }
     const one = build(figure);
     sectionFor(figure.section ?? 'Figures')?.append(one.root);
     shown.set(figure.id, one);
+    draw(one);
     nearby.observe(one.plot);
     sizes.observe(one.plot);
   }
@@ -273,7 +304,7 @@ dark.addEventListener('change', () => {
   drawAll();
 });
 browser.addEventListener('beforeprint', () => {
-  for (const one of shown.values()) one.visible = true;
+  for (const one of shown.values()) one.near = true;
   drawAll();
 });
 // Kept out of closures' sight: other scripts of the page reach this and nothing else.

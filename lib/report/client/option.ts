@@ -1,66 +1,20 @@
 /**
- * A figure as an option of Apache ECharts. Runs in Node and, copied into the page, in a browser: it imports types only.
- * Text of a run (names, labels) reaches the chart as text, never as markup.
+ * A figure as an option of Apache ECharts. Runs in Node and, copied into the page, in a browser: of other modules it
+ * imports what is copied there too. Text of a run (names, labels) reaches the chart as text, never as markup.
  */
 import type { FigureAxis, FigureData, FigureSeries } from '../figure.js';
+import {
+  type ChartLook,
+  escapeHtml,
+  formatNumber,
+  INK,
+  movingAverage,
+  type Point,
+  runColor,
+  textWidth,
+} from './look.js';
 
-export interface ChartLook {
-  /** Pixels. */
-  width: number;
-  dark: boolean;
-  /** Window of the moving average, in points; 1: none. Only where the figure allows it. */
-  window: number;
-  /** Draw title and subtitle into the picture; the page has them beside it. */
-  titled: boolean;
-  font: string;
-}
-
-type Point = readonly [number, number];
 type Item = [number, number | '-'];
-
-/** One colour a run, told apart by colour-blind readers too (after Okabe and Ito), for light and dark paper. */
-const COLORS: Record<'light' | 'dark', readonly string[]> = {
-  light: ['#0b62a8', '#c8501e', '#0a8a68', '#a3458c', '#a67c00', '#4d5bce', '#7a4a21', '#2f8fb8', '#5f7d1f', '#b3313f'],
-  dark: ['#5cb0f2', '#f0905e', '#4fcfa8', '#e08fcb', '#e3bd4f', '#98a2ff', '#c99a6c', '#7fd3f0', '#add069', '#f2848f'],
-};
-/** Of phases, which must not be taken for runs: colour -2, -3, ... */
-const TINTS: Record<'light' | 'dark', readonly string[]> = {
-  light: ['#8db4dc', '#f0b183', '#bcd4ea', '#a9cfa4', '#d3c3e2', '#8c97a8', '#d9dce1'],
-  dark: ['#5f8fbf', '#b97c50', '#3e6488', '#6d9a68', '#84719b', '#78849a', '#4a5058'],
-};
-const NEUTRAL = { light: '#8a8f98', dark: '#8f959e' };
-const INK = {
-  light: { text: '#3c4149', faint: '#6a707a', axis: '#b5bac2', grid: '#eceef1', paper: '#ffffff' },
-  dark: { text: '#d3d7dd', faint: '#9aa1ab', axis: '#555b65', grid: '#2a2e34', paper: '#16181c' },
-};
-
-/** The colour of a run; negative numbers as in {@link FigureSeries.color}. */
-export function runColor(index: number, dark: boolean): string {
-  const mode = dark ? 'dark' : 'light';
-  if (index === -1) return NEUTRAL[mode];
-  const [colors, at] = index < 0 ? [TINTS[mode], -2 - index] : [COLORS[mode], index];
-  return colors[at % colors.length] as string;
-}
-
-/** A number as people write it: few digits, and no more than tell it. */
-export function formatNumber(value: number, format: FigureAxis['format'] = 'number'): string {
-  if (format === 'percent') return `${Number((value * 100).toPrecision(3))}%`;
-  if (value === 0) return '0';
-  const size = Math.abs(value);
-  if (format === 'integer' || size >= 1e4) return size >= 1e6 ? value.toExponential(1) : String(Math.round(value));
-  return size < 1e-3 ? value.toExponential(1).replace('.0e', 'e') : String(Number(value.toPrecision(4)));
-}
-
-/** Centred moving average of y over `window` points; fewer at the ends, so that the line begins and ends where it does. */
-export function movingAverage(points: readonly Point[], window: number): [number, number][] {
-  const half = Math.floor(window / 2);
-  return points.map(([x], i) => {
-    const reach = Math.min(half, i, points.length - 1 - i);
-    let sum = 0;
-    for (let j = i - reach; j <= i + reach; j += 1) sum += (points[j] as Point)[1];
-    return [x, sum / (2 * reach + 1)];
-  });
-}
 
 /** Window that a figure begins with: none for short runs. */
 export function defaultWindow(figure: FigureData): number {
@@ -81,16 +35,15 @@ export function figureHeight(figure: FigureData, look: Pick<ChartLook, 'width' |
 }
 
 function lineOption(figure: FigureData, look: ChartLook): Record<string, unknown> {
-  const uncertain = figure.series.filter(({ intervals, uncertainty }) => intervals && uncertainty !== 'band');
+  const uncertain = withBars(figure);
   const series = figure.series.flatMap((one) =>
     lineSeries(figure, one, look, uncertain.indexOf(one) - (uncertain.length - 1) / 2),
   );
-  const references = referenceSeries(figure, look);
   return {
     ...frame(figure, look),
-    xAxis: { ...axis(figure.x, look), ...xAxisExtras(figure) },
+    xAxis: { ...axis(figure.x, look), ...xAxisExtras(figure, look) },
     yAxis: { ...axis(figure.y, look), ...yAxisExtras(figure.y, figure, look) },
-    series: references === null ? series : [...series, references],
+    series: [...series, ...referenceSeries(figure, look)],
   };
 }
 
@@ -110,6 +63,7 @@ function frame(figure: FigureData, look: ChartLook): Record<string, unknown> {
             ...(figure.paper === undefined ? {} : { subtext: `cf. ${figure.paper} of the paper` }),
             left: 12,
             top: 10,
+            padding: [5, 0],
             itemGap: 4,
             textStyle: { fontSize: 15, fontWeight: 600, color: ink.text },
             subtextStyle: { fontSize: 11, color: ink.faint },
@@ -124,10 +78,13 @@ function frame(figure: FigureData, look: ChartLook): Record<string, unknown> {
             left: look.titled ? 12 : 0,
             right: 8,
             top: title,
+            ...(look.hiddenNames
+              ? { selected: Object.fromEntries(look.hiddenNames.map((name) => [name, false])) }
+              : {}),
             // so that the letters, which are higher than the strokes, are not cut off
             padding: [7, 0, 0, 0],
-            itemGap: 14,
-            itemWidth: 24,
+            itemGap: LEGEND_GAP,
+            itemWidth: LEGEND_STROKE,
             itemHeight: figure.kind === 'bars' ? 9 : 3,
             textStyle: { fontSize: 12, color: ink.text },
             inactiveColor: ink.axis,
@@ -154,6 +111,8 @@ function frame(figure: FigureData, look: ChartLook): Record<string, unknown> {
 }
 
 const LEGEND_ROW = 20;
+const LEGEND_GAP = 14;
+const LEGEND_STROKE = 24;
 const titleHeight = (figure: FigureData): number => (figure.paper === undefined ? 38 : 56);
 
 function headHeight(figure: FigureData, look: Pick<ChartLook, 'width' | 'titled'>): number {
@@ -161,12 +120,16 @@ function headHeight(figure: FigureData, look: Pick<ChartLook, 'width' | 'titled'
   return (look.titled ? titleHeight(figure) : 0) + (rows === 0 ? 0 : rows * LEGEND_ROW + 4);
 }
 
-const legendNames = (figure: FigureData): string[] => [...new Set(figure.series.map(({ name }) => name))];
+/** Names of series, then of horizontal lines. */
+function legendNames({ series, references = [] }: FigureData): string[] {
+  const labels = references.flatMap(({ label }) => (label === '' ? [] : [label]));
+  return [...new Set([...series.map(({ name }) => name), ...labels])];
+}
 
 /** A stroke of each name's colour, whole or broken as its line is. */
 function legendEntries(figure: FigureData): { name: string; icon: string }[] {
   return legendNames(figure).map((name) => {
-    const { dash = 'solid' } = figure.series.find((one) => one.name === name) ?? {};
+    const { dash = 'solid' } = figure.series.find((one) => one.name === name) ?? { dash: 'dotted' };
     if (figure.kind === 'bars' || dash === 'solid') return { name, icon: 'rect' };
     const strokes = dash === 'dashed' ? [0, 9, 18] : [0, 5, 10, 15, 20];
     const length = dash === 'dashed' ? 6 : 2;
@@ -174,14 +137,14 @@ function legendEntries(figure: FigureData): { name: string; icon: string }[] {
   });
 }
 
-/** How many rows the legend takes, by the usual width of letters. */
+/** How many rows the legend takes. */
 function legendRows(figure: FigureData, width: number): number {
   const names = legendNames(figure);
   if (!(figure.legend ?? names.length > 1)) return 0;
   let rows = 1;
   let used = 0;
   for (const name of names) {
-    const needed = 24 + 5 + 14 + name.length * 6.9;
+    const needed = LEGEND_STROKE + 5 + LEGEND_GAP + textWidth(name, 12);
     if (used > 0 && used + needed > width - 16) {
       rows += 1;
       used = 0;
@@ -191,27 +154,32 @@ function legendRows(figure: FigureData, width: number): number {
   return rows;
 }
 
-function axis(of: FigureAxis, { dark }: ChartLook): Record<string, unknown> {
-  const ink = INK[dark ? 'dark' : 'light'];
+function axisLabel(of: FigureAxis, { dark }: ChartLook): Record<string, unknown> {
+  return {
+    color: INK[dark ? 'dark' : 'light'].faint,
+    fontSize: 11,
+    hideOverlap: true,
+    formatter: (v: number) => formatNumber(v, of.format),
+  };
+}
+
+function axis(of: FigureAxis, look: ChartLook): Record<string, unknown> {
+  const ink = INK[look.dark ? 'dark' : 'light'];
   return {
     type: of.scale === 'log' ? 'log' : 'value',
     name: of.label,
     nameTextStyle: { color: ink.faint, fontSize: 12 },
     axisLine: { show: true, lineStyle: { color: ink.axis } },
     axisTick: { show: false },
-    axisLabel: {
-      color: ink.faint,
-      fontSize: 11,
-      hideOverlap: true,
-      formatter: (v: number) => formatNumber(v, of.format),
-    },
+    axisLabel: axisLabel(of, look),
     splitLine: { lineStyle: { color: ink.grid } },
     ...(of.min === undefined ? {} : { min: of.min }),
     ...(of.max === undefined ? {} : { max: of.max }),
   };
 }
 
-function xAxisExtras({ x: of, series }: FigureData): Record<string, unknown> {
+function xAxisExtras(figure: FigureData, look: ChartLook): Record<string, unknown> {
+  const { x: of, series } = figure;
   const base = { nameLocation: 'middle', nameGap: 26, splitLine: { show: false } };
   const { categories } = of;
   if (categories === undefined) {
@@ -219,10 +187,9 @@ function xAxisExtras({ x: of, series }: FigureData): Record<string, unknown> {
       ...points.map(([at]) => at),
       ...(xIntervals ?? []).flatMap((interval) => interval ?? []),
     ]);
-    const ends = xs.length === 0 ? {} : { min: of.min ?? Math.min(...xs), max: of.max ?? Math.max(...xs) };
     return {
       ...base,
-      ...ends,
+      ...(xs.length === 0 ? {} : xEnds(figure, look, Math.min(...xs), Math.max(...xs))),
       ...(of.scale === 'log' ? { logBase: 2 } : {}),
       ...(of.format === 'integer' ? { minInterval: 1 } : {}),
     };
@@ -233,7 +200,7 @@ function xAxisExtras({ x: of, series }: FigureData): Record<string, unknown> {
     max: categories.length - 0.5,
     interval: 0.5,
     axisLabel: {
-      fontSize: 11,
+      ...axisLabel(of, look),
       showMinLabel: false,
       showMaxLabel: false,
       formatter: (v: number) => (Number.isInteger(v) ? (categories[v] ?? '') : ''),
@@ -241,11 +208,31 @@ function xAxisExtras({ x: of, series }: FigureData): Record<string, unknown> {
   };
 }
 
+/** The ends of the data; with error bars a little more, for those that stand aside, and without numbers there. */
+function xEnds(figure: FigureData, look: ChartLook, low: number, high: number): Record<string, unknown> {
+  const { x: of } = figure;
+  const [min, max] = [of.min ?? low, of.max ?? high];
+  const reach = barsReach(figure);
+  if (reach === 0 || min === max) return { min, max };
+  const ends =
+    of.scale === 'log'
+      ? { min: min / (max / min) ** reach, max: max * (max / min) ** reach }
+      : { min: min - (max - min) * reach, max: max + (max - min) * reach };
+  return { ...ends, axisLabel: { ...axisLabel(of, look), showMinLabel: false, showMaxLabel: false } };
+}
+
 function yAxisExtras(of: FigureAxis, figure: FigureData, { dark }: ChartLook): Record<string, unknown> {
-  const ys = figure.series.flatMap(({ points }) => points.map(([, y]) => y));
+  const ys = figure.series.flatMap(({ points, intervals }) => [
+    ...points.map(([, y]) => y),
+    ...(intervals ?? []).flatMap((interval) => interval ?? []),
+  ]);
+  const [low, high] = [Math.min(...ys), Math.max(...ys)];
   return {
+    // a share is never more than all
+    ...(low >= 0 && high > 0.9 && high <= 1 && of.scale !== 'log' ? { max: 1 } : {}),
     // Powers of ten leave most of the paper empty where the data span less than two of them.
-    ...(of.scale === 'log' ? { logBase: Math.max(...ys) < 64 * Math.min(...ys) ? 2 : 10 } : {}),
+    ...(of.scale === 'log' ? { logBase: high < 64 * low ? 2 : 10 } : {}),
+    ...(of.max === undefined ? {} : { max: of.max }),
     nameLocation: 'end',
     nameGap: 8,
     nameTextStyle: { color: INK[dark ? 'dark' : 'light'].faint, fontSize: 12, align: 'left', padding: 0 },
@@ -293,13 +280,25 @@ function lineSeries(figure: FigureData, one: FigureSeries, look: ChartLook, plac
   return [main, ...extras];
 }
 
+/** Error bars of several series stand so much of the axis beside each other. */
+const ASIDE = 0.012;
+
+const withBars = ({ series }: FigureData): FigureSeries[] =>
+  series.filter(({ intervals, uncertainty }) => intervals && uncertainty !== 'band');
+
+/** How far error bars reach beyond the first and last x, in lengths of the axis; 0 without any. */
+function barsReach(figure: FigureData): number {
+  const bars = withBars(figure).length;
+  return bars === 0 ? 0 : (ASIDE * (bars - 1)) / 2 + 0.015;
+}
+
 /** Moves the bars of several series beside each other, by `place` times a little, where dots are at the same x. */
 function aside({ x, series }: FigureData, place: number): (at: number) => number {
   const xs = series.flatMap(({ points }) => points.map(([at]) => at));
   const [low, high] = [Math.min(...xs), Math.max(...xs)];
   if (x.categories !== undefined) return (at) => at;
-  if (x.scale === 'log') return (at) => at * (high / low) ** (0.012 * place);
-  return (at) => at + (high - low) * 0.012 * place;
+  if (x.scale === 'log') return (at) => at * (high / low) ** (ASIDE * place);
+  return (at) => at + (high - low) * ASIDE * place;
 }
 
 function verticalBars({ points, intervals = [] }: FigureSeries, moved: (x: number) => number): Item[] {
@@ -334,8 +333,6 @@ function errorBars(data: Item[], cap: [number, number], shared: Record<string, u
     ...shared,
     data,
     connectNulls: false,
-    // those at the ends of the axis are moved beyond it
-    clip: false,
     symbol: 'rect',
     symbolSize: cap,
     showAllSymbol: true,
@@ -356,12 +353,13 @@ function band({ name, color, dash, points, intervals = [] }: FigureSeries, share
   ];
 }
 
-/** Horizontal lines that belong to no series. */
-function referenceSeries({ references = [] }: FigureData, { dark }: ChartLook): Record<string, unknown> | null {
-  if (references.length === 0) return null;
+/** Horizontal lines: what they are stands in the legend, where it hides nothing. */
+function referenceSeries({ references = [] }: FigureData, { dark }: ChartLook): Record<string, unknown>[] {
   const ink = INK[dark ? 'dark' : 'light'];
-  return {
+  return references.map(({ label, value }) => ({
     type: 'line',
+    ...(label === '' ? {} : { name: label }),
+    color: ink.faint,
     data: [],
     silent: true,
     markLine: {
@@ -369,18 +367,10 @@ function referenceSeries({ references = [] }: FigureData, { dark }: ChartLook): 
       symbol: 'none',
       animation: false,
       lineStyle: { color: ink.faint, type: [2, 4], width: 1 },
-      data: references.map(({ label, value }) => ({
-        yAxis: value,
-        label: {
-          // a function: a text would be read as a template
-          formatter: () => label,
-          position: 'insideEndTop',
-          color: ink.faint,
-          fontSize: 11,
-        },
-      })),
+      label: { show: false },
+      data: [{ yAxis: value }],
     },
-  };
+  }));
 }
 
 function barOption(figure: FigureData, look: ChartLook): Record<string, unknown> {
@@ -444,9 +434,4 @@ function tooltip(figure: FigureData, items: unknown, look: ChartLook): string {
       ? (categories[Math.round(at)] ?? '')
       : `${figure.x.label} ${formatNumber(at, figure.x.format)}`;
   return `<div style="color:${ink.faint};margin-bottom:2px">${escapeHtml(head)}</div><table style="border-spacing:0">${rows.join('')}</table>`;
-}
-
-/** Text that may stand between tags and in attributes. */
-export function escapeHtml(text: string): string {
-  return text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 }
