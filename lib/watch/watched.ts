@@ -19,6 +19,8 @@ const zip = promisify(gzip);
 
 export class WatchedRuns {
   readonly #followers: readonly RunFollower[];
+  /** In the order in which they began to be there: a run keeps its colour when an earlier one begins later. */
+  readonly #begun: RunFollower[] = [];
   readonly #everyMs: number;
   readonly #process = randomBytes(6).toString('hex');
   #changes = 0;
@@ -53,7 +55,8 @@ export class WatchedRuns {
       this.#changes += 1;
       const version = `${this.#process}-${this.#changes}`;
       const statuses = this.#followers.map(({ status }) => status);
-      const runs = this.#followers.flatMap(({ data }) => data ?? []);
+      for (const one of this.#followers) if (one.data !== null && !this.#begun.includes(one)) this.#begun.push(one);
+      const runs = this.#begun.flatMap(({ data }) => data ?? []);
       const data = liveData(runs, { version, runs: statuses });
       const json = Buffer.from(JSON.stringify(data));
       this.#snapshot = { version, data, json, gzipped: await zip(json, { level: 1 }) };

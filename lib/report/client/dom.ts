@@ -12,6 +12,7 @@ export interface PageElement {
   download: string;
   readonly clientWidth: number;
   readonly isConnected: boolean;
+  readonly children: Iterable<PageElement>;
   readonly dataset: Record<string, string | undefined>;
   readonly style: Record<string, string> & { setProperty(name: string, value: string): void };
   append(...children: (PageElement | string)[]): void;
@@ -41,6 +42,11 @@ interface Observer {
 export interface Chart {
   setOption(option: object, replace: boolean): void;
   on(event: 'legendselectchanged', listener: (event: { selected: Record<string, boolean> }) => void): void;
+  dispatchAction(action: { type: 'showTip'; x: number; y: number }): void;
+  /** What draws: tells where the reader points. */
+  getZr(): {
+    on(event: 'mousemove' | 'globalout', listener: (event: { offsetX: number; offsetY: number }) => void): void;
+  };
   resize(size: { width: number; height: number }): void;
   renderToSVGString(): string;
   dispose(): void;

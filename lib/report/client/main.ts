@@ -27,6 +27,8 @@ interface Shown {
   size: { width: number; height: number };
   /** Names in its legend that are switched off. */
   off: string[];
+  /** Where the reader points at it. */
+  pointer: { x: number; y: number } | null;
   /** Fills its table, where it is unfolded. */
   refresh(): void;
 }
@@ -77,14 +79,26 @@ function draw(one: Shown): void {
   one.plot.style.setProperty('height', `${height}px`);
   one.stale = !one.near;
   if (one.stale) return;
-  if (one.chart === null) {
-    one.chart = browser.echarts.init(one.plot, null, { renderer: 'svg', width, height });
-    one.chart.on('legendselectchanged', ({ selected }) => {
-      one.off = Object.keys(selected).filter((name) => !selected[name]);
-    });
-  } else if (width !== one.size.width || height !== one.size.height) one.chart.resize({ width, height });
+  if (one.chart === null) one.chart = chartIn(one, width, height);
+  else if (width !== one.size.width || height !== one.size.height) one.chart.resize({ width, height });
   one.size = { width, height };
   one.chart.setOption(chartOption(figure, look), true);
+  // what the reader reads stays
+  if (one.pointer !== null) one.chart.dispatchAction({ type: 'showTip', ...one.pointer });
+}
+
+function chartIn(one: Shown, width: number, height: number): Chart {
+  const chart = browser.echarts.init(one.plot, null, { renderer: 'svg', width, height });
+  chart.on('legendselectchanged', ({ selected }) => {
+    one.off = Object.keys(selected).filter((name) => !selected[name]);
+  });
+  chart.getZr().on('mousemove', ({ offsetX: x, offsetY: y }) => {
+    one.pointer = { x, y };
+  });
+  chart.getZr().on('globalout', () => {
+    one.pointer = null;
+  });
+  return chart;
 }
 
 function drawAll(): void {
@@ -121,7 +135,18 @@ function build(data: FigureData): Shown {
   plot.setAttribute('role', 'img');
   plot.setAttribute('aria-label', `${data.title}. ${data.caption} The numbers are in the table below.`);
   const size = { width: 0, height: 0 };
-  const one: Shown = { data, root, plot, chart: null, near: false, stale: true, size, off: [], refresh: () => {} };
+  const one: Shown = {
+    data,
+    root,
+    plot,
+    chart: null,
+    near: false,
+    stale: true,
+    size,
+    off: [],
+    pointer: null,
+    refresh: () => {},
+  };
   const details = element('details', 'data');
   const table = element('div', 'scroll');
   details.append(element('summary', '', 'Data'), table);
@@ -220,20 +245,42 @@ function csv(figure: FigureData): string {
   return [header, ...rows].map((row) => `${row.map(quote).join(',')}\r\n`).join('');
 }
 
-/** A section under its heading; made when the first figure needs it. */
-function sectionFor(name: string): PageElement | null {
-  const id = `section-${name.toLowerCase().replace(/[^a-z0-9]+/g, '-')}`;
-  const there = document.getElementById(id);
-  if (there !== null) return there.querySelector('.figures');
-  const section = element('section');
-  section.id = id;
-  const figures = element('div', 'figures');
-  section.append(element('h2', '', name), figures);
-  document.getElementById('figures')?.append(section);
-  const link = element('a', '', name);
-  link.href = `#${id}`;
-  document.getElementById('contents-figures')?.append(link);
-  return figures;
+const idOf = (section: string): string => `section-${section.toLowerCase().replace(/[^a-z0-9]+/g, '-')}`;
+
+/** Puts figures under the headings of their sections, and links to these; moves nothing that is where it should be. */
+function arrange(figures: readonly FigureData[]): void {
+  const names = [...new Set(figures.map(({ section = 'Figures' }) => section))];
+  const sections = names.map((name) => {
+    const there = document.getElementById(idOf(name));
+    if (there !== null) return there;
+    const made = element('section');
+    made.id = idOf(name);
+    made.append(element('h2', '', name), element('div', 'figures'));
+    return made;
+  });
+  const links = names.map((name) => {
+    const there = document.getElementById(`to-${idOf(name)}`);
+    if (there !== null) return there;
+    const made = element('a', '', name);
+    made.id = `to-${idOf(name)}`;
+    made.href = `#${idOf(name)}`;
+    return made;
+  });
+  setChildren(document.getElementById('figures'), sections);
+  setChildren(document.getElementById('contents-figures'), links);
+  for (const [i, name] of names.entries()) {
+    const own = figures.filter(({ section = 'Figures' }) => section === name);
+    setChildren(
+      sections[i]?.querySelector('.figures') ?? null,
+      own.map(({ id }) => shown.get(id)?.root ?? element('i')),
+    );
+  }
+}
+
+function setChildren(parent: PageElement | null, children: readonly PageElement[]): void {
+  const now = [...(parent?.children ?? [])];
+  if (now.length !== children.length || now.some((child, i) => child !== children[i]))
+    parent?.replaceChildren(...children);
 }
 
 /** Puts text and tables into their places and paints the dots of the runs. What the reader has unfolded stays so. */
@@ -271,20 +318,19 @@ function update(data: ReportData): void {
     one.root.remove();
     shown.delete(id);
   }
-  for (const figure of data.figures) {
+  const changed = data.figures.filter((figure) => {
     const there = shown.get(figure.id);
-    if (there !== undefined) {
-      if (JSON.stringify(there.data) !== JSON.stringify(figure)) {
-        there.data = figure;
-        draw(there);
-        there.refresh();
-      }
-      continue;
-    }
-    const one = build(figure);
-    sectionFor(figure.section ?? 'Figures')?.append(one.root);
-    shown.set(figure.id, one);
+    if (there === undefined) shown.set(figure.id, build(figure));
+    else if (JSON.stringify(there.data) === JSON.stringify(figure)) return false;
+    else there.data = figure;
+    return true;
+  });
+  arrange(data.figures);
+  for (const { id } of changed) {
+    const one = shown.get(id) as Shown;
     draw(one);
+    one.refresh();
+    // once more is nothing new
     nearby.observe(one.plot);
     sizes.observe(one.plot);
   }
