@@ -52,6 +52,7 @@ const CASES: readonly [name: string, call: Call, options: Any, meant: string, al
     'epsHigh',
     null,
   ],
+  ['writeReport', (o) => eepo.writeReport(['runs/mine'], o), { figure: ['svg'] }, 'figures'],
   ['watchRuns', (o) => eepo.watchRuns(o), { runs: ['runs/mine'], prot: 0 }, 'port'],
   ['grpo', (o) => eepo.grpo(o), { clipHi: 0.28 }, 'clipHigh'],
   ['grpo', (o) => eepo.grpoLoss(batch, normalizer, o), { klCoeff: 0 }, 'klCoef'],

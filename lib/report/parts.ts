@@ -1,8 +1,8 @@
 /** The parts of a report that are text and tables, as HTML. Figures are drawn in the page from data. */
 import { basename } from 'node:path';
 import { formatSeconds } from '../train/progress.js';
+import { evaluatedSets, passPoints } from './accuracy-figures.js';
 import { formatNumber } from './client/look.js';
-import { evaluatedSets, passPoints } from './figures.js';
 import { html, type Markup } from './markup.js';
 import type { RunData } from './read-run.js';
 import {
