@@ -3,9 +3,9 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { checkOptions, type OptionKeys } from '../options.js';
-import { escapeHtml } from './client/look.js';
 import type { FigureData } from './figure.js';
 import { figuresOf } from './figures.js';
+import { html } from './markup.js';
 import { configPart, defaultTitle, numbersPart, runsPart, samplesPart } from './parts.js';
 import type { RunData } from './read-run.js';
 import { CHART_LIBRARY } from './render.js';
@@ -33,7 +33,7 @@ export function reportData(runs: readonly RunData[], options: ReportOptions = {}
   return {
     title,
     parts: {
-      heading: escapeHtml(title),
+      heading: html`${title}`.text,
       runs: runsPart(runs).text,
       numbers: numbersPart(runs).text,
       samples: samplesPart(runs).text,
@@ -77,11 +77,11 @@ export function reportPage(data: ReportData, options: PageOptions = {}): string 
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="referrer" content="no-referrer">
-<title>${escapeHtml(data.title)}</title>
+<title>${html`${data.title}`.text}</title>
 <style>${STYLE}</style>
 </head>
 <body>
-<header><h1 id="part-heading">${escapeHtml(data.title)}</h1><div id="part-runs"></div></header>
+<header><h1 id="part-heading">${data.parts.heading}</h1><div id="part-runs"></div></header>
 <nav><div><div id="contents"><a href="#summary">Summary</a><span id="contents-figures"></span><a href="#samples">Samples</a><a href="#config">Configuration</a></div>
 <label><span>Smoothing</span><input id="smoothing" type="range" min="0" max="25" value="7" aria-label="Smoothing: window of the moving average, in percent of the run"></label></div></nav>
 <main>

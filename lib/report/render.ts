@@ -64,17 +64,25 @@ export function figureSvg(figure: FigureData, options: SvgOptions = {}): string 
   }
 }
 
-/** The library numbers what it draws since the process began; a figure begins at 0. */
+/**
+ * Without what only a page could use, and with names that count from 0 in each figure: the library numbers what it draws
+ * since the process began.
+ */
 function stable(svg: string): string {
+  const still = svg
+    .replace(/<style\b[^>]*>[\s\S]*?<\/style>\n?/g, '')
+    .replace(/<[a-z]+ [^<>]*>/gi, (tag) =>
+      tag.replace(/ (?:class="zr\d+-cls-\d+"|ecmeta_\w+="[^"]*"|pointer-events="[^"]*")/g, ''),
+    );
   const seen = new Map<string, string>();
-  return svg.replace(/\bzr\d+-/g, (name) => {
-    const known = seen.get(name) ?? `z${seen.size}-`;
+  return still.replace(/\bzr\d+-c\d+\b/g, (name) => {
+    const known = seen.get(name) ?? `clip${seen.size}`;
     seen.set(name, known);
     return known;
   });
 }
 
-let ready: Promise<{ fonts: Uint8Array[] }> | undefined;
+let ready: Promise<unknown> | undefined;
 
 /**
  * An SVG of {@link figureSvg} as the bytes of a PNG file. Letters are Inter's (Latin, Greek and Cyrillic), whatever fonts
@@ -84,11 +92,11 @@ let ready: Promise<{ fonts: Uint8Array[] }> | undefined;
  */
 export async function svgToPng(svg: string, scale = 2): Promise<Uint8Array> {
   if (!(scale > 0 && scale <= 10)) throw new InvalidArgumentError(`svgToPng: scale = ${scale}: expected 0 to 10`);
-  ready ??= load();
-  const { fonts } = await ready;
+  ready ??= initWasm(readFileSync(require.resolve('@resvg/resvg-wasm/index_bg.wasm')));
+  await ready;
   const image = new Resvg(svg, {
     fitTo: { mode: 'zoom', value: scale },
-    font: { fontBuffers: fonts, defaultFontFamily: 'Inter', sansSerifFamily: 'Inter' },
+    font: { fontBuffers: fontsFor(svg), defaultFontFamily: 'Inter', sansSerifFamily: 'Inter' },
   });
   try {
     const rendered = image.render();
@@ -102,9 +110,24 @@ export async function svgToPng(svg: string, scale = 2): Promise<Uint8Array> {
   }
 }
 
-async function load(): Promise<{ fonts: Uint8Array[] }> {
-  await initWasm(readFileSync(require.resolve('@resvg/resvg-wasm/index_bg.wasm')));
-  const scripts = ['latin', 'latin-ext', 'greek', 'cyrillic'];
-  const files = scripts.flatMap((script) => [400, 600].map((weight) => `inter-${script}-${weight}-normal.woff2`));
-  return { fonts: files.map((file) => readFileSync(require.resolve(`@fontsource/inter/files/${file}`))) };
+/** Letters that each file of the font has beside those of `latin`. */
+const SCRIPTS: readonly [script: string, letters: RegExp][] = [
+  ['latin', /^/],
+  ['latin-ext', /[\u0100-\u02ff\u1e00-\u1eff]/],
+  ['greek', /[\u0370-\u03ff]/],
+  ['cyrillic', /[\u0400-\u04ff]/],
+];
+
+const loaded = new Map<string, Uint8Array>();
+
+/** The files of the font that a picture needs: each is unpacked for each picture. */
+function fontsFor(svg: string): Uint8Array[] {
+  return SCRIPTS.filter(([, letters]) => letters.test(svg)).flatMap(([script]) =>
+    [400, 600].map((weight) => {
+      const name = `@fontsource/inter/files/inter-${script}-${weight}-normal.woff2`;
+      const bytes = loaded.get(name) ?? readFileSync(require.resolve(name));
+      loaded.set(name, bytes);
+      return bytes;
+    }),
+  );
 }

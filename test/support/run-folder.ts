@@ -11,7 +11,7 @@ export interface MadeRun {
   /** Whether it came to its end. Default true. */
   complete?: boolean;
   seed?: number;
-  /** Names of the sets of its evaluations. Default test and ood. */
+  /** Names of the sets of its evaluations; those of one word have intervals. Default test and ood. */
   sets?: string[];
 }
 
@@ -146,8 +146,8 @@ export function makeRun(folder: string, made: MadeRun = {}): string {
   writeFileSync(join(folder, 'metrics.jsonl'), rows.map(line).join(''));
   writeFileSync(join(folder, 'completions.jsonl'), completionsOf(iterations, unlearn).map(line).join(''));
   for (const iteration of evaluations) {
-    for (const set of sets) {
-      const path = join(folder, 'evals', `iteration-${String(iteration).padStart(6, '0')}`, encodeURIComponent(set));
+    for (const set of sets.filter((name) => /^\w+$/.test(name))) {
+      const path = join(folder, 'evals', `iteration-${String(iteration).padStart(6, '0')}`, set);
       mkdirSync(path, { recursive: true });
       writeFileSync(join(path, 'summary.json'), JSON.stringify(summaryOf(iteration)));
     }
