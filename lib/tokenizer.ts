@@ -135,7 +135,8 @@ export class Tokenizer {
    * templates).
    *
    * @param model - a folder, or `owner/name` on the Hugging Face hub, of which only the small files are downloaded.
-   * @throws InvalidFileError naming the file that is missing or broken; HubError where a download fails.
+   * @throws InvalidFileError naming the file that is missing or broken, the usual chat template too; HubError where a
+   *   download fails.
    */
   static async load(model: string, options: TokenizerOptions = {}): Promise<Tokenizer> {
     checkOptions(options, LOAD, 'Tokenizer.load');
@@ -144,7 +145,10 @@ export class Tokenizer {
     const folder = await readTokenizerFolder(dir);
     checkDefinition(folder.definition, folder.path);
     const native = buildTokenizer(folder.text, folder.path);
-    return new Tokenizer(native, dir, folder, await chosenTemplates(folder.templates, options.chatTemplate), options);
+    const templates = await chosenTemplates(folder.templates, options.chatTemplate);
+    const tokenizer = new Tokenizer(native, dir, folder, templates, options);
+    tokenizer.#templates.check();
+    return tokenizer;
   }
 
   /** Ids of a text; without special tokens around it unless asked for. Runs outside of JavaScript's thread. */

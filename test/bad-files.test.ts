@@ -702,7 +702,7 @@ describe('files that are no files', () => {
       /x\.parquet: cannot be read/,
     ],
     ['responses are a folder', (_, f) => openResponses(f), /not a file/],
-    ['a configuration is a folder', (_, f) => loadTrainConfig(f), /cannot be read/],
+    ['a configuration is a folder', (_, f) => loadTrainConfig(f), /is a folder; expected a configuration file/],
     ['a configuration is without end', () => loadTrainConfig('/dev/zero'), /\/dev\/zero: longer than/],
   ];
   for (const [what, use, message] of cases) {

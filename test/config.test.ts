@@ -9,6 +9,7 @@ import { nearest } from '../lib/options.js';
 import { parseStudy } from '../lib/study/schema.js';
 import { checkContext, defineConfig, loadTrainConfig, trainSchema } from '../lib/train/config.js';
 import { configMarkdown, configToToml, fieldDocs, parseAssignment } from '../lib/train/config-file.js';
+import { configNotes } from '../lib/train/config-notes.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'eepo-config-'));
 let files = 0;
@@ -193,9 +194,19 @@ describe('configuration', () => {
     );
   });
 
-  it('names the line of a syntax error, and a missing file', () => {
+  it('names the line of a syntax error, a missing file, and a folder', () => {
     assert.match(problem('[run]\niterations = = 3\n'), /line 2/);
     assert.throws(() => loadTrainConfig(join(folder, 'none.toml')), /none\.toml: no such configuration file/);
+    const run = mkdtempSync(join(folder, 'run-'));
+    assert.throws(() => loadTrainConfig(run), /run-\w+ is a folder; expected a configuration file \(TOML\)$/);
+    writeFileSync(join(run, 'config.toml'), minimal);
+    assert.throws(() => loadTrainConfig(run), /is a folder; expected .*, such as .*run-\w+\/config\.toml$/);
+  });
+
+  it('a learning rate that breaks any model is said to be one; others are not', () => {
+    const notes = (lr: number) => configNotes(defineConfig({ optimizer: { lr } }));
+    assert.match(notes(0.5).join(), /^optimizer\.lr = 0\.5 is very large: .*the paper has 5e-7/);
+    for (const lr of [0, 5e-7, 4e-4, 0.01]) assert.deepEqual(notes(lr), []);
   });
 
   it('refuses an assignment that is none', () => {

@@ -327,6 +327,11 @@ describe('a module of rewards', () => {
       'none.mjs': 'export const reward = 3;',
       'broken.mjs': 'throw new Error("at the start");',
       'list.mjs': 'export const rewards = [{ name: "a b", fn: () => [] }];',
+      'later.mjs': 'const a = 1;\n\nthrow new Error("a is " + a);\n',
+      'imports.mjs': 'import { nothing } from "node:fs";\nexport default nothing;',
+      'old.cjs': 'const a = 1;\nmodule.exports = (;\n',
+      'syntax.mjs': 'export default () => [;\n',
+      'folder/rewards.mjs': '',
     });
     const wrong = (name: string, type: typeof RewardError | typeof InvalidArgumentError, message: RegExp) =>
       assert.rejects(
@@ -334,7 +339,17 @@ describe('a module of rewards', () => {
         (error: Error) => error instanceof type && message.test(error.message) && error.message.includes(name),
       );
     await wrong('none.mjs', InvalidArgumentError, /must export a function as its default, or a list/);
-    await wrong('broken.mjs', RewardError, /cannot be loaded: at the start/);
+    await wrong('broken.mjs', RewardError, /cannot be loaded: at the start \(.*broken\.mjs:1\)$/);
+    await wrong('later.mjs', RewardError, /cannot be loaded: a is 1 \(.*later\.mjs:3\)$/);
+    await wrong('imports.mjs', RewardError, /cannot be loaded: .* export named 'nothing' \(.*imports\.mjs:1\)$/);
+    await wrong('old.cjs', RewardError, /cannot be loaded: .* \(.*old\.cjs:2\)$/);
+    // some versions of Node tell where, some do not
+    await wrong(
+      'syntax.mjs',
+      RewardError,
+      /cannot be loaded: .*(?:; to see where: node .*syntax\.mjs|syntax\.mjs:1\))$/,
+    );
+    await wrong('folder', InvalidArgumentError, /folder is a folder; name the module in it/);
     await wrong('list.mjs', InvalidArgumentError, /rewards\[0\]\.name must be letters/);
     await wrong('absent.mjs', InvalidArgumentError, /no such file/);
   });

@@ -196,9 +196,19 @@ describe('templates are hostile', () => {
       '{% include "x" %}',
       ' '.repeat(2_000),
     ]) {
-      const tokenizer = await load(t, { 'chat_template.jinja': template });
-      await assert.rejects(tokenizer.encodePrompt(HI), /chat_template\.jinja: the chat template cannot be parsed/);
+      await assert.rejects(
+        load(t, { 'chat_template.jinja': template }),
+        /chat_template\.jinja: the chat template cannot be parsed: .*; give another one with chatTemplate$/s,
+      );
     }
+    // one of several that nobody may ask for
+    const files = { 'chat_template.jinja': 'x', 'additional_chat_templates/broken.jinja': '{% if %}' };
+    const tokenizer = await load(t, files);
+    assert.equal(await text(tokenizer), 'x');
+    await assert.rejects(
+      tokenizer.encodePrompt(HI, { templateName: 'broken' }),
+      /broken\.jinja: the chat template cannot be parsed/,
+    );
     assert.throws(() => new JinjaTemplate('a'.repeat(300_000)), TemplateLimit);
     await assert.rejects(load(t, { 'chat_template.jinja': 'a'.repeat(2_000_000) }), /at most 1048576 are read/);
   });

@@ -248,10 +248,27 @@ describe('eepo train, bad input: one clear error before anything is made', () =>
     refuse(/:2/, '{"prompt": "1 2 > 3", "answer": "x"}\n{nonsense\n');
   });
 
-  it('a run folder that is not empty', () => {
-    const result = eepo('train', preset('eepo'), ...small.flatMap((v) => ['--set', v]), '--out', folder);
-    assert.equal(result.status, 1);
-    assert.match(result.stderr, /is not empty; give another folder with --out/);
+  it('a run folder that is not empty, or a file, before anything is loaded', () => {
+    const run = (...args: string[]) => eepo('train', preset('eepo'), ...small.flatMap((v) => ['--set', v]), ...args);
+    // the first line but for errors tells of a policy that is loaded
+    const full = /^error: .* is not empty; give another folder with --out, or remove this one \[EEPO_CONFIG\]\n$/;
+    for (const args of [
+      ['--out', folder],
+      ['--resume', 'latest', '--out', folder],
+    ]) {
+      const { status, stderr } = run(...args);
+      assert.equal(status, 1);
+      assert.match(stderr, full);
+    }
+    assert.match(run('--out', preset('eepo')).stderr, /^error: .*eepo\.toml is a file; a run is written to a folder/);
+    const { status, stderr } = eepo('sft', preset('countdown-sft'), '--out', folder);
+    assert.equal(status, 1);
+    assert.match(stderr, full);
+  });
+
+  it('a chat template that cannot be parsed', () => {
+    const broken = brokenModel((dir) => writeFileSync(join(dir, 'chat_template.jinja'), '{% if %}'));
+    refused(/chat_template\.jinja: the chat template cannot be parsed/, 'EEPO_INVALID_FILE', preset('eepo'), broken);
   });
 
   it('splits that do not exist', () => {

@@ -15,6 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { pathToFileURL } from 'node:url';
+import { completeText } from '../lib/cli/train.js';
 import { CheckpointError } from '../lib/index.js';
 import type { RunSummary, StoppedRun } from '../lib/train/run.js';
 import { RunDirectory } from '../lib/train/run-directory.js';
@@ -162,6 +163,21 @@ Policy.load = async (...args) => {
     assert.match(stderr, /stopped before the first iteration: nothing was written/);
     assert.equal(existsSync(out), false);
   });
+
+  it('before the modules of the command are loaded says so, and ends by the signal', async () => {
+    const early = join(folder, 'early.mjs');
+    writeFileSync(
+      early,
+      `process.on('newListener', (name) => {
+  if (name === 'SIGTERM') setImmediate(() => process.kill(process.pid, 'SIGTERM'));
+});
+`,
+    );
+    const program = join(ROOT, 'bin', 'eepo.mjs');
+    const args = ['--import', pathToFileURL(early).href, program, 'train', preset, ...sets(), '--out', fresh()];
+    const { signal, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', cwd: folder });
+    assert.deepEqual([signal, stderr], ['SIGTERM', 'stopped before anything was done\n']);
+  });
 });
 
 describe('eepo train --resume', () => {
@@ -171,6 +187,8 @@ describe('eepo train --resume', () => {
     const again = eepo('train', preset, ...sets('run.iterations=1'), '--resume', out);
     assert.equal(again.status, 0, again.stderr);
     assert.match(again.stdout, /already complete \(iteration 1 of 1\); nothing to train\. Set run\.iterations higher/);
+    const fewer = completeText('runs/mine', 60, 3);
+    assert.match(fewer, /runs\/mine has 60 iterations, more than run\.iterations = 3; .*above 60.*--resume.*--out/);
     const more = eepo('train', preset, ...sets('run.iterations=2'), '--resume', out);
     assert.equal(more.status, 0, more.stderr);
     assert.match(more.stderr, /note: changed since the checkpoint: run\.iterations: 1 -> 2/);

@@ -9,6 +9,7 @@ import * as config from './config.js';
 import * as demo from './demo.js';
 import * as doctor from './doctor.js';
 import * as download from './download.js';
+import { endEarlyStop } from './early-stop.js';
 import * as evaluate from './eval.js';
 import { endHubProgress } from './hub-progress.js';
 import * as libtorch from './libtorch.js';
@@ -53,7 +54,10 @@ for (const command of [
   command.register(program);
 
 try {
-  await program.parseAsync();
+  const work = program.parseAsync();
+  // a command that listens to signals does so before it waits for anything
+  endEarlyStop();
+  await work;
 } catch (error) {
   endHubProgress();
   // What we threw on purpose is for the user; anything else is a bug and shows where.

@@ -1,8 +1,10 @@
 /** `eepo sft CONFIG.toml` */
 import type { Command } from 'commander';
 import { configToToml } from '../train/config-file.js';
+import { configNotes } from '../train/config-notes.js';
 import { formatSeconds } from '../train/progress.js';
 import { defaultRunPath } from '../train/run.js';
+import { checkNewRun } from '../train/run-directory.js';
 import { loadSftConfig } from '../train/sft-config.js';
 import { loadSft, sftRun } from '../train/sft-run.js';
 import { collect, keptInRun, show, withInterrupt } from './common.js';
@@ -28,6 +30,8 @@ export function register(program: Command): void {
 async function sft(file: string, options: Options): Promise<void> {
   const config = loadSftConfig(file, options.set);
   const out = options.out ?? defaultRunPath(file);
+  for (const text of configNotes(config)) console.error(`note: ${text}`);
+  if (!options.dryRun) checkNewRun(out);
   const work = async (signal: AbortSignal): Promise<void> => {
     const loaded = await loadSft(config, signal, hubProgress());
     try {

@@ -9,13 +9,14 @@ import type { PolicyLike } from '../policy-types.js';
 import type { Task } from '../tasks/types.js';
 import { loadTrainConfig, type TrainConfig } from '../train/config.js';
 import { configToToml } from '../train/config-file.js';
+import { configNotes } from '../train/config-notes.js';
 import { makeEvaluator } from '../train/evaluation.js';
 import { loadRun, prepareRun } from '../train/load.js';
 import { parseMemory, planRun } from '../train/memory.js';
 import { formatSeconds, Progress } from '../train/progress.js';
 import { previewResume, type ResumePoint, resumePoint } from '../train/resume.js';
 import { type LoadedRun, type RunSummary, type StoppedRun, type TrainRunOptions, trainRun } from '../train/run.js';
-import { defaultRunPath, isRunFolder, newestRun } from '../train/run-directory.js';
+import { checkNewRun, defaultRunPath, isRunFolder, newestRun } from '../train/run-directory.js';
 import { type TrainablePolicy, Trainer } from '../train/trainer.js';
 import { collect, formatTable, show, withInterrupt } from './common.js';
 import { hubProgress } from './hub-progress.js';
@@ -65,15 +66,23 @@ async function train(file: string, options: Options): Promise<void> {
   if (resume !== null && isRunFolder(out)) {
     const { complete, iteration } = previewResume(resume, config, options.acceptChanges ?? false);
     if (complete) {
-      const asked = config.run.iterations;
-      console.log(
-        `${out}: already complete (iteration ${iteration} of ${asked}); nothing to train. Set run.iterations higher to go on`,
-      );
+      console.log(completeText(out, iteration, config.run.iterations));
       return;
     }
-  }
+  } else checkNewRun(out);
   const run: TrainCommand = { file, config, out, options };
   await withStop(run, (signal, onStop) => trainLoaded(run, resume, signal, onStop));
+}
+
+/** Of a run that has all the iterations that are asked for, or more. */
+export function completeText(out: string, done: number, asked: number): string {
+  if (done <= asked) {
+    return `${out}: already complete (iteration ${done} of ${asked}); nothing to train. Set run.iterations higher to go on`;
+  }
+  return (
+    `${out} has ${done} iterations, more than run.iterations = ${asked}; nothing to train. To go on, set run.iterations ` +
+    `above ${done}; to go back, name one of its checkpoints with --resume, or begin a new run with another --out`
+  );
 }
 
 function checkCombination({ resume, acceptChanges, dryRun, memory }: Options): void {
@@ -177,7 +186,7 @@ async function dryRun(
     onProgress: hubProgress(),
     ...(available === undefined ? {} : { available }),
   });
-  for (const note of task.notes ?? []) console.error(`note: ${note}`);
+  for (const text of [...configNotes(config), ...(task.notes ?? [])]) note(text);
   const policy = modelWithoutWeights(modelConfig);
   const prepared = await new Trainer({ policy, tokenizer, task, config }).prepare();
   await makeEvaluator(policy as unknown as PolicyLike, tokenizer, task, config).check();

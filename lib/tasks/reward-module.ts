@@ -1,5 +1,5 @@
 /** Rewards of a module that the configuration names: code of the configuration's owner, never of a data set. */
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { basename, extname } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
 import { LateError } from './call-reward.js';
@@ -34,10 +34,14 @@ const MAX_BLOCKED = 16;
  * Each runs in a thread of its own, so that one that computes without end is cut off as well: its thread is ended, and
  * the responses of that call are judged again one by one, each with its own time.
  *
- * @throws InvalidArgumentError for a file that is not there or exports neither, RewardError for one that throws
+ * @throws InvalidArgumentError for a file that is not there or exports neither, RewardError for one that throws, with
+ *   the line
  */
 export async function loadRewardModule(path: string, options: RewardModuleOptions = {}): Promise<NamedReward[]> {
   if (!existsSync(path)) throw new InvalidArgumentError(`reward.module: ${path}: no such file`);
+  if (statSync(path).isDirectory()) {
+    throw new InvalidArgumentError(`reward.module: ${path} is a folder; name the module in it, such as rewards.mjs`);
+  }
   const first = new RewardThread(path);
   const outlines = rewardOutlines(await first.outline(), path, options.weight);
   const list = outlines.map((outline, i): NamedReward => {

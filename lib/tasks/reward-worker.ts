@@ -1,5 +1,5 @@
 /** The program of a reward's thread: loads the module of the configuration and calls one of its rewards. */
-import { pathToFileURL } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parentPort, workerData } from 'node:worker_threads';
 import type { NamedReward, RewardInput } from './types.js';
 
@@ -32,6 +32,28 @@ const { path, index } = workerData as RewardThreadData;
 const port = parentPort;
 const reply = (message: RewardReply): void => port?.postMessage(message);
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+/** `FILE:LINE` of what was thrown while a module was loaded: its own file, or one that it imports. */
+function placeOf(error: unknown): string | null {
+  const lines = error instanceof Error ? (error.stack ?? '').split('\n') : [];
+  for (const line of lines) {
+    // a frame, `at name (FILE:LINE:COLUMN)`; what cannot be parsed is at the head of the stack, `FILE:LINE`
+    const match = /^(?:\s+at (?:.*\()?)?(?:async )?((?:file:\/\/)?\/.+?):(\d+)(?::\d+\)?)?$/.exec(line);
+    if (match === null) continue;
+    const [, file = '', number] = match;
+    if (file === import.meta.url) return null;
+    return `${file.startsWith('file:') ? fileURLToPath(file) : file}:${number}`;
+  }
+  return null;
+}
+
+/** Why a module cannot be loaded, and where. */
+function loadFailure(error: unknown): string {
+  const place = placeOf(error);
+  if (place !== null) return `${messageOf(error)} (${place})`;
+  // Node does not hand on where a module cannot be parsed, but tells it when it runs the file.
+  return error instanceof SyntaxError ? `${messageOf(error)}; to see where: node ${path}` : messageOf(error);
+}
 
 /** What can be sent and is described alike. */
 function standIn(value: unknown): unknown {
@@ -94,5 +116,5 @@ try {
   });
   reply({ outline: outlineOf(exported) });
 } catch (error) {
-  reply({ failed: messageOf(error) });
+  reply({ failed: loadFailure(error) });
 }

@@ -35,7 +35,7 @@ export interface ChatTemplateOptions {
 const SLOW_MS = 1000;
 const MAX_SLOW = 20;
 
-/** The templates of one tokenizer, parsed when they are first used. */
+/** The templates of one tokenizer; all but the usual one are parsed when they are first used. */
 export class ChatTemplates {
   readonly #sources: ReadonlyMap<string, TemplateSource>;
   readonly #specialTokens: Readonly<Record<string, string>>;
@@ -59,6 +59,11 @@ export class ChatTemplates {
 
   get names(): string[] {
     return [...this.#sources.keys()];
+  }
+
+  /** Parses the usual template, where there is one. @throws InvalidFileError naming it where it cannot be parsed */
+  check(): void {
+    if (this.#sources.has('default')) this.#template('default');
   }
 
   /**
@@ -107,9 +112,10 @@ export class ChatTemplates {
       try {
         template = new JinjaTemplate(text);
       } catch (cause) {
-        throw new InvalidFileError(`${file}: the chat template cannot be parsed: ${(cause as Error).message}`, {
-          cause,
-        });
+        throw new InvalidFileError(
+          `${file}: the chat template cannot be parsed: ${(cause as Error).message}; give another one with chatTemplate`,
+          { cause },
+        );
       }
       this.#parsed.set(name, template);
     }

@@ -1,5 +1,5 @@
 /** The configuration of a training run: every option, its default and the paper's value (arXiv 2510.05837). */
-import { closeSync, existsSync, openSync, readSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { ConfigError } from '../errors.js';
@@ -121,9 +121,15 @@ export function pathResolver(file: string): (path: string, fromCommandLine: bool
   };
 }
 
-/** Reads the text of a configuration file; a missing one is a ConfigError that names it. */
+/** Reads the text of a configuration file; a missing one, or a folder, is a ConfigError that names it. */
 export function readConfigText(file: string): string {
   if (!existsSync(file)) throw new ConfigError(`${file}: no such configuration file`);
+  if (statSync(file).isDirectory()) {
+    const inside = join(file, 'config.toml');
+    throw new ConfigError(
+      `${file} is a folder; expected a configuration file (TOML)${existsSync(inside) ? `, such as ${inside}` : ''}`,
+    );
+  }
   let bytes: Buffer;
   try {
     bytes = readAtMost(file, MAX_CONFIG_BYTES + 1);

@@ -191,6 +191,18 @@ function explained<T>(path: string, work: () => T): T {
   }
 }
 
+/**
+ * What {@link RunDirectory.create} will refuse, before anything is loaded for the run.
+ *
+ * @throws ConfigError for a folder that has files already, or a file
+ */
+export function checkNewRun(path: string): void {
+  if (!existsSync(path)) return;
+  if (!statSync(path).isDirectory())
+    throw new ConfigError(`${path} is a file; a run is written to a folder, give another --out`);
+  checkEmpty(path);
+}
+
 /** Hidden files may be there: a killed process leaves its lock and unfinished files. */
 function checkEmpty(path: string): void {
   if (readdirSync(path).every((name) => name.startsWith('.'))) return;

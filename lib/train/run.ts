@@ -9,6 +9,7 @@ import type { CheckpointEvent } from './checkpoint-store.js';
 import type { TrainConfig } from './config.js';
 import { acceptChanges } from './config-changes.js';
 import { configToToml } from './config-file.js';
+import { configNotes } from './config-notes.js';
 import { makeEvaluator } from './evaluation.js';
 import type { Metrics } from './metrics.js';
 import { type OpenCheckpoint, openCheckpoint, type ResumePoint, resumePoint, runConfig } from './resume.js';
@@ -44,7 +45,7 @@ export interface TrainRunOptions extends LoadedRun {
   onEvent?: (event: RunEvent) => void;
   /** Called after every iteration, once its line is on disk. */
   onIteration?: (iteration: Iteration) => void;
-  /** What the user should know: where the run goes on, what has changed, which checkpoint is damaged. */
+  /** What the user should know: a value hardly meant, where the run goes on, what has changed, what is damaged. */
   onNote?: (text: string) => void;
   /** Called when the run ends before its last iteration, aborted or failed, before the error is thrown. */
   onStop?: (stopped: StoppedRun) => void;
@@ -99,6 +100,7 @@ function withinMemory(config: TrainConfig, memory: MemoryPlan | undefined): Trai
 export async function trainRun(options: TrainRunOptions): Promise<RunSummary> {
   checkOptions(options, KEYS, 'trainRun');
   const { policy, tokenizer, task, signal } = options;
+  for (const text of configNotes(options.config)) options.onNote?.(text);
   const point = whereOf(options);
   const config = withinMemory(options.config, options.memory);
   const { evaluate, check } = makeEvaluator(policy, tokenizer, task, config, signal, point.run);
@@ -154,11 +156,14 @@ async function found(point: ResumePoint, options: TrainRunOptions): Promise<Open
   const what = checkpoint?.path ?? point.run;
   for (const text of acceptChanges(old, options.config, what, options.acceptChanges ?? false)) note(text);
   if (checkpoint === null) note(`${point.run} has no checkpoint yet: the run begins again, from iteration 1`);
-  else
-    note(
-      `going on after iteration ${checkpoint.iteration} of ${options.config.run.iterations}, from ${checkpoint.path}`,
-    );
+  else note(goingOn(checkpoint, options.config.run.iterations));
   return checkpoint;
+}
+
+function goingOn({ iteration, path }: OpenCheckpoint, asked: number): string {
+  return iteration > asked
+    ? `${path} is of iteration ${iteration}, beyond run.iterations = ${asked}: nothing is trained, its model is written`
+    : `going on after iteration ${iteration} of ${asked}, from ${path}`;
 }
 
 export { defaultRunPath, RunDirectory, timestamp } from './run-directory.js';
