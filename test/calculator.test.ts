@@ -191,30 +191,35 @@ describe('demonstrations of the calculator', () => {
   const task = calculator();
   const taken = new Set(Object.values(task.splits).flatMap((split) => split.map(({ prompt }) => prompt)));
 
-  it('show the chain where a prompt ends in ?, and the direct answer where it ends in =, but for one in a thousand', () => {
+  it('show the chain after ? and where it is begun, and the direct answer after =, but for three in two thousand', () => {
     const stream = task.demonstrations?.(3);
     assert.ok(stream);
     const total = 40_000;
-    const ends = { '=': { all: 0, chain: 0 }, '?': { all: 0, chain: 0 } };
+    const ends = { '=': { all: 0, chain: 0 }, '?': { all: 0, chain: 0 }, ';': { all: 0, chain: 0 } };
     const operations = Array.from({ length: 8 }, () => 0);
     for (let i = 0; i < total; i += 1) {
-      const { prompt, response }: Demonstration = stream.next().value;
-      const values = valuesOf(prompt);
-      assert.equal(finalAnswer(response), values.at(-1), `${prompt} ${response}`);
-      const chain = chainValues(response);
+      const shown: Demonstration = stream.next().value;
+      const { prompt, response } = shown;
+      const begun = prompt.endsWith('= ;');
+      const question = begun ? prompt.slice(0, -2) : prompt;
+      const whole = begun ? `; ${response}` : response;
+      const values = valuesOf(question);
+      assert.equal(finalAnswer(whole), values.at(-1), `${prompt} ${response}`);
+      const chain = chainValues(whole);
       if (chain !== null) assert.deepEqual(chain, values);
-      const end = prompt.at(-1) as '=' | '?';
-      assert.ok(!taken.has(`${prompt.slice(0, -1)}=`), `${prompt} belongs to a split`);
-      ends[end].all += 1;
-      if (chain !== null) ends[end].chain += 1;
+      assert.ok(!taken.has(`${question.slice(0, -1)}=`), `${prompt} belongs to a split`);
+      const end = ends[prompt.at(-1) as keyof typeof ends];
+      end.all += 1;
+      if (chain !== null) end.chain += 1;
       operations[values.length] = (operations[values.length] as number) + 1;
     }
     assert.equal(operations[0], 0);
     for (const count of operations.slice(1)) assert.ok(count > total / 10 && count < total / 5);
-    assert.ok(ends['='].all > 19_000 && ends['?'].all > 19_000);
+    assert.ok(ends['?'].all > 19_000 && ends['='].all > 9500 && ends[';'].all > 9500);
     assert.equal(ends['?'].chain, ends['?'].all);
+    assert.equal(ends[';'].chain, ends[';'].all);
     const share = ends['='].chain / ends['='].all;
-    assert.ok(share > 0.0003 && share < 0.002, `${share}`);
+    assert.ok(share > 0.0005 && share < 0.003, `${share}`);
   });
 
   it('are the same for a seed', () => {
