@@ -16,8 +16,8 @@ import {
 
 /** Prompts of a run that are shown. */
 const PROMPTS = 6;
-/** Longer responses are folded. */
-const LONG_TEXT = 320;
+/** Longer responses, in characters, are folded. */
+const LONG_TEXT = 300;
 
 /** Heading of a report of these runs. */
 export function defaultTitle(runs: readonly RunData[]): string {
@@ -202,7 +202,7 @@ export function samplesPart(runs: readonly RunData[]): Markup {
   return html`${parts.map(({ run, i, samples }) => {
     if (samples === null) return null;
     const means = distinctMeans(samples);
-    const body = html`<p class="note">Iteration ${samples.iteration}. Distinct correct solutions a prompt, mean of ${samples.prompts.length} prompts: ${distinctSentence(means)}.
+    const body = html`<p class="note">Iteration ${samples.iteration}. Distinct correct ${run.config.task?.name === 'countdown' ? 'solutions' : 'responses'} a prompt, mean of ${samples.prompts.length} prompts: ${distinctSentence(means)}.
 Below: the first prompts with right and wrong responses.</p>
 ${chosenPrompts(samples, PROMPTS).map(promptPart)}`;
     if (runs.length === 1) return body;
@@ -221,6 +221,12 @@ function promptPart(prompt: PromptSamples): Markup {
 <div class="stages">${prompt.stages.map((stage) => stagePart(stage, prompt))}</div></article>`;
 }
 
+/** How a long response begins and, where its answer is, ends. */
+function outline(text: string): string {
+  const words = text.trim().replace(/\s+/g, ' ');
+  return `${words.slice(0, LONG_TEXT / 2)} \u2026 ${words.slice(-LONG_TEXT / 3)}`;
+}
+
 function stagePart(stage: StageSamples, { stages, distinct }: PromptSamples): Markup {
   const earlier = new Set(
     stage.stage === 1 ? [] : stages.flatMap((s) => (s.stage === 1 ? s.responses.map(({ solution }) => solution) : [])),
@@ -237,7 +243,7 @@ function stagePart(stage: StageSamples, { stages, distinct }: PromptSamples): Ma
     const said = response.reward === null ? 'left out' : right ? 'right' : 'wrong';
     const text =
       response.text.length > LONG_TEXT
-        ? html`<details><summary><code>${response.text.slice(0, LONG_TEXT)}\u2026</code></summary><code>${response.text}</code></details>`
+        ? html`<details><summary><code>${outline(response.text)}</code></summary><code>${response.text}</code></details>`
         : html`<code>${response.text === '' ? '(empty)' : response.text}</code>`;
     return html`<li class="${right ? 'right' : 'wrong'}"><span class="mark" title="${said}, reward ${response.reward === null ? 'none' : formatNumber(response.reward)}">${mark}</span>
 ${text}<span class="tags">${response.times > 1 && html`<span>\u00d7${response.times}</span>`}${isNew && html`<span class="new">new</span>`}${response.truncated && html`<span>cut off</span>`}</span></li>`;

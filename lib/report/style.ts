@@ -66,8 +66,12 @@ details>summary{color:var(--soft);font-size:.88rem;margin:.6rem 0}
 .stage li{display:flex;gap:.6em;align-items:baseline;font-size:.85rem;padding:.12rem 0}
 code{font:.82rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
 .wrong code{color:var(--soft)}
-.stage details>summary{margin:0;list-style:none}
-.stage details[open]>summary{display:none}
+.stage details{min-width:0}
+.stage details>summary{margin:0;list-style:none;color:inherit}
+.stage details>summary::after{content:" more";color:var(--accent);font-size:.78rem;white-space:nowrap}
+.stage details[open]>summary code{display:none}
+.stage details[open]>summary::after{content:"less"}
+.stage li:has(details){padding:.3rem 0}
 .right .mark{color:var(--good)}.wrong .mark{color:var(--bad)}
 .tags{display:flex;gap:.6em;white-space:nowrap;color:var(--soft);font-size:.78rem}
 .new{color:var(--good)}
