@@ -5,10 +5,12 @@ import { appendFileSync, existsSync, readdirSync, readFileSync, rmSync, statSync
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { neededRuns } from '../lib/study/choose.js';
+import { z } from 'zod';
+import { choose, neededRuns } from '../lib/study/choose.js';
 import { loadStudy, unitsFor } from '../lib/study/load.js';
 import type { StudyResults } from '../lib/study/results.js';
 import { openState } from '../lib/study/runner.js';
+import { STUDY_SECTIONS } from '../lib/study/schema.js';
 import { isRunning } from '../lib/train/run-lock.js';
 import { embeddedModel, ROOT } from './support/data.js';
 import { temporaryFolder } from './support/files.js';
@@ -370,3 +372,50 @@ async function ended(child: ChildProcess): Promise<{ code: number | null; stderr
   const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
   return { code, stderr };
 }
+
+describe('docs/studies.md', () => {
+  const page = readFileSync(join(ROOT, 'docs', 'studies.md'), 'utf8');
+
+  /** Keys and defaults of the table below a heading. */
+  function rowsBelow(heading: string): [string, string][] {
+    const [, after] = page.split(`\n### ${heading}\n`);
+    assert.ok(after !== undefined, heading);
+    const [own = ''] = after.split(/\n##+ /);
+    return [...own.matchAll(/^\| `(\w+)` \| (.*?) \|/gm)].map(([, key, value]) => [key as string, value as string]);
+  }
+
+  const shown = (field: unknown): string => {
+    if (field instanceof z.ZodDefault) return `\`${JSON.stringify(field.def.defaultValue)}\``;
+    return field instanceof z.ZodOptional ? '-' : 'required';
+  };
+
+  it('has a row with the default for each key of a study, and for no other', () => {
+    const reading = rowsBelow('How a number is read off a run');
+    assert.equal(reading.length, 6);
+    for (const [section, shape] of Object.entries(STUDY_SECTIONS)) {
+      const heading = ['study', 'select'].includes(section) ? `[${section}]` : `[[${section}]]`;
+      const rows = [...rowsBelow(heading), ...(['claim', 'table'].includes(section) ? reading : [])];
+      const expected = Object.entries(shape).map(([key, field]) => [key, shown(field)]);
+      assert.deepEqual(rows.sort(), expected.sort(), section);
+    }
+  });
+
+  it('names every value that a key can have', () => {
+    for (const [section, shape] of Object.entries(STUDY_SECTIONS)) {
+      for (const [key, field] of Object.entries(shape)) {
+        const inner = field instanceof z.ZodDefault ? field.unwrap() : field;
+        if (!(inner instanceof z.ZodEnum)) continue;
+        for (const value of inner.options) assert.ok(page.includes(`"${value}"`), `${section}.${key}: ${value}`);
+      }
+    }
+  });
+
+  it('shows the example that is in configs/study, which is a study', () => {
+    const file = join(ROOT, 'configs', 'study', 'example.toml');
+    const [, ...text] = readFileSync(file, 'utf8').trimEnd().split('\n\n');
+    assert.ok(page.includes(`\`\`\`toml\n${text.join('\n\n')}\n\`\`\``));
+    const loaded = loadStudy(file);
+    // before anything is chosen: GRPO and two values of eta on the seed of selection, GRPO on those that are reported
+    assert.equal(neededRuns(loaded, choose(loaded, { finished: new Map(), failed: new Map() })).length, 8);
+  });
+});

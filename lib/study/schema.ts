@@ -145,6 +145,16 @@ const studySchema = z.strictObject({
   figure: z.array(figure).default([]),
 });
 
+/** The sections and what each may hold; docs/studies.md has a row for every key. */
+export const STUDY_SECTIONS: Readonly<Record<string, z.ZodRawShape>> = {
+  study: study.shape,
+  select: select.shape,
+  method: method.shape,
+  claim: claim.shape,
+  table: table.shape,
+  figure: figure.shape,
+};
+
 export type StudyFile = z.output<typeof studySchema>;
 export type MethodSpec = StudyFile['method'][number];
 export type ClaimSpec = StudyFile['claim'][number];
@@ -199,15 +209,7 @@ function placeOf(path: readonly PropertyKey[], raw: unknown): string {
 }
 
 function keysAt(path: readonly PropertyKey[]): string[] {
-  const shapes: Record<string, z.ZodRawShape> = {
-    study: study.shape,
-    select: select.shape,
-    method: method.shape,
-    claim: claim.shape,
-    table: table.shape,
-    figure: figure.shape,
-  };
-  const shape = path.length === 0 ? studySchema.shape : shapes[String(path[0])];
+  const shape = path.length === 0 ? studySchema.shape : STUDY_SECTIONS[String(path[0])];
   return Object.keys(shape ?? {});
 }
 
