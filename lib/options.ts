@@ -49,5 +49,13 @@ export function describe(value: unknown): string {
   return typeof value === 'function' ? 'a function' : String(value);
 }
 
+/** `value` if it is one of `choices`; undefined is the first. */
+export function choice<T extends string>(value: T | undefined, name: string, choices: readonly [T, ...T[]]): T {
+  if (value === undefined) return choices[0];
+  if (choices.includes(value)) return value;
+  const all = choices.map((one) => JSON.stringify(one)).join(' or ');
+  throw new InvalidArgumentError(`${name} must be ${all}, got ${describe(value)}`);
+}
+
 /** Of methods that take nothing but a signal. */
 export const SIGNAL: OptionKeys<{ signal?: AbortSignal }> = { signal: true };

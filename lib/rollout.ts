@@ -2,8 +2,7 @@
 import { SAMPLES_TO_FORGET, type SamplesToForget } from './algorithm/forgettable.js';
 import type { EntropyGate, GateDecision } from './algorithm/gate.js';
 import { InvalidArgumentError, NonFiniteError, UnsupportedError } from './errors.js';
-import { checkOptions, type OptionKeys, SIGNAL } from './options.js';
-import { choice } from './policy/arguments.js';
+import { checkOptions, choice, type OptionKeys, SIGNAL } from './options.js';
 import type { ForgetReport, PolicyLike } from './policy.js';
 import { chooseSamples, concatFloat32, mergeReports, type UnlearnStep, unlearnStep } from './rollout/unlearn.js';
 

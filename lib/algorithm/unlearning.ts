@@ -1,7 +1,6 @@
 /** The unlearning loss (Eq. 8-10, or -log p in its place) in double precision: the reference of the native kernel. */
 import { InvalidArgumentError } from '../errors.js';
-import { checkOptions, type OptionKeys } from '../options.js';
-import { choice } from '../policy/arguments.js';
+import { checkOptions, choice, type OptionKeys } from '../options.js';
 import { tokenGate } from './gate.js';
 
 export interface ComplementaryLossOptions {

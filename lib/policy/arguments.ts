@@ -117,14 +117,6 @@ export function integers(values: readonly number[], name: string, largest: numbe
   return Int32Array.from(values);
 }
 
-/** `value` if it is one of `choices`; undefined is the first. */
-export function choice<T extends string>(value: T | undefined, name: string, choices: readonly [T, ...T[]]): T {
-  if (value === undefined) return choices[0];
-  if (choices.includes(value)) return value;
-  const all = choices.map((one) => JSON.stringify(one)).join(' or ');
-  throw new InvalidArgumentError(`${name} must be ${all}, got ${describe(value)}`);
-}
-
 /** The sampling temperature: 1 unless given. */
 export function temperatureOf(value = 1, allowZero: boolean): number {
   if (!(Number.isFinite(value) && (value > 0 || (allowZero && value === 0)))) {

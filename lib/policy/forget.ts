@@ -1,8 +1,8 @@
 /** What `forget` is asked for. */
 import { InvalidArgumentError } from '../errors.js';
-import { describe } from '../options.js';
+import { choice, describe } from '../options.js';
 import type { ForgetOptions, WeightDType } from '../policy-types.js';
-import { choice, temperatureOf, wholeNumber } from './arguments.js';
+import { temperatureOf, wholeNumber } from './arguments.js';
 
 /** The settings of one unlearning step for the native side; `dtype`: of the policy. */
 export function forgetArguments(options: ForgetOptions, dtype: WeightDType): Record<string, unknown> {

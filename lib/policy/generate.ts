@@ -1,9 +1,9 @@
 /** What `generate` is asked for, and what comes back. */
 import type { PolicyConfig } from '../config-json.js';
 import { InvalidArgumentError } from '../errors.js';
-import { describe } from '../options.js';
+import { choice, describe } from '../options.js';
 import type { GenerateOptions, Generation } from '../policy-types.js';
-import { choice, integers, packSequences, temperatureOf, wholeNumber } from './arguments.js';
+import { integers, packSequences, temperatureOf, wholeNumber } from './arguments.js';
 
 /** What the native side draws, all samples one after the other. */
 interface DrawnSamples {
