@@ -161,7 +161,8 @@ function updateFigures(runs: readonly RunData[]): FigureData[] {
       title: 'Importance ratio, by stage',
       section: UPDATE,
       caption:
-        'Mean of r of Eq. 3. Its denominator is the model that drew the token: theta in stage 1, theta\u2032 in stage 2.',
+        'Mean of r of Eq. 3. With objective.ratio = "behavior" its denominator is the model that drew the token: theta in ' +
+        'stage 1, theta\u2032 in stage 2.',
       x: ITERATION,
       y: { label: 'mean ratio' },
       series: byStage(runs, (stage) => `actor/ratio/stage${stage}/mean`),

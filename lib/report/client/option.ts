@@ -169,7 +169,7 @@ function axis(of: FigureAxis, look: ChartLook): Record<string, unknown> {
     type: of.scale === 'log' ? 'log' : 'value',
     name: of.label,
     nameTextStyle: { color: ink.faint, fontSize: 12 },
-    axisLine: { show: true, lineStyle: { color: ink.axis } },
+    axisLine: { show: true, onZero: false, lineStyle: { color: ink.axis } },
     axisTick: { show: false },
     axisLabel: axisLabel(of, look),
     splitLine: { lineStyle: { color: ink.grid } },
@@ -236,7 +236,7 @@ function yAxisExtras(of: FigureAxis, figure: FigureData, { dark }: ChartLook): R
     nameLocation: 'end',
     nameGap: 8,
     nameTextStyle: { color: INK[dark ? 'dark' : 'light'].faint, fontSize: 12, align: 'left', padding: 0 },
-    axisLine: { show: false },
+    axisLine: { show: false, onZero: false },
     scale: of.min === undefined,
     splitNumber: 4,
   };
