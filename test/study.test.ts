@@ -299,10 +299,7 @@ set = { "unlearn.gate" = "step" }
     writeFileSync(path, 'not a folder');
     const failed = eepo(file, '--jobs', '2');
     assert.equal(failed.status, 1);
-    assert.match(
-      failed.stderr,
-      /eepo\/eta=0\.003\/seed11 failed: exit code 1\n[\s\S]*\n {2}error: .* is a file; .*EEPO_CONFIG/,
-    );
+    assert.match(failed.stderr, /eepo\/eta=0\.003\/seed11 failed: exit code 1\n {2}error: .* is a file; .*EEPO_CONFIG/);
     assert.match(failed.stderr, /1 of 4 runs failed; the same command tries them again/);
     assert.deepEqual(resultsOf(folder).counts, { finished: 3, failed: 1, open: 0 });
     rmSync(path);
