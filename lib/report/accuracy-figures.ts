@@ -2,7 +2,7 @@
 import type { Estimate } from '../eval/statistics.js';
 import { type FigureData, type FigureSeries, rounded } from './figure.js';
 import type { RunData } from './read-run.js';
-import { ITERATION, perRun, slug } from './series.js';
+import { evaluatedRows, ITERATION, perRun, slug } from './series.js';
 
 const ACCURACY = 'Accuracy';
 
@@ -32,14 +32,14 @@ const MAX_SETS = 32;
 /** Names of all sets that any run was evaluated on: test first, then the others as they come. */
 export function evaluatedSets(runs: readonly RunData[]): string[] {
   const names = new Set<string>();
-  for (const { metrics, evaluations } of runs) {
-    for (const { values } of metrics) {
+  for (const run of runs) {
+    for (const { values } of evaluatedRows(run)) {
       for (const name of Object.keys(values)) {
         const set = /^eval\/(.+)\/(?:greedy|avg@\d+)$/.exec(name)?.[1];
         if (set !== undefined) names.add(set);
       }
     }
-    for (const { sets } of evaluations) for (const set of Object.keys(sets)) names.add(set);
+    for (const { sets } of run.evaluations) for (const set of Object.keys(sets)) names.add(set);
   }
   return [...names].sort((a, b) => Number(b === 'test') - Number(a === 'test')).slice(0, MAX_SETS);
 }
@@ -50,11 +50,13 @@ function setTitle(set: string): string {
 }
 
 function accuracy(runs: readonly RunData[], set: string): FigureData {
-  const greedy = runs.some(({ metrics }) => metrics.some(({ values }) => values[`eval/${set}/greedy`] !== undefined));
+  const greedy = runs.some((run) =>
+    evaluatedRows(run).some(({ values }) => values[`eval/${set}/greedy`] !== undefined),
+  );
   const series = runs.map((run, color): FigureSeries => {
     const points: [number, number][] = [];
     const intervals: (readonly [number, number] | null)[] = [];
-    for (const { iteration, values } of run.metrics) {
+    for (const { iteration, values } of evaluatedRows(run)) {
       const estimate = estimateAt(run, iteration, set, greedy);
       const value = estimate?.value ?? valueAt(values, set, greedy);
       if (value === undefined) continue;
@@ -104,7 +106,7 @@ interface PassPoint {
 
 /** pass@k of a set at an iteration, by k. */
 export function passPoints(run: RunData, iteration: number, set: string): PassPoint[] {
-  const values = run.metrics.find((row) => row.iteration === iteration)?.values ?? {};
+  const values = evaluatedRows(run).find((row) => row.iteration === iteration)?.values ?? {};
   const estimates = run.evaluations.find((evaluation) => evaluation.iteration === iteration)?.sets[set]?.passAtK ?? {};
   const ks = new Set(Object.keys(estimates).map(Number));
   for (const name of Object.keys(values)) {
@@ -122,7 +124,7 @@ export function passPoints(run: RunData, iteration: number, set: string): PassPo
 /** Iterations with samples of a set. */
 function sampledIterations(run: RunData, set: string): number[] {
   const all = new Set([
-    ...run.metrics
+    ...evaluatedRows(run)
       .filter(({ values }) => Object.keys(values).some((name) => name.startsWith(`eval/${set}/pass@`)))
       .map((row) => row.iteration),
     ...run.evaluations

@@ -5,6 +5,7 @@ import { evaluatedSets, passPoints } from './accuracy-figures.js';
 import { formatNumber } from './client/look.js';
 import { html, type Markup } from './markup.js';
 import type { RunData } from './read-run.js';
+import { evaluatedRows } from './series.js';
 import {
   chosenPrompts,
   type DistinctMeans,
@@ -103,11 +104,12 @@ const setHeading = (set: string): string => (set === 'test' ? 'Test set' : set =
 function setRows(runs: readonly RunData[], set: string): NumberRow[] {
   const largest = Math.max(
     1,
-    ...runs.flatMap((run) =>
-      run.metrics.flatMap(({ iteration }) =>
-        iteration === lastWith(run, `eval/${set}/pass@`) ? passPoints(run, iteration, set).map(({ k }) => k) : [],
-      ),
-    ),
+    ...runs.flatMap((run) => {
+      const last = evaluatedRows(run).findLast(({ values }) =>
+        Object.keys(values).some((name) => name.startsWith(`eval/${set}/pass@`)),
+      );
+      return last === undefined ? [] : passPoints(run, last.iteration, set).map(({ k }) => k);
+    }),
   );
   const row = (name: string, metric: string, percent: boolean, digits: number): NumberRow => ({
     name,
@@ -122,11 +124,8 @@ function setRows(runs: readonly RunData[], set: string): NumberRow[] {
   ];
 }
 
-const lastWith = (run: RunData, prefix: string): number | undefined =>
-  run.metrics.findLast(({ values }) => Object.keys(values).some((name) => name.startsWith(prefix)))?.iteration;
-
 function beforeAfter(run: RunData, name: string, percent: boolean, digits: number, set: string): Markup | null {
-  const rows = run.metrics.filter(({ values }) => values[name] !== undefined);
+  const rows = evaluatedRows(run).filter(({ values }) => values[name] !== undefined);
   const last = rows.at(-1);
   if (last === undefined) return null;
   const text = (value: number | undefined): string => ((value ?? 0) * (percent ? 100 : 1)).toFixed(digits);

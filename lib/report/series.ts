@@ -1,8 +1,19 @@
 /** Lines of runs, from their metrics. Pure. */
 import { type FigureAxis, type FigureSeries, thinned } from './figure.js';
-import type { RunData } from './read-run.js';
+import type { MetricsRow, RunData } from './read-run.js';
 
 export const ITERATION: FigureAxis = { label: 'iteration', format: 'integer' };
+
+const evaluated = new WeakMap<MetricsRow, boolean>();
+
+/** The rows of a run that hold an evaluation: few of many, so they are looked for once. */
+export function evaluatedRows({ metrics }: Pick<RunData, 'metrics'>): MetricsRow[] {
+  return metrics.filter((row) => {
+    const known = evaluated.get(row) ?? Object.keys(row.values).some((name) => name.startsWith('eval/'));
+    evaluated.set(row, known);
+    return known;
+  });
+}
 
 /** A metric of a run, thinned out for drawing. */
 export function metric(run: RunData, name: string): [number, number][] {

@@ -16,6 +16,9 @@ export interface Snapshot {
 }
 
 const zip = promisify(gzip);
+/** After a look nothing is done for so many times as long as it took, but for at most so many times `everyMs`. */
+const REST = 10;
+const MOST = 15;
 
 export class WatchedRuns {
   readonly #followers: readonly RunFollower[];
@@ -26,7 +29,8 @@ export class WatchedRuns {
   #changes = 0;
   #snapshot: Snapshot | null = null;
   #looking: Promise<Snapshot> | null = null;
-  #looked = Number.NEGATIVE_INFINITY;
+  /** When the files may be looked at again. */
+  #next = Number.NEGATIVE_INFINITY;
 
   /** @param everyMs the files are looked at no more often */
   constructor(folders: readonly string[], everyMs: number) {
@@ -38,7 +42,7 @@ export class WatchedRuns {
   /** The state of now, or of less than `everyMs` ago. */
   async snapshot(): Promise<Snapshot> {
     if (this.#looking !== null) return this.#looking;
-    if (this.#snapshot !== null && performance.now() - this.#looked < this.#everyMs) return this.#snapshot;
+    if (this.#snapshot !== null && performance.now() < this.#next) return this.#snapshot;
     this.#looking = this.#look();
     try {
       return await this.#looking;
@@ -48,6 +52,7 @@ export class WatchedRuns {
   }
 
   async #look(): Promise<Snapshot> {
+    const began = performance.now();
     let changed = this.#snapshot === null;
     // one after the other: there is a training run on this machine
     for (const follower of this.#followers) if (await follower.refresh()) changed = true;
@@ -61,7 +66,9 @@ export class WatchedRuns {
       const json = Buffer.from(JSON.stringify(data));
       this.#snapshot = { version, data, json, gzipped: await zip(json, { level: 1 }) };
     }
-    this.#looked = performance.now();
+    const now = performance.now();
+    // long runs: the training, not the page, is what this machine is for
+    this.#next = now + Math.min(this.#everyMs * MOST, Math.max(this.#everyMs, REST * (now - began)));
     return this.#snapshot;
   }
 }
