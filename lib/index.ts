@@ -146,6 +146,7 @@ export {
 } from './policy.js';
 /** Plain references of all kernels, in double precision and TypeScript. */
 export * as reference from './reference.js';
+export type { ReportOptions } from './report/page.js';
 export { type FigureFormat, type WriteReportOptions, type WrittenReport, writeReport } from './report/write.js';
 export {
   type Rollout,

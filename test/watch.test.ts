@@ -178,7 +178,7 @@ describe('the server', () => {
     }
   });
 
-  it('holds a bounded number of connections, and ends all of them at once', async (t) => {
+  it('holds a bounded number of connections, and ends all of them at once', { timeout: 30_000 }, async (t) => {
     const server = await serve(t, { runs: [makeRun(join(temporaryFolder(t), 'run'))] });
     let [opened, ended] = [0, 0];
     const sockets = Array.from({ length: 80 }, () =>
