@@ -7,10 +7,11 @@ import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { choose, neededRuns } from '../lib/study/choose.js';
-import { loadStudy, unitsFor } from '../lib/study/load.js';
+import { loadStudy, type Unit, unitsFor } from '../lib/study/load.js';
 import type { StudyResults } from '../lib/study/results.js';
 import { openState } from '../lib/study/runner.js';
 import { STUDY_SECTIONS } from '../lib/study/schema.js';
+import type { Method } from '../lib/study/settings.js';
 import { isRunning } from '../lib/train/run-lock.js';
 import { embeddedModel, ROOT } from './support/data.js';
 import { temporaryFolder } from './support/files.js';
@@ -122,6 +123,11 @@ describe('a study file', () => {
     refuses(t, study().replace('seeds = [1]', 'seeds = [1, 12]'), /12 is reported too/);
     refuses(t, study().replace(/\[select\][^[]*\[1\]\nmetric.*\n/, ''), /"eepo" has several settings; add \[select\]/);
     refuses(t, study('[[method]]\nname = "x"\nset = { "run.seed" = 3 }'), /run\.seed comes from the study/);
+    refuses(
+      t,
+      study('[[method]]\nname = "x"\nscore = { acc = 1 }'),
+      /"x": score chooses between settings, and there is one/,
+    );
     refuses(t, '[run]\niterations = 3\n', /use: npx eepo train/);
     refuses(t, study('', { head: 'models = ["nowhere"]' }), /there is no model in .*nowhere/);
   });
@@ -169,6 +175,26 @@ describe('a study file', () => {
       'grpo/default/seed11',
       'grpo/default/seed12',
     ]);
+  });
+
+  it('chooses by the score of [select], or by that of a method', (t) => {
+    const chosen = (score: string) => {
+      const loaded = load(t, study().replace('label = "EEPO"', score));
+      const method = loaded.methods.find(({ name }) => name === 'eepo') as Method;
+      const [unit] = loaded.selectUnits as [Unit];
+      // The first setting is the better one by pass@1, the second by div.
+      const finished = new Map(
+        method.settings.map(({ variant }, i) => [
+          loaded.runOf(method, variant, unit).hash,
+          { rows: [{ iteration: 2, metrics: { 'eval/test/pass@1': 0.5 - 0.1 * i, div: 0.1 + 0.2 * i } }], seconds: 1 },
+        ]),
+      );
+      return choose(loaded, { finished, failed: new Map() }).get(method)?.setting?.id;
+    };
+    assert.equal(chosen(''), 'eta=0.003');
+    assert.equal(chosen('score = { div = 1 }'), 'eta=0.1');
+    assert.equal(chosen('score = { div = 0.25, "eval/test/pass@1" = 0.75 }'), 'eta=0.003');
+    assert.equal(chosen('score = { nothing = 1 }'), undefined, 'no run has it');
   });
 
   it('knows runs again where the checkout has moved, and not where a value has', (t) => {

@@ -66,6 +66,10 @@ export function choose(study: Study, state: Progressed): Map<Method, Choice> {
 
 const isDone = ({ hash }: Run, { finished, failed }: Progressed): boolean => finished.has(hash) || failed.has(hash);
 
+/** What a method is chosen by: its own score, or that of the study. */
+const selectOf = (study: Study, { spec }: Method): Partial<SelectSpec> | undefined =>
+  spec.score === undefined ? study.spec.select : { ...study.spec.select, score: spec.score };
+
 /** The score of a setting on all units that are there: those of selection, by its metric, unless others are given. */
 export function scoreOf(
   study: Study,
@@ -73,7 +77,7 @@ export function scoreOf(
   setting: Setting,
   { finished }: Progressed,
   units: readonly Unit[] = study.selectUnits,
-  select: Partial<SelectSpec> | undefined = study.spec.select,
+  select: Partial<SelectSpec> | undefined = selectOf(study, method),
 ): ScoredSetting {
   const weights = Object.entries(select?.score ?? { [select?.metric ?? '']: 1 });
   const values = units.flatMap((unit): number[] => {

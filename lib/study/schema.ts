@@ -90,6 +90,8 @@ const method = z.strictObject({
   stop: z.array(z.int().min(1)).min(1).optional(),
   /** false: nothing is chosen, every setting is reported as a method, name:setting. */
   tune: z.boolean().default(true),
+  /** A weighted sum of metrics that its setting is chosen by, in the place of that of [select]. */
+  score: z.record(z.string(), z.number()).optional(),
   seeds: seeds.optional(),
 });
 
@@ -241,6 +243,8 @@ function crossProblems(file: StudyFile): string[] {
       !('model' in file.config)
     )
       problems.push(`${where} has no configuration; give study.base, a config of its own, or [config.model]`);
+    if (spec.score !== undefined && !needsChoice(spec))
+      problems.push(`${where}: score chooses between settings, and there is one; leave it out`);
     for (const key of Object.keys(spec.sweep))
       if (Object.hasOwn(spec.set, key)) problems.push(`${where}: ${key} is in set and in sweep`);
     for (const key of ['run.seed', ...(file.study.models === undefined ? [] : ['model.path'])])
