@@ -19,6 +19,8 @@ export interface PageElement {
   replaceChildren(...children: (PageElement | string)[]): void;
   remove(): void;
   click(): void;
+  /** Of a canvas. */
+  getContext?(kind: '2d'): { font: string; measureText(text: string): { readonly width: number } } | null;
   setAttribute(name: string, value: string): void;
   addEventListener(type: string, listener: (event: { target: unknown }) => void): void;
   querySelector(selector: string): PageElement | null;

@@ -10,6 +10,8 @@ export interface ChartLook {
   /** Draw title and subtitle into the picture; the page has them beside it. */
   titled: boolean;
   font: string;
+  /** Pixels of a text in the legend; default: {@link textWidth}, which is on the safe side. */
+  measure?: (text: string) => number;
   /** Names in the legend that the reader has switched off. */
   hiddenNames?: readonly string[];
 }
@@ -60,9 +62,11 @@ export function movingAverage(points: readonly Point[], window: number): [number
 
 /** Pixels that a text takes at most in a usual sans-serif font: room is kept for it where it cannot be measured. */
 export function textWidth(text: string, size: number): number {
-  const ems = [...text].map((c) =>
-    /[ .,:;|!'()[\]ijltfr/-]/.test(c) ? 0.4 : /[mwMWO@%\u2014]|[^\u0020-\u024f]/.test(c) ? 1 : 0.64,
-  );
+  const ems = [...text].map((c) => {
+    if (/[ .,:;|!'()[\]ijltfr/-]/.test(c)) return 0.4;
+    if (/[mwMWO@%]|[^\u0020-\u024f]/.test(c)) return 1;
+    return /[A-Z]/.test(c) ? 0.8 : 0.64;
+  });
   return size * ems.reduce((sum, em) => sum + em, 0);
 }
 

@@ -60,6 +60,9 @@ function chosen(figure: FigureData): FigureData {
   return { ...figure, series: figure.series.filter(({ color }) => !hidden.has(color)) };
 }
 
+const pen = document.createElement('canvas').getContext?.('2d') ?? null;
+if (pen !== null) pen.font = `12px ${FONT}`;
+
 const lookOf = (one: Shown, width: number): ChartLook => ({
   width,
   dark: dark.matches,
@@ -67,6 +70,7 @@ const lookOf = (one: Shown, width: number): ChartLook => ({
   titled: false,
   font: FONT,
   hiddenNames: one.off,
+  ...(pen === null ? {} : { measure: (text) => pen.measureText(text).width + 2 }),
 });
 
 /** Gives a figure its height, whether it is drawn or not, so that nothing moves when it is; draws it if it is near. */

@@ -28,7 +28,7 @@ export function chartOption(figure: FigureData, look: ChartLook): Record<string,
 }
 
 /** Pixels that a figure should be high at a width. */
-export function figureHeight(figure: FigureData, look: Pick<ChartLook, 'width' | 'titled'>): number {
+export function figureHeight(figure: FigureData, look: LegendLook): number {
   const head = headHeight(figure, look);
   if (figure.kind === 'bars') return head + 64 + 34 * (figure.x.categories?.length ?? 1);
   return head + Math.round(Math.min(300, Math.max(210, look.width * 0.46)));
@@ -50,7 +50,7 @@ function lineOption(figure: FigureData, look: ChartLook): Record<string, unknown
 /** Title, legend, room and tooltip: what all figures share. */
 function frame(figure: FigureData, look: ChartLook): Record<string, unknown> {
   const ink = INK[look.dark ? 'dark' : 'light'];
-  const rows = legendRows(figure, look.width);
+  const rows = legendRows(figure, look);
   const title = look.titled ? titleHeight(figure) : 0;
   return {
     animation: false,
@@ -115,8 +115,8 @@ const LEGEND_GAP = 14;
 const LEGEND_STROKE = 24;
 const titleHeight = (figure: FigureData): number => (figure.paper === undefined ? 38 : 56);
 
-function headHeight(figure: FigureData, look: Pick<ChartLook, 'width' | 'titled'>): number {
-  const rows = legendRows(figure, look.width);
+function headHeight(figure: FigureData, look: LegendLook): number {
+  const rows = legendRows(figure, look);
   return (look.titled ? titleHeight(figure) : 0) + (rows === 0 ? 0 : rows * LEGEND_ROW + 4);
 }
 
@@ -137,19 +137,25 @@ function legendEntries(figure: FigureData): { name: string; icon: string }[] {
   });
 }
 
+type LegendLook = Pick<ChartLook, 'width' | 'titled' | 'measure'>;
+
 /** How many rows the legend takes. */
-function legendRows(figure: FigureData, width: number): number {
+function legendRows(
+  figure: FigureData,
+  { width, titled, measure = (name) => textWidth(name, 12) }: LegendLook,
+): number {
   const names = legendNames(figure);
   if (!(figure.legend ?? names.length > 1)) return 0;
+  const room = width - (titled ? 12 : 0) - 8;
   let rows = 1;
   let used = 0;
   for (const name of names) {
-    const needed = LEGEND_STROKE + 5 + LEGEND_GAP + textWidth(name, 12);
-    if (used > 0 && used + needed > width - 16) {
+    const needed = LEGEND_STROKE + 5 + measure(name);
+    if (used > 0 && used + needed > room) {
       rows += 1;
       used = 0;
     }
-    used += needed;
+    used += needed + LEGEND_GAP;
   }
   return rows;
 }
