@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { Script } from 'node:vm';
 import { passPoints } from '../lib/report/accuracy-figures.js';
+import { shortened } from '../lib/report/client/legend.js';
 import { formatNumber, movingAverage, textWidth } from '../lib/report/client/look.js';
 import { thinned } from '../lib/report/figure.js';
 import { figuresOf } from '../lib/report/figures.js';
@@ -245,6 +246,8 @@ describe('the figures', () => {
         [3, 3],
       ],
     );
+    const room = { width: 237, titled: false, measure: (text: string) => 10 * text.length };
+    assert.equal(shortened('learning-rate-1e-4-eepo', room), 'learning-r…1e-4-eepo');
     assert.ok(textWidth('stage 1', 12) < textWidth('grpo, stage 1', 12));
     assert.deepEqual(
       [0.12345, 12345.6, 1e-5, 0].map((value) => formatNumber(value)),

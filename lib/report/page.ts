@@ -122,7 +122,7 @@ function chartLibrary(): string {
 
 /** The modules of the page as one script: they import each other and nothing else, so their exports become plain names. */
 function pageScript(): string {
-  script ??= `(()=>{'use strict';\n${['look.js', 'option.js', 'main.js'].map(moduleText).join('\n')}\n})();`;
+  script ??= `(()=>{'use strict';\n${['look.js', 'legend.js', 'option.js', 'main.js'].map(moduleText).join('\n')}\n})();`;
   return script;
 }
 

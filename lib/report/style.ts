@@ -34,7 +34,8 @@ nav input{width:90px;accent-color:var(--accent)}
 .scroll{overflow-x:auto;max-width:100%}
 table{border-collapse:collapse;font-size:.88rem}
 th,td{padding:.32rem 1.4rem .32rem 0;text-align:left;font-weight:400;vertical-align:baseline}
-thead th{font-weight:600;border-bottom:1px solid var(--line);white-space:nowrap}
+thead th{font-weight:600;border-bottom:1px solid var(--line);vertical-align:bottom}
+.numbers thead th+th{min-width:6.4rem;max-width:16rem;overflow-wrap:anywhere}
 tbody tr+tr>*{border-top:1px solid var(--line)}
 .numbers td{white-space:nowrap}
 .scroll .numbers th:first-child{position:sticky;left:0;background:var(--paper);z-index:1}

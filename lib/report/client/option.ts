@@ -4,15 +4,15 @@
  */
 import type { FigureAxis, FigureData, FigureSeries } from '../figure.js';
 import {
-  type ChartLook,
-  escapeHtml,
-  formatNumber,
-  INK,
-  movingAverage,
-  type Point,
-  runColor,
-  textWidth,
-} from './look.js';
+  LEGEND_GAP,
+  LEGEND_ROW,
+  LEGEND_STROKE,
+  type LegendLook,
+  legendEntries,
+  legendRows,
+  shortened,
+} from './legend.js';
+import { type ChartLook, escapeHtml, formatNumber, INK, movingAverage, type Point, runColor } from './look.js';
 
 type Item = [number, number | '-'];
 
@@ -83,6 +83,7 @@ function frame(figure: FigureData, look: ChartLook): Record<string, unknown> {
               : {}),
             // so that the letters, which are higher than the strokes, are not cut off
             padding: [7, 0, 0, 0],
+            formatter: (name: string) => shortened(name, look),
             itemGap: LEGEND_GAP,
             itemWidth: LEGEND_STROKE,
             itemHeight: figure.kind === 'bars' ? 9 : 3,
@@ -110,54 +111,11 @@ function frame(figure: FigureData, look: ChartLook): Record<string, unknown> {
   };
 }
 
-const LEGEND_ROW = 20;
-const LEGEND_GAP = 14;
-const LEGEND_STROKE = 24;
 const titleHeight = (figure: FigureData): number => (figure.paper === undefined ? 38 : 56);
 
 function headHeight(figure: FigureData, look: LegendLook): number {
   const rows = legendRows(figure, look);
   return (look.titled ? titleHeight(figure) : 0) + (rows === 0 ? 0 : rows * LEGEND_ROW + 4);
-}
-
-/** Names of series, then of horizontal lines. */
-function legendNames({ series, references = [] }: FigureData): string[] {
-  const labels = references.flatMap(({ label }) => (label === '' ? [] : [label]));
-  return [...new Set([...series.map(({ name }) => name), ...labels])];
-}
-
-/** A stroke of each name's colour, whole or broken as its line is. */
-function legendEntries(figure: FigureData): { name: string; icon: string }[] {
-  return legendNames(figure).map((name) => {
-    const { dash = 'solid' } = figure.series.find((one) => one.name === name) ?? { dash: 'dotted' };
-    if (figure.kind === 'bars' || dash === 'solid') return { name, icon: 'rect' };
-    const strokes = dash === 'dashed' ? [0, 9, 18] : [0, 5, 10, 15, 20];
-    const length = dash === 'dashed' ? 6 : 2;
-    return { name, icon: `path://${strokes.map((x) => `M${x} 0h${length}v3h-${length}z`).join('')}` };
-  });
-}
-
-type LegendLook = Pick<ChartLook, 'width' | 'titled' | 'measure'>;
-
-/** How many rows the legend takes. */
-function legendRows(
-  figure: FigureData,
-  { width, titled, measure = (name) => textWidth(name, 12) }: LegendLook,
-): number {
-  const names = legendNames(figure);
-  if (!(figure.legend ?? names.length > 1)) return 0;
-  const room = width - (titled ? 12 : 0) - 8;
-  let rows = 1;
-  let used = 0;
-  for (const name of names) {
-    const needed = LEGEND_STROKE + 5 + measure(name);
-    if (used > 0 && used + needed > room) {
-      rows += 1;
-      used = 0;
-    }
-    used += needed + LEGEND_GAP;
-  }
-  return rows;
 }
 
 function axisLabel(of: FigureAxis, { dark }: ChartLook): Record<string, unknown> {
