@@ -211,13 +211,16 @@ async function run(code: string): Promise<{ code: number | null; out: string; mi
 
 const library = JSON.stringify(new URL('../lib/verify/index.js', import.meta.url).href);
 
+// A sanitizer's runtime that is preloaded into this process may hang in a program of the system.
+const plainEnv = '{ env: { ...process.env, LD_PRELOAD: "" } }';
+
 describe('the process around a pool', () => {
   test('ends although the pool was never closed, and so do the workers', async () => {
     const { code, out } = await run(`
       import { execFileSync } from 'node:child_process';
       const { verifyMath } = await import(${library});
       const [verdict] = await verifyMath([{ prediction: '1/2', gold: '0.5' }]);
-      console.log(verdict.outcome, execFileSync('pgrep', ['-P', String(process.pid)]).toString().trim());`);
+      console.log(verdict.outcome, execFileSync('pgrep', ['-P', String(process.pid)], ${plainEnv}).toString().trim());`);
     assert.equal(code, 0);
     const [outcome, pid] = out.trim().split(' ');
     assert.equal(outcome, 'equal');
@@ -231,7 +234,7 @@ describe('the process around a pool', () => {
       const { VerifierPool } = await import(${library});
       const pool = new VerifierPool({ workers: 1, timeoutMs: 300, judgeModule: ${JSON.stringify(hostile)} });
       await pool.verify([{ prediction: '1', gold: '1' }]);
-      process.stdout.write(execFileSync('pgrep', ['-P', String(process.pid)]).toString().trim(), () => {
+      process.stdout.write(execFileSync('pgrep', ['-P', String(process.pid)], ${plainEnv}).toString().trim(), () => {
         pool.verify([{ prediction: 'hang', gold: '1' }]);
         setTimeout(() => process.kill(process.pid, 'SIGKILL'), 50);
       });`);
