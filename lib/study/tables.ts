@@ -29,7 +29,7 @@ export function resultsMarkdown(results: StudyResults): string {
     [
       `${counts.finished} runs finished, ${counts.failed} failed, ${counts.open} open.`,
       `Reported on seeds ${seeds.join(', ')}${selectSeeds.length > 0 ? `; settings chosen on seeds ${selectSeeds.join(', ')}` : ''}.`,
-      '± is half of a 95 % confidence interval over seeds (Student), of means and of differences paired by seed; intervals are not corrected for the number of claims. Runs worked beside each other, which disturbs their times.',
+      '± is half of a 95 % confidence interval over seeds (Student), of means and of differences paired by seed; intervals are not corrected for the number of claims. Times are of runs that may have worked beside each other (`--jobs`), which disturbs them.',
     ].join(' '),
     ...(results.claims.length === 0 ? [] : ['## Claims', claimsMarkdown(results.claims)]),
     ...chosenMarkdown(results.methods),
