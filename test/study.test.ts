@@ -129,6 +129,14 @@ describe('a study file', () => {
       /"x": score chooses between settings, and there is one/,
     );
     refuses(t, '[run]\niterations = 3\n', /use: npx eepo train/);
+    refuses(
+      t,
+      study('[[table]]\ntitle = "a"\nmetrics = ["eval/test/pass@8"]').replace(
+        'metric = "eval/test/pass@1"',
+        'metric = "eval/ood/pass@4"',
+      ),
+      /\[select\]: eval\/ood\/pass@4 is measured in no run: eval\.passK has 1, 2(.|\n)*\[\[table\]\] a: eval\/test\/pass@8/,
+    );
     refuses(t, study('', { head: 'models = ["nowhere"]' }), /there is no model in .*nowhere/);
   });
 
@@ -310,6 +318,15 @@ set = { "unlearn.gate" = "step" }
     assert.equal(after.size, before.size + 2);
     for (const [run, time] of before) assert.equal(after.get(run), time, run);
     for (const run of after.keys()) if (!before.has(run)) assert.match(run, /^step\//);
+  });
+
+  it('says which method has no setting, where no run has the metric that it is chosen by', (t) => {
+    const folder = temporaryFolder(t);
+    const file = write(folder, study().replace('metric = "eval/test/pass@1"', 'metric = "eval/test/gredy"'));
+    const done = eepo(file, '--jobs', '2');
+    assert.equal(done.status, 1, done.stderr);
+    assert.match(done.stderr, /no setting could be chosen for eepo, which is not reported/);
+    assert.match(readFileSync(join(folder, 'out', 'tables.md'), 'utf8'), /none: no setting has a score in every run/);
   });
 
   it('goes on after a failed run, says why, and tries it again', (t) => {

@@ -89,7 +89,14 @@ async function train(study: Study, state: StudyState, jobs: number): Promise<voi
   if (interrupted) console.error(`stopped: ${done} of ${total} runs are done. To go on: npx eepo study ${study.path}`);
   else if (failed > 0)
     console.error(`${failed} of ${total} runs failed; the same command tries them again: npx eepo study ${study.path}`);
-  if (interrupted || failed > 0 || done < total) process.exitCode = 1;
+  const unchosen = [...state.choices].filter(([, { setting, scores }]) => setting === null && scores.length > 0);
+  if (unchosen.length > 0) {
+    const names = unchosen.map(([{ name }]) => name).join(', ');
+    console.error(
+      `no setting could be chosen for ${names}, which is not reported: every run needs the metric of [select], or the method's score`,
+    );
+  }
+  if (interrupted || failed > 0 || done < total || unchosen.length > 0) process.exitCode = 1;
 }
 
 function takeLock(out: string): RunLock {

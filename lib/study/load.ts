@@ -7,6 +7,7 @@ import { crossChecks, pathResolver, readConfigText, type TrainConfig, trainSchem
 import { configHash } from '../train/config-changes.js';
 import { checkConfig, configError, fieldDocs, parseTomlText } from '../train/config-file.js';
 import { loadPreset } from '../train/presets.js';
+import { checkMetrics } from './check-metrics.js';
 import { modelFingerprint } from './fingerprint.js';
 import { parseStudy, parseTarget, type StudyFile } from './schema.js';
 import { chainOf, expandMethods, type Method, type Variant } from './settings.js';
@@ -111,6 +112,11 @@ export function loadStudy(path: string): Study {
   for (const method of methods)
     for (const { variant } of method.settings)
       for (const unit of [...selectUnits, ...unitsOf(method)]) runOf(method, variant, unit);
+  checkMetrics(
+    path,
+    spec,
+    [...owners.values()].map(({ config }) => config),
+  );
   return { path, spec, out, methods, selectUnits, unitsOf, runOf };
 }
 

@@ -80,7 +80,7 @@ function chosenMarkdown(methods: readonly MethodResult[]): string[] {
     const others = scores.filter((score) => score !== best);
     return [
       label,
-      setting ?? 'none: runs failed',
+      setting ?? 'none: no setting has a score in every run',
       plusMinus(best?.score ?? null),
       String(scores.length),
       others.map((score) => `${score.setting}: ${plusMinus(score.score)}`).join('; '),
