@@ -9,6 +9,7 @@ import type { PolicyLoss } from '../lib/algorithm/policy-loss.js';
 import { stopText } from '../lib/cli/train-stop.js';
 import { defineConfig, loadTrainConfig, trainSchema } from '../lib/train/config.js';
 import { fieldDocs } from '../lib/train/config-file.js';
+import { methodName } from '../lib/train/method-name.js';
 import { loadPreset, presetNames } from '../lib/train/presets.js';
 import { defaultRunPath, newestRun } from '../lib/train/run-directory.js';
 import { ROOT } from './support/data.js';
@@ -38,6 +39,17 @@ const PRESETS = [
 describe('a preset', () => {
   it('is there for every system of the paper, and for what verl and TRL have', () => {
     for (const name of PRESETS) assert.ok(presetNames().includes(name), name);
+  });
+
+  it('gives a run its name', () => {
+    const names = Object.fromEntries(PRESETS.map((name) => [name, methodName(loadPreset(name))]));
+    const { dapo, gspo, cispo, eepo, 'dr-grpo': drGrpo, ...others } = names;
+    assert.deepEqual([dapo, gspo, cispo, eepo, drGrpo], ['DAPO', 'GSPO', 'CISPO', 'EEPO', 'Dr. GRPO']);
+    assert.deepEqual([...new Set(Object.values(others))], ['GRPO']);
+    const both = { ...loadPreset('gspo'), unlearn: { enabled: true } };
+    assert.equal(methodName(both), 'EEPO with GSPO');
+    assert.equal(methodName(defineConfig({ model: { path: 'm' } })), 'EEPO');
+    assert.equal(methodName({}), 'GRPO', 'of a run folder that says nothing');
   });
 
   it('decides keys that there are, the same as every other, and no path', () => {

@@ -13,6 +13,7 @@ import { configNotes } from '../train/config-notes.js';
 import { makeEvaluator } from '../train/evaluation.js';
 import { loadRun, prepareRun } from '../train/load.js';
 import { parseMemory, planRun } from '../train/memory.js';
+import { methodName } from '../train/method-name.js';
 import { formatSeconds, Progress } from '../train/progress.js';
 import { previewResume, type ResumePoint, resumePoint } from '../train/resume.js';
 import { type LoadedRun, type RunSummary, type StoppedRun, type TrainRunOptions, trainRun } from '../train/run.js';
@@ -113,9 +114,7 @@ async function trainLoaded(
   try {
     for (const text of loaded.task.notes ?? []) note(text);
     const { policy, task } = loaded;
-    console.error(
-      `${config.unlearn.enabled ? 'EEPO' : 'GRPO'}: ${sizes(config, policy.numParameters, policy.device, task).join(', ')}`,
-    );
+    console.error(`${methodName(config)}: ${sizes(config, policy.numParameters, policy.device, task).join(', ')}`);
     const cacheTokens = loaded.memory?.options.cacheTokens ?? 0;
     if (cacheTokens > 0)
       console.error(`key-value cache: ${cacheTokens.toLocaleString('en-US')} tokens; samples wait for room`);

@@ -1,5 +1,6 @@
 /** The parts of a report that are text and tables, as HTML. Figures are drawn in the page from data. */
 import { basename } from 'node:path';
+import { methodName } from '../train/method-name.js';
 import { formatSeconds } from '../train/progress.js';
 import { evaluatedSets, passPoints } from './accuracy-figures.js';
 import { formatNumber } from './client/look.js';
@@ -28,10 +29,8 @@ export function defaultTitle(runs: readonly RunData[]): string {
   return `${shown} on ${tasks.length > 2 ? `${tasks.length} tasks` : tasks.join(' and ')}`;
 }
 
-/** EEPO where the run unlearns. */
-export function methodOf({ config }: Pick<RunData, 'config'>): string {
-  return config.unlearn?.enabled === true ? 'EEPO' : 'GRPO';
-}
+/** As the run's own first line calls it. */
+export const methodOf = ({ config }: Pick<RunData, 'config'>): string => methodName(config);
 
 /** What was trained, a line a run; what all have in common stands once above them. */
 export function runsPart(runs: readonly RunData[]): Markup {
