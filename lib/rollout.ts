@@ -3,6 +3,7 @@ import { SAMPLES_TO_FORGET, type SamplesToForget } from './algorithm/forgettable
 import type { EntropyGate, GateDecision } from './algorithm/gate.js';
 import { InvalidArgumentError, NonFiniteError, UnsupportedError } from './errors.js';
 import { checkOptions, choice, type OptionKeys, SIGNAL } from './options.js';
+import { UNLEARNING_STEP } from './policy/options.js';
 import type { ForgetReport, PolicyLike } from './policy.js';
 import { chooseSamples, concatFloat32, mergeReports, type UnlearnStep, unlearnStep } from './rollout/unlearn.js';
 
@@ -92,21 +93,10 @@ export interface RolloutOptions {
 }
 
 const UNLEARN_KEYS: OptionKeys<UnlearnOptions> = {
-  eta: true,
+  ...UNLEARNING_STEP,
   gate: true,
-  epsLow: true,
-  epsHigh: true,
-  clampGrad: true,
-  normalize: true,
-  loss: true,
-  steps: true,
-  direction: true,
-  memory: true,
   scope: true,
   samples: true,
-  probeTokens: true,
-  rolloutDtype: true,
-  microBatchTokens: true,
   maxRelativeStep: true,
   maxLogpDelta: true,
 };

@@ -6,34 +6,14 @@ import { EntropyGate } from '../lib/algorithm/gate.js';
 import type { GateMode } from '../lib/algorithm/types.js';
 import { InvalidArgumentError, NonFiniteError, UnsupportedError } from '../lib/errors.js';
 import type { ForgetOptions, GenerateOptions, SequenceBatch } from '../lib/policy.js';
-import {
-  type Rollout,
-  type RolloutOptions,
-  type RolloutSample,
-  twoStageRollout,
-  type UnlearnOptions,
-} from '../lib/rollout.js';
+import { type Rollout, type RolloutSample, twoStageRollout, type UnlearnOptions } from '../lib/rollout.js';
 import { defineConfig } from '../lib/train/config.js';
 import { FakePolicy } from './support/fake-policy.js';
-
-const prompts = [
-  { id: 3, tokens: [1, 4] },
-  { id: 7, tokens: [2] },
-  { id: 9, tokens: [8, 5, 6] },
-];
+import { options, prompts } from './support/rollout.js';
 
 const unlearn = (more: Partial<UnlearnOptions> = {}, gate: GateMode = 'always'): UnlearnOptions => ({
   eta: 2,
   gate: new EntropyGate({ gate, alpha: 0.3 }),
-  ...more,
-});
-
-const options = (more: Partial<RolloutOptions> = {}): RolloutOptions => ({
-  groupSize: 6,
-  maxNewTokens: 12,
-  seed: 5,
-  iteration: 2,
-  unlearn: null,
   ...more,
 });
 

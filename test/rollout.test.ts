@@ -6,25 +6,11 @@ import { InvalidArgumentError } from '../lib/errors.js';
 import type { ForgetOptions, SequenceBatch } from '../lib/policy.js';
 import { type RolloutOptions, type RolloutSample, twoStageRollout, type UnlearnOptions } from '../lib/rollout.js';
 import { FakePolicy } from './support/fake-policy.js';
-
-const prompts = [
-  { id: 3, tokens: [1, 4] },
-  { id: 7, tokens: [2] },
-  { id: 9, tokens: [8, 5, 6] },
-];
+import { options, prompts } from './support/rollout.js';
 
 const unlearn = (gate: GateMode, eta: number, alpha = 0.3): UnlearnOptions => ({
   eta,
   gate: new EntropyGate({ gate, alpha }),
-});
-
-const options = (more: Partial<RolloutOptions> = {}): RolloutOptions => ({
-  groupSize: 6,
-  maxNewTokens: 12,
-  seed: 5,
-  iteration: 2,
-  unlearn: null,
-  ...more,
 });
 
 const bytes = (samples: RolloutSample[]): unknown =>

@@ -62,11 +62,9 @@ export const GENERATE: OptionKeys<GenerateOptions> = {
   onProgress: true,
   ...SIGNAL,
 };
-export const FORGET: OptionKeys<ForgetOptions> = {
-  entropy: true,
+/** How an unlearning step is made: of `forget` and of a rollout alike. */
+export const UNLEARNING_STEP = {
   eta: true,
-  alpha: true,
-  window: true,
   epsLow: true,
   epsHigh: true,
   clampGrad: true,
@@ -75,10 +73,16 @@ export const FORGET: OptionKeys<ForgetOptions> = {
   steps: true,
   direction: true,
   memory: true,
-  temperature: true,
   probeTokens: true,
   microBatchTokens: true,
   rolloutDtype: true,
+} as const;
+export const FORGET: OptionKeys<ForgetOptions> = {
+  ...UNLEARNING_STEP,
+  entropy: true,
+  alpha: true,
+  window: true,
+  temperature: true,
   seed: true,
   iteration: true,
   ...SIGNAL,

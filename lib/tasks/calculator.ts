@@ -8,7 +8,7 @@
  * Only what follows `#` is judged. Working through the running values is a general strategy, of which the embedded policy
  * is capable and which it hardly ever tries: its habit is the direct answer, which is right once in 23 times.
  */
-import { checkOptions, type OptionKeys } from '../options.js';
+import { bySeed, type SeededTaskOptions } from './by-seed.js';
 import { demonstrate } from './calculator-demonstrations.js';
 import {
   calculationText,
@@ -26,12 +26,7 @@ export interface CalculatorAnswer {
   values: readonly number[];
 }
 
-export interface CalculatorOptions {
-  /** Which problems are drawn. Default 0, the sets that the embedded policy's demonstrations leave out. */
-  seed?: number;
-}
-
-const KEYS: OptionKeys<CalculatorOptions> = { seed: true };
+export type CalculatorOptions = SeededTaskOptions;
 
 /** In the order in which they are drawn; later ones leave out what earlier ones took. */
 const SPLITS = [
@@ -40,7 +35,7 @@ const SPLITS = [
   { name: 'ood', operations: [5, 6, 7], size: 300 },
 ] as const;
 
-const tasks = new Map<number, Task>();
+const drawn = bySeed('calculator', build);
 
 /**
  * The calculator task: splits `train` (2000 problems of 2 or 3 operations), `test` (300 of the same kind) and `ood` (300
@@ -52,14 +47,7 @@ const tasks = new Map<number, Task>();
  * one); `chain_right`, whether these are all of the running values, in order, and right. Cached per seed.
  */
 export function calculator(options: CalculatorOptions = {}): Task {
-  checkOptions(options, KEYS, 'calculator');
-  const { seed = 0 } = options;
-  let task = tasks.get(seed);
-  if (task === undefined) {
-    task = build(seed);
-    tasks.set(seed, task);
-  }
-  return task;
+  return drawn(options);
 }
 
 function build(seed: number): Task {

@@ -8,7 +8,7 @@
  * distinct solutions and pass@k mean something.
  */
 import { InvalidArgumentError } from '../errors.js';
-import { checkOptions, type OptionKeys } from '../options.js';
+import { bySeed, type SeededTaskOptions } from './by-seed.js';
 import {
   algebraicIdentity,
   countSolutions,
@@ -43,12 +43,7 @@ export interface CountdownAnswer {
   target: number;
 }
 
-export interface CountdownOptions {
-  /** Which problems are drawn. Default 0, the sets that the embedded policy's demonstrations leave out. */
-  seed?: number;
-}
-
-const KEYS: OptionKeys<CountdownOptions> = { seed: true };
+export type CountdownOptions = SeededTaskOptions;
 
 interface SplitRule {
   name: string;
@@ -65,7 +60,7 @@ const SPLITS: readonly SplitRule[] = [
   { name: 'off', numbers: 4, size: 150, accepts: ({ total, largestFirst }) => total >= 2 && largestFirst === 0 },
 ];
 
-const tasks = new Map<number, Task>();
+const drawn = bySeed('countdown', build);
 
 /**
  * The countdown task: splits `train` (1500 problems of 4 numbers, 3..60 solutions), `test` (300 of the same kind),
@@ -75,14 +70,7 @@ const tasks = new Map<number, Task>();
  * `habit`, whether it starts with the largest number. Cached per seed.
  */
 export function countdown(options: CountdownOptions = {}): Task {
-  checkOptions(options, KEYS, 'countdown');
-  const { seed = 0 } = options;
-  let task = tasks.get(seed);
-  if (task === undefined) {
-    task = build(seed);
-    tasks.set(seed, task);
-  }
-  return task;
+  return drawn(options);
 }
 
 function build(seed: number): Task {
