@@ -105,14 +105,19 @@ async function answerPrompts(
   refill: boolean,
 ): Promise<{ round: Round; answered: Answered[] }> {
   const prompts = work.draw(count);
-  const rewards = work.rewards(({ promptIndex, tokens, finishReason }) => ({
-    problem: (prompts[promptIndex] as DrawnPrompt).problem,
-    response: work.decode(tokens),
-    tokens,
-    finishReason,
+  const texts = new Map<readonly number[], string>();
+  const textOf = ({ tokens }: RolloutSample): string => {
+    const text = texts.get(tokens) ?? work.decode(tokens);
+    texts.set(tokens, text);
+    return text;
+  };
+  const rewards = work.rewards((sample) => ({
+    problem: (prompts[sample.promptIndex] as DrawnPrompt).problem,
+    response: textOf(sample),
+    tokens: sample.tokens,
+    finishReason: sample.finishReason,
   }));
   const rollout = await work.rollout(prompts, refill, rewards.judge);
-  const responses = rollout.samples.map(({ tokens }) => work.decode(tokens));
   const judged = await rewards.finish(rollout.samples);
   const answered = prompts.map((prompt): Answered => ({ prompt, samples: [], useful: false }));
   rollout.samples.forEach((sample, i) => {
@@ -120,7 +125,7 @@ async function answerPrompts(
     samples.push({
       ...sample,
       problem: prompt.problem,
-      response: responses[i] as string,
+      response: textOf(sample),
       reward: shaped(judged.rewards[i] as Reward, sample, work.config),
       ...partsOf(judged, i),
     });
