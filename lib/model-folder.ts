@@ -1,10 +1,10 @@
 /** A model folder in Hugging Face layout: where its weights are, and what belongs to it besides. */
-import { open, readdir, stat } from 'node:fs/promises';
+import { open, readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { readJson } from './config-json.js';
 import { InvalidFileError, UnsupportedError } from './errors.js';
 import { describe } from './options.js';
-import { regularFile } from './read-file.js';
+import { regularFile, statIfThere } from './read-file.js';
 import { tokenizerFiles } from './tokenizer/folder.js';
 
 /** Files of a model folder that are copied, unchanged, into a saved one. */
@@ -24,12 +24,12 @@ const maxHeaderBytes = 100e6;
  */
 export async function weightFiles(dir: string): Promise<string[]> {
   const single = join(dir, singleFile);
-  if (await stat(single).catch(() => null)) {
+  if (statIfThere(single)) {
     await regularFile(single);
     return [single];
   }
   const indexPath = join(dir, indexFile);
-  if (!(await stat(indexPath).catch(() => null))) throw noWeights(dir, await readdir(dir));
+  if (!statIfThere(indexPath)) throw noWeights(dir, await readdir(dir));
   const index = await readWeightIndex(indexPath);
   const files = [...new Set(index.values())].sort();
   for (const file of files) {

@@ -1,5 +1,6 @@
 /** Files that strangers made, read with a bound: no pipe is waited for, no device read for ever, no memory exhausted. */
-import { open, stat } from 'node:fs/promises';
+import { type Stats, statSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { InvalidFileError } from './errors.js';
 
 /**
@@ -9,9 +10,11 @@ import { InvalidFileError } from './errors.js';
  * @throws InvalidFileError naming the path, for a folder, pipe or device, one that is too large or cannot be read
  */
 export async function readBytes(path: string, maxBytes: number): Promise<Buffer | null> {
+  // opening a pipe waits for somebody to write
+  const found = statIfThere(path);
+  if (found === null) return null;
   try {
-    // opening a pipe waits for somebody to write
-    const { size } = await regularFile(path);
+    const { size } = regular(path, found);
     if (size > maxBytes) throw new InvalidFileError(`${path}: has ${size} bytes; at most ${maxBytes} are read`);
     const file = await open(path);
     try {
@@ -34,9 +37,27 @@ export async function readBytes(path: string, maxBytes: number): Promise<Buffer 
   }
 }
 
+/**
+ * What is at a path; null for nothing. Synchronous on purpose: where a worker thread is terminated while a promise of
+ * node:fs is being rejected, Node 20 ends the whole process with an assertion of its own (node_file.cc), and what may
+ * be missing is what rejects.
+ *
+ * @throws InvalidFileError naming the path, where it cannot be told (a folder above that may not be read)
+ */
+export function statIfThere(path: string): Stats | null {
+  try {
+    return statSync(path, { throwIfNoEntry: false }) ?? null;
+  } catch (cause) {
+    throw new InvalidFileError(`${path}: cannot be read: ${(cause as Error).message}`, { cause });
+  }
+}
+
 /** @throws InvalidFileError for what is no regular file, the errors of `stat` else */
 export async function regularFile(path: string): Promise<{ size: number }> {
-  const found = await stat(path);
+  return regular(path, statSync(path));
+}
+
+function regular(path: string, found: Stats): { size: number } {
   if (found.isFile()) return { size: found.size };
   throw new InvalidFileError(
     `${path}: cannot be read: it is ${found.isDirectory() ? 'a folder' : 'a pipe or device'}, not a regular file`,

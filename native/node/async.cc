@@ -51,12 +51,14 @@ void Channel::on_wake(napi_env raw_env, napi_value, void* context, void*) {
   Napi::Env env(raw_env);
   Napi::HandleScope scope(env);
   try {
-    call(env, *channel);
-  } catch (const Napi::Error& error) {
-    // A user's callback threw: an uncaught exception, as in any other callback of Node.
-    napi_fatal_exception(env, error.Value());
-  } catch (const std::exception& error) {
-    napi_fatal_exception(env, Napi::Error::New(env, error.what()).Value());
+    try {
+      call(env, *channel);
+    } catch (...) {
+      // A user's callback threw: an uncaught exception, as in any other callback of Node.
+      napi_fatal_exception(env, to_js_error(env, std::current_exception()));
+    }
+  } catch (...) {
+    // Not even the error could be made: this worker thread is being terminated, and nobody is left to be told.
   }
 }
 

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "node/arguments.h"
 #include "node/async.h"
+#include "node/edge.h"
 #include "node/tensor.h"
 #include "node/tensor_data.h"
 
@@ -82,7 +83,7 @@ Napi::Value open_js(const Napi::CallbackInfo& info) {
         [device](Napi::Env env, std::shared_ptr<bench::Workload> workload) -> Napi::Value {
           auto external = Napi::External<Held>::New(env, new Held{device, std::move(workload)},
                                                     [](Napi::Env, Held* held) { delete held; });
-          napi_type_tag_object(env, external, &workload_tag);
+          tag_object(external.As<Napi::Object>(), workload_tag);
           return external;
         });
   });

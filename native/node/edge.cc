@@ -25,6 +25,10 @@ EdgeData& edge_data(Napi::Env env) {
   return *data;
 }
 
+void tag_object(Napi::Object object, const napi_type_tag& tag) {
+  if (napi_type_tag_object(object.Env(), object, &tag) != napi_ok) throw Napi::Error::New(object.Env());
+}
+
 void register_edge(Napi::Env env, Napi::Object exports) {
   pin_library();
   auto* data = new EdgeData();

@@ -23,6 +23,10 @@ struct EdgeData {
 /// The data of this environment. There is one addon instance per environment; nothing here is static.
 EdgeData& edge_data(Napi::Env env);
 
+/// Marks an object of ours. Throws where that cannot be: in a worker thread that is being terminated, constructors run
+/// while every call into JavaScript fails, and an object without its tag would be taken for a stranger's.
+void tag_object(Napi::Object object, const napi_type_tag& tag);
+
 /// Sets up the environment (instance data, the channel for results, the Tensor class). Call it first.
 void register_edge(Napi::Env env, Napi::Object exports);
 

@@ -93,7 +93,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   }
 
   explicit ModelHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ModelHandle>(info) {
-    napi_type_tag_object(info.Env(), info.This(), &model_tag);
+    tag_object(info.This().As<Napi::Object>(), model_tag);
   }
 
   void fill(Napi::Env env, ModelPtr model) {
@@ -434,7 +434,9 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
 
 Napi::Value wrap_model(Napi::Env env, ModelPtr model) {
   Napi::Object object = edge_data(env).constructors.at(class_name).New({});
-  Napi::ObjectWrap<ModelHandle>::Unwrap(object)->fill(env, std::move(model));
+  ModelHandle* handle = ModelHandle::Unwrap(object);
+  check(handle != nullptr, ErrorCode::Native, "a policy's handle could not be made: the environment is going away");
+  handle->fill(env, std::move(model));
   return object;
 }
 

@@ -82,7 +82,7 @@ class TensorHandle : public Napi::ObjectWrap<TensorHandle> {
 
   /// An empty handle, which counts as disposed until wrap_tensor() fills it.
   explicit TensorHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TensorHandle>(info) {
-    napi_type_tag_object(info.Env(), info.This(), &tensor_tag);
+    tag_object(info.This().As<Napi::Object>(), tensor_tag);
   }
 
   void fill(Napi::Env env, at::Tensor tensor) {
@@ -310,7 +310,9 @@ std::vector<at::Tensor> unwrap_tensors(Napi::Value value, const char* argument_n
 Napi::Value wrap_tensor(Napi::Env env, at::Tensor tensor) {
   dtype_of(tensor, "tensor");  // only dtypes that JavaScript can read get out
   Napi::Object object = edge_data(env).constructors.at(class_name).New({});
-  handle_of(object)->fill(env, std::move(tensor));
+  TensorHandle* handle = handle_of(object);
+  check(handle != nullptr, ErrorCode::Native, "a tensor's handle could not be made: the environment is going away");
+  handle->fill(env, std::move(tensor));
   return object;
 }
 

@@ -99,6 +99,12 @@ Napi::ArrayBuffer array_buffer(Napi::Env env, HostCopy& copy) {
       copy.bytes.release();  // the finalizer owns it now
       return Napi::ArrayBuffer(env, external);
     }
+    if (status != napi_no_external_buffers_allowed) {
+      // Any other failure (a worker thread is being terminated) may come after the buffer took the memory: freeing it
+      // here could free it twice, and a leak in an environment that is going away is the lesser evil.
+      copy.bytes.release();
+      throw Napi::Error::New(env);
+    }
     // Some hosts (Electron) refuse external buffers: copy.
   }
   Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, copy.size);

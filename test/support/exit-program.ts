@@ -55,6 +55,12 @@ export const works: Record<string, (policy: Policy) => Promise<unknown>> = {
     await clone.parameters();
     clone.dispose();
   },
+  /** Handle after handle is made: the thread is mostly in the constructors of the addon when it is terminated. */
+  async handles(policy) {
+    for (const parameters of await Promise.all(Array.from({ length: 20 }, () => policy.parameters()))) {
+      for (const tensor of parameters.values()) tensor.dispose();
+    }
+  },
   /** The queue is never empty, and everything in it is thrown away at the end. */
   async queue(policy) {
     await Promise.all(Array.from({ length: 300 }, () => policy.score([[1, 2, 3]])));
