@@ -416,6 +416,7 @@ table('run.toml', 'run.toml', (path) => loadTrainConfig(path), [
     toml('[rolout]\ngroupSize = 8'),
     /run\.toml: \[rolout\] is not a section; did you mean \[rollout\]/,
   ],
+  ['a study', toml('[study]\nname = "x"'), /run\.toml: \[study\] belongs to a study: npx eepo study/],
   [
     'a key that is misspelt',
     toml('[rollout]\ngroupSise = 8'),

@@ -434,6 +434,11 @@ describe('eepo report', () => {
       [[join(folder, 'none')], /^error: .*none: no such folder; give the folder of a run \[/],
       [[run, '--figures', 'pdf'], /^error: --figures pdf: expected svg, png or svg,png \[/],
       [[run, '--out', join(folder, 'file', 'x.html')], /^error: .*file/],
+      [
+        [run, '--out', join(folder, 'x.txt')],
+        /^error: out: .*x\.txt: a report is a file that ends in \.html, or a folder/,
+      ],
+      [[run, '--name', 'a', '--name', 'b'], /^error: 2 names for 1 runs; give one for each, in their order \(--name\)/],
     ];
     for (const [args, message] of wrong) {
       const { status, stdout, stderr } = report(...args);

@@ -326,6 +326,9 @@ set = { "unlearn.gate" = "step" }
     const done = eepo(file, '--jobs', '2');
     assert.equal(done.status, 1, done.stderr);
     assert.match(done.stderr, /no setting could be chosen for eepo, which is not reported/);
+    const misspelt = /eval\/test\/gredy \(\[select\]\) is in no finished run; did you mean eval\/test\/greedy\?/;
+    assert.match(done.stderr, misspelt);
+    assert.match(readFileSync(join(folder, 'out', 'tables.md'), 'utf8'), misspelt);
     assert.match(readFileSync(join(folder, 'out', 'tables.md'), 'utf8'), /none: no setting has a score in every run/);
   });
 

@@ -223,6 +223,24 @@ describe('eepo train --resume', () => {
     refused(/leave out --resume/, '--resume', 'latest', '--dry-run');
     refused(/no such run or checkpoint/, '--resume', 'nowhere');
   });
+
+  it('needs no configuration where it names a run: it has its own', () => {
+    const out = fresh();
+    assert.equal(eepo('train', preset, ...sets('run.iterations=1', 'rollout.temperature=1.1'), '--out', out).status, 0);
+    const before = readFileSync(join(out, 'config.toml'), 'utf8');
+    const again = eepo('train', '--resume', out);
+    assert.equal(again.status, 0, again.stderr);
+    assert.match(again.stdout, /already complete \(iteration 1 of 1\)/);
+    const more = eepo('train', '--resume', 'latest', '--out', out, '--set', 'run.iterations=2');
+    assert.equal(more.status, 0, more.stderr);
+    assert.match(more.stderr, /going on after iteration 1 of 2/);
+    assert.equal(readFileSync(join(out, 'config.toml'), 'utf8'), before.replace('iterations = 1', 'iterations = 2'));
+    for (const args of [['train'], ['train', '--resume', 'latest']]) {
+      const { status, stderr } = eepo(...args);
+      assert.equal(status, 1);
+      assert.match(stderr, /which configuration\? .*--resume runs\/NAME/);
+    }
+  });
 });
 
 /** Whether a file system of a few megabytes can be mounted here, in a namespace of our own. */

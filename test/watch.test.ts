@@ -6,6 +6,7 @@ import { type IncomingHttpHeaders, request } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
 import { RunLock } from '../lib/train/run-lock.js';
 import { RunFollower } from '../lib/watch/follow-run.js';
@@ -198,6 +199,8 @@ describe('the server', () => {
   it('says what is wrong with what it is asked to be', async (t) => {
     const { port } = await serve(t, { runs: ['run'] });
     await assert.rejects(watchRuns({ runs: [] }), /expected the folder of a run, got none/);
+    const file = fileURLToPath(import.meta.url);
+    await assert.rejects(watchRuns({ runs: [file] }), /watch\.test\.js is a file; name the folder of a run/);
     await assert.rejects(watchRuns({ runs: ['run'], port: 70_000 }), /port 70000: expected a whole number, 0 to 65535/);
     await assert.rejects(watchRuns({ runs: ['run'], port }), /cannot listen on 127\.0\.0\.1:\d+ .*give another --port/);
     await assert.rejects(watchRuns({ runs: ['run'], port: 0, host: '192.0.2.1' }), /give another --host, or none/);

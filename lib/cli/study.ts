@@ -47,6 +47,8 @@ async function run(file: string, options: Options): Promise<void> {
   const results = collectResults(study, state, version());
   const files = await writeResults(study.out, results, studyFigures(study, state));
   console.log(summaryText(study, results, files));
+  for (const one of results.unmeasured) console.error(`warning: ${one}`);
+  if (results.unmeasured.length > 0) process.exitCode = 1;
 }
 
 /** One process a core, unless the study says otherwise; a GPU is one device whatever the cores. */

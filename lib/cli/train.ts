@@ -1,5 +1,6 @@
 /** `eepo train CONFIG.toml` */
 import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Command } from 'commander';
 import type { PolicyConfig } from '../config-json.js';
 import { ConfigError, InvalidArgumentError } from '../errors.js';
@@ -37,7 +38,10 @@ export function register(program: Command): void {
   program
     .command('train')
     .description('train a policy by EEPO or GRPO')
-    .argument('<config>', 'configuration file (TOML); see docs/config.md and configs/')
+    .argument(
+      '[config]',
+      "configuration file (TOML); see docs/config.md and configs/. With --resume <folder>: that run's own",
+    )
     .option(
       '--preset <name>',
       'an algorithm laid over the configuration, such as eepo, grpo, dr-grpo, dapo, gspo or cispo (docs/objectives.md); may be repeated',
@@ -56,7 +60,8 @@ export function register(program: Command): void {
     .action(train);
 }
 
-async function train(file: string, options: Options): Promise<void> {
+async function train(given: string | undefined, options: Options): Promise<void> {
+  const file = given ?? ownConfig(options);
   const config = loadTrainConfig(file, options.set, options.preset);
   checkCombination(options);
   if (options.dryRun) {
@@ -73,6 +78,16 @@ async function train(file: string, options: Options): Promise<void> {
   } else checkNewRun(out);
   const run: TrainCommand = { file, config, out, options };
   await withStop(run, (signal, onStop) => trainLoaded(run, resume, signal, onStop));
+}
+
+/** The configuration that a run was started with, for `--resume` alone. */
+function ownConfig({ resume, out }: Options): string {
+  if (resume === undefined || (resume === 'latest' && out === undefined)) {
+    throw new InvalidArgumentError(
+      'which configuration? npx eepo train configs/grpo.toml begins a run, npx eepo train --resume runs/NAME goes on with one',
+    );
+  }
+  return join(resumePoint(resume, out).run, 'config.toml');
 }
 
 /** Of a run that has all the iterations that are asked for, or more. */

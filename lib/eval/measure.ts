@@ -108,7 +108,9 @@ export function measurePlan(count: number, options: MeasureOptions): MeasurePlan
   const ks = [...new Set(options.ks ?? DEFAULT_KS.filter((k) => k <= samples))].sort((x, y) => x - y);
   for (const k of ks) {
     if (samples > 0 && !(Number.isInteger(k) && k >= 1 && k <= samples)) {
-      throw new InvalidArgumentError(`ks: pass@${k} needs at least ${k} samples per problem, samples is ${samples}`);
+      throw new InvalidArgumentError(
+        `ks (--k): pass@${k} needs at least ${k} samples per problem, and samples (--samples) is ${samples}`,
+      );
     }
   }
   return {

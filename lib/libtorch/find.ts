@@ -2,8 +2,8 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { LoadError } from '../errors.js';
 import { withoutTokens } from '../environment.js';
+import { LoadError } from '../errors.js';
 
 /** The libtorch release this version of the package is built and tested with. */
 export const LIBTORCH_VERSION = '2.13.0';

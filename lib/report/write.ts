@@ -1,6 +1,6 @@
 /** Writes a report and its figures. */
 import { existsSync, statSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, extname, join } from 'node:path';
 import { ConfigError, InvalidArgumentError } from '../errors.js';
 import { makeFolder } from '../make-folder.js';
 import { checkOptions, type OptionKeys } from '../options.js';
@@ -59,7 +59,7 @@ export async function readRuns(folders: readonly string[], names?: readonly stri
   if (folders.length === 0) throw new InvalidArgumentError('no run is given; name the folder of at least one');
   if (names !== undefined && names.length > 0 && names.length !== folders.length) {
     throw new InvalidArgumentError(
-      `${names.length} names for ${folders.length} runs; give one for each, in their order`,
+      `${names.length} names for ${folders.length} runs; give one for each, in their order (--name)`,
     );
   }
   const runs: RunData[] = [];
@@ -87,6 +87,11 @@ function pagePath(first: string, out: string | undefined): string {
   if (out === undefined) return join(first, 'report.html');
   const folder = existsSync(out) && statSync(out).isDirectory();
   if (!folder && /\.html?$/i.test(out)) return out;
+  if (!folder && /^\.[a-z]{2,5}$/i.test(extname(out))) {
+    throw new InvalidArgumentError(
+      `out: ${out}: a report is a file that ends in .html, or a folder, which gets report.html`,
+    );
+  }
   return join(out, 'report.html');
 }
 

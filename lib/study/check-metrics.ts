@@ -1,11 +1,13 @@
-/** Metrics that no run of a study can have: found before anything is trained. */
+/** Metrics that no run of a study has: where that can be known before anything is trained, and where runs tell. */
 
+import { nearest } from '../options.js';
 import type { TrainConfig } from '../train/config.js';
 import { configError } from '../train/config-file.js';
 import type { StudyFile } from './schema.js';
+import type { RunData } from './series.js';
 
 /** Every metric that a study names, with where. */
-function namedMetrics({ select, method, claim, table, figure }: StudyFile): [where: string, metric: string][] {
+export function namedMetrics({ select, method, claim, table, figure }: StudyFile): [where: string, metric: string][] {
   const list: [string, string | undefined][] = [
     ...[select?.metric, ...Object.keys(select?.score ?? {})].map((name): [string, typeof name] => ['[select]', name]),
     ...method.flatMap(({ name, score = {} }) =>
@@ -36,4 +38,19 @@ export function checkMetrics(path: string, spec: StudyFile, configs: readonly Tr
     return [`${where}: ${metric} is measured in no run: eval.passK has ${[...measured].join(', ')}`];
   });
   if (problems.length > 0) throw configError(path, problems);
+}
+
+/** Metrics that are asked for, and measured in none of the finished runs: most likely misspelt. */
+export function unmeasured(spec: StudyFile, finished: Iterable<RunData>): string[] {
+  const measured = new Set<string>();
+  for (const { rows } of finished) for (const { metrics } of rows) for (const name in metrics) measured.add(name);
+  if (measured.size === 0) return [];
+  const places = new Map<string, string[]>();
+  for (const [where, metric] of namedMetrics(spec)) {
+    if (!measured.has(metric)) places.set(metric, [...(places.get(metric) ?? []), where]);
+  }
+  return [...places].map(([metric, where]) => {
+    const near = nearest(metric, [...measured]);
+    return `${metric} (${where.join(', ')}) is in no finished run${near === null ? '' : `; did you mean ${near}?`}`;
+  });
 }

@@ -1,5 +1,6 @@
 /** Everything a study found, as one object: what results.json holds, and tables and figures are made of. */
 
+import { namedMetrics, unmeasured } from './check-metrics.js';
 import { neededRuns } from './choose.js';
 import { type ClaimResult, judgeClaim, type MethodRun } from './claims.js';
 import type { Study, Unit } from './load.js';
@@ -74,6 +75,8 @@ export interface StudyResults {
   seeds: number[];
   selectSeeds: number[];
   counts: { finished: number; failed: number; open: number };
+  /** Once all runs are done: metrics that are asked for and that none has, with where, and the nearest that there is. */
+  unmeasured: string[];
   methods: MethodResult[];
   claims: ClaimResult[];
   tables: TableResult[];
@@ -123,6 +126,7 @@ export function collectResults(study: Study, state: StudyState, version: string)
     seeds: study.spec.study.seeds,
     selectSeeds: study.spec.select?.seeds ?? [],
     counts: { finished: count('finished'), failed: count('failed'), open: count('open') },
+    unmeasured: count('open') > 0 ? [] : unmeasured(study.spec, state.finished.values()),
     methods: study.methods.map((method) => methodResult(state, method)),
     claims: judgeClaims(study, state),
     tables: tableSpecs(study, runs).map((spec) => tableResult(study, state, spec)),
@@ -202,7 +206,7 @@ const CURVE_POINTS = 40;
 const ALWAYS = /^(?:eval\/|reward\/mean$|response_length\/mean$|seconds$|rollout\/stage\d\/(?:entropy|reward)$)/;
 
 function runResults(study: Study, state: StudyState): RunResult[] {
-  const wanted = askedMetrics(study);
+  const wanted = new Set(namedMetrics(study.spec).map(([, metric]) => metric));
   return neededRuns(study, state.choices).map(({ run, setting, unit, phase }): RunResult => {
     const data = state.finished.get(run.hash);
     const failure = state.failed.get(run.hash);
@@ -241,17 +245,6 @@ function methodsOf(study: Study, hash: string, unit: Unit): string[] {
     const uses = method.settings.some(({ variant }: Setting) => study.runOf(method, variant, unit).hash === hash);
     return uses ? [method.name] : [];
   });
-}
-
-/** What claims, tables and figures read. */
-function askedMetrics({ spec }: Study): Set<string> {
-  return new Set(
-    [
-      ...spec.claim.flatMap((claim) => [claim.metric, ...(claim.metrics ?? []), claim.equal]),
-      ...spec.table.flatMap(({ metrics }) => metrics),
-      ...spec.figure.flatMap(({ metrics = [], x, y, metric }) => [...metrics, x, y, metric]),
-    ].filter((metric) => metric !== undefined),
-  );
 }
 
 /** Six significant digits. */

@@ -31,6 +31,9 @@ export function resultsMarkdown(results: StudyResults): string {
       `Reported on seeds ${seeds.join(', ')}${selectSeeds.length > 0 ? `; settings chosen on seeds ${selectSeeds.join(', ')}` : ''}.`,
       '± is half of a 95 % confidence interval over seeds (Student), of means and of differences paired by seed; intervals are not corrected for the number of claims. Times are of runs that may have worked beside each other (`--jobs`), which disturbs them.',
     ].join(' '),
+    ...(results.unmeasured.length === 0
+      ? []
+      : ['Not measured:', results.unmeasured.map((one) => `- ${one}`).join('\n')]),
     ...(results.claims.length === 0 ? [] : ['## Claims', claimsMarkdown(results.claims)]),
     ...chosenMarkdown(results.methods),
     ...results.tables.flatMap(tableMarkdown),

@@ -235,6 +235,7 @@ function show(value: unknown): string {
 
 function unknownKeyProblem(path: string[], key: string, docs: FieldDoc[], sections: string[]): string {
   if (path.length === 0) {
+    if (key === 'study' || key === 'method') return `[${key}] belongs to a study: npx eepo study (docs/studies.md)`;
     const hint = nearest(key, sections);
     return `[${key}] is not a section${hint ? `; did you mean [${hint}]?` : `; there are ${sections.join(', ')}`}`;
   }

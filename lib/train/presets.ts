@@ -28,7 +28,7 @@ export function loadPreset(name: string): Sections {
   if (!names.includes(name)) {
     const near = nearest(name, names);
     throw new ConfigError(
-      `--preset ${name}: there is no such preset; ${near === null ? `there are ${names.join(', ')}` : `did you mean ${near}?`}`,
+      `--preset ${name}: there is no such preset; ${near === null ? '' : `did you mean ${near}? `}there are ${names.join(', ')}`,
     );
   }
   const file = join(folder(), `${name}.toml`);

@@ -6,8 +6,9 @@ import { randomBytes } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { hostname } from 'node:os';
-import { InvalidArgumentError, UnsupportedError } from '../errors.js';
+import { InvalidArgumentError } from '../errors.js';
 import { checkOptions, type OptionKeys } from '../options.js';
+import { statIfThere } from '../read-file.js';
 import { bare, cookie, type GuardOptions, inUrl, isLoopback, refusal, sameToken } from './guard.js';
 import { livePage } from './view.js';
 import { WatchedRuns } from './watched.js';
@@ -46,12 +47,19 @@ export interface WatchServer {
 /**
  * Serves the report of runs, kept up to date while they train.
  *
- * @throws InvalidArgumentError for no run, or an address or port that is none; UnsupportedError where it cannot listen
+ * @throws InvalidArgumentError for no run, a file, or an address or port where it cannot listen
  */
 export async function watchRuns(options: WatchOptions): Promise<WatchServer> {
   checkOptions(options, KEYS, 'watchRuns');
   const { runs, host = '127.0.0.1', port, everyMs = 1000 } = options;
   if (runs.length === 0) throw new InvalidArgumentError('watchRuns({ runs }): expected the folder of a run, got none');
+  for (const run of runs) {
+    if (statIfThere(run)?.isDirectory() === false) {
+      throw new InvalidArgumentError(
+        `${run} is a file; name the folder of a run, which has config.toml and metrics.jsonl`,
+      );
+    }
+  }
   if (port !== undefined && !(Number.isInteger(port) && port >= 0 && port <= 65_535)) {
     throw new InvalidArgumentError(`port ${port}: expected a whole number, 0 to 65535`);
   }
@@ -110,7 +118,7 @@ async function listen(server: Server, host: string, port: number | undefined): P
         : code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND' || code === 'EAI_AGAIN'
           ? '; give another --host, or none'
           : '';
-    throw new UnsupportedError(`cannot listen on ${inUrl(host)}:${port ?? DEFAULT_PORT} (${message})${hint}`, {
+    throw new InvalidArgumentError(`cannot listen on ${inUrl(host)}:${port ?? DEFAULT_PORT} (${message})${hint}`, {
       cause,
     });
   }
