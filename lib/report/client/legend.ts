@@ -2,8 +2,10 @@
 import type { FigureData } from '../figure.js';
 import { type ChartLook, textWidth } from './look.js';
 
-export const LEGEND_ROW = 20;
+/** Between entries, and between rows. */
 export const LEGEND_GAP = 14;
+/** A row and the gap under it. */
+export const LEGEND_ROW = 12 + LEGEND_GAP;
 export const LEGEND_STROKE = 24;
 
 /** Names of series, then of horizontal lines. */

@@ -23,6 +23,8 @@ const COLORS: Record<'light' | 'dark', readonly string[]> = {
   light: ['#0b62a8', '#c8501e', '#0a8a68', '#a3458c', '#a67c00', '#4d5bce', '#7a4a21', '#2f8fb8', '#5f7d1f', '#b3313f'],
   dark: ['#5cb0f2', '#f0905e', '#4fcfa8', '#e08fcb', '#e3bd4f', '#98a2ff', '#c99a6c', '#7fd3f0', '#add069', '#f2848f'],
 };
+/** How many runs have a colour of their own. */
+export const RUN_COLORS = COLORS.light.length;
 /** Of phases, which must not be taken for runs: colour -2, -3, ... */
 const TINTS: Record<'light' | 'dark', readonly string[]> = {
   light: ['#8db4dc', '#f0b183', '#bcd4ea', '#a9cfa4', '#d3c3e2', '#8c97a8', '#d9dce1'],

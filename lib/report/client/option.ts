@@ -12,7 +12,7 @@ import {
   legendRows,
   shortened,
 } from './legend.js';
-import { type ChartLook, escapeHtml, formatNumber, INK, movingAverage, type Point, runColor } from './look.js';
+import { type ChartLook, escapeHtml, formatNumber, INK, movingAverage, type Point, RUN_COLORS, runColor } from './look.js';
 
 type Item = [number, number | '-'];
 
@@ -36,9 +36,9 @@ export function figureHeight(figure: FigureData, look: LegendLook): number {
 
 function lineOption(figure: FigureData, look: ChartLook): Record<string, unknown> {
   const uncertain = withBars(figure);
-  const series = figure.series.flatMap((one) =>
-    lineSeries(figure, one, look, uncertain.indexOf(one) - (uncertain.length - 1) / 2),
-  );
+  const placeOf = (one: FigureSeries): number =>
+    uncertain.includes(one) ? uncertain.indexOf(one) - (uncertain.length - 1) / 2 : 0;
+  const series = figure.series.flatMap((one) => lineSeries(figure, one, look, placeOf(one)));
   return {
     ...frame(figure, look),
     xAxis: { ...axis(figure.x, look), ...xAxisExtras(figure, look) },
@@ -115,7 +115,7 @@ const titleHeight = (figure: FigureData): number => (figure.paper === undefined 
 
 function headHeight(figure: FigureData, look: LegendLook): number {
   const rows = legendRows(figure, look);
-  return (look.titled ? titleHeight(figure) : 0) + (rows === 0 ? 0 : rows * LEGEND_ROW + 4);
+  return (look.titled ? titleHeight(figure) : 0) + (rows === 0 ? 0 : rows * LEGEND_ROW - 2);
 }
 
 function axisLabel(of: FigureAxis, { dark }: ChartLook): Record<string, unknown> {
@@ -233,7 +233,7 @@ function lineSeries(figure: FigureData, one: FigureSeries, look: ChartLook, plac
     name: one.name,
     color,
     data: thick,
-    symbol: dots ? 'circle' : 'none',
+    symbol: dots ? symbolOf(one.color) : 'none',
     symbolSize: 7,
     lineStyle: { width: line ? 2 : 0, type: one.dash ?? 'solid', opacity: line ? 1 : 0 },
     itemStyle: { borderWidth: 0 },
@@ -244,16 +244,24 @@ function lineSeries(figure: FigureData, one: FigureSeries, look: ChartLook, plac
   return [main, ...extras];
 }
 
+const SYMBOLS = ['circle', 'triangle', 'rect', 'diamond'];
+
+/** Tells apart what has the same colour: there are fewer colours than a study has methods. */
+const symbolOf = (color: number): string =>
+  SYMBOLS[Math.max(0, Math.floor(color / RUN_COLORS)) % SYMBOLS.length] as string;
+
 /** Error bars of several series stand so much of the axis beside each other. */
 const ASIDE = 0.012;
 
+/** Those of which bars may cover each other: a cross, with bars in both directions, is where its dot is. */
 const withBars = ({ series }: FigureData): FigureSeries[] =>
-  series.filter(({ intervals, uncertainty }) => intervals && uncertainty !== 'band');
+  series.filter(({ intervals, xIntervals, uncertainty }) => intervals && !xIntervals && uncertainty !== 'band');
 
 /** How far error bars reach beyond the first and last x, in lengths of the axis; 0 without any. */
 function barsReach(figure: FigureData): number {
   const bars = withBars(figure).length;
-  return bars === 0 ? 0 : (ASIDE * (bars - 1)) / 2 + 0.015;
+  if (bars > 0) return (ASIDE * (bars - 1)) / 2 + 0.015;
+  return figure.series.some(({ xIntervals }) => xIntervals) ? 0.015 : 0;
 }
 
 /** Moves the bars of several series beside each other, by `place` times a little, where dots are at the same x. */
