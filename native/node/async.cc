@@ -75,8 +75,10 @@ void Channel::close() {
     closed_ = true;
     dropped.swap(inbox_);
   }
-  for (auto& [id, job] : pending_) job.cancel->cancel();
-  if (!pending_.empty()) Executor::of(Device::Cpu).forget(this);
+  for (auto& [id, job] : pending_) {
+    job.cancel->cancel();
+    Executor::of(job.device).forget(this);  // which there is: it took the job
+  }
   pending_.clear();  // references die here, on the JavaScript thread
   callbacks_.clear();
 }
@@ -107,13 +109,18 @@ void Channel::settle(Napi::Env env, uint64_t id, std::exception_ptr error) {
   } catch (...) {
     if (error == nullptr) error = std::current_exception();
   }
+  Napi::Value result;
   if (error == nullptr) {
     try {
-      job.deferred.Resolve(job.finish(env));
-      return;
+      result = job.finish(env);
     } catch (...) {
       error = std::current_exception();
     }
+  }
+  // Once, whatever comes of it: a promise that was concluded is gone.
+  if (error == nullptr) {
+    job.deferred.Resolve(result);
+    return;
   }
   Napi::Value rejection = to_js_error(env, error);
   if (reason && rejection.IsObject()) rejection.As<Napi::Object>().Set("cause", *reason);
