@@ -28,6 +28,7 @@ const PRESETS = [
   'dapo',
   'dr-grpo',
   'eepo',
+  'eepo-recomputed',
   'gspo',
   'grpo',
   'grpo-clip-higher',
@@ -43,8 +44,9 @@ describe('a preset', () => {
 
   it('gives a run its name', () => {
     const names = Object.fromEntries(PRESETS.map((name) => [name, methodName(loadPreset(name))]));
-    const { dapo, gspo, cispo, eepo, 'dr-grpo': drGrpo, ...others } = names;
-    assert.deepEqual([dapo, gspo, cispo, eepo, drGrpo], ['DAPO', 'GSPO', 'CISPO', 'EEPO', 'Dr. GRPO']);
+    const { dapo, gspo, cispo, eepo, 'eepo-recomputed': recomputed, 'dr-grpo': drGrpo, ...others } = names;
+    const own = [dapo, gspo, cispo, eepo, recomputed, drGrpo];
+    assert.deepEqual(own, ['DAPO', 'GSPO', 'CISPO', 'EEPO', 'EEPO', 'Dr. GRPO']);
     assert.deepEqual([...new Set(Object.values(others))], ['GRPO']);
     const both = { ...loadPreset('gspo'), unlearn: { enabled: true } };
     assert.equal(methodName(both), 'EEPO with GSPO');
