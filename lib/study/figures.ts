@@ -63,7 +63,9 @@ function runsOf(study: Study, state: StudyState, { method, stop }: Target) {
 
 /** Student's interval of two values is 13 times their standard error: nothing else could be seen beside it. */
 const bounds = (interval: MeanInterval): readonly [number, number] | null =>
-  interval.half === null || interval.n < 3 ? null : [rounded(interval.mean - interval.half), rounded(interval.mean + interval.half)];
+  interval.half === null || interval.n < 3
+    ? null
+    : [rounded(interval.mean - interval.half), rounded(interval.mean + interval.half)];
 
 /** Means over the curves at every x that all of them have. */
 export function meanCurve(curves: readonly (readonly Point[])[]): { x: number; y: MeanInterval }[] {

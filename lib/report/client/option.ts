@@ -12,7 +12,16 @@ import {
   legendRows,
   shortened,
 } from './legend.js';
-import { type ChartLook, escapeHtml, formatNumber, INK, movingAverage, type Point, RUN_COLORS, runColor } from './look.js';
+import {
+  type ChartLook,
+  escapeHtml,
+  formatNumber,
+  INK,
+  movingAverage,
+  type Point,
+  RUN_COLORS,
+  runColor,
+} from './look.js';
 
 type Item = [number, number | '-'];
 
