@@ -5,8 +5,10 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { availableParallelism } from 'node:os';
-import { describe, it } from 'node:test';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { works } from './support/exit-program.js';
 
@@ -15,6 +17,10 @@ const long = process.env.EEPO_EXIT_ROUNDS !== undefined;
 const rounds = Number(process.env.EEPO_EXIT_ROUNDS ?? 1);
 const all = Object.keys(works);
 
+/** Of every program here: one that is ended while it saves cannot tidy up. */
+const temporary = mkdtempSync(join(tmpdir(), 'eepo-exits-'));
+after(() => rmSync(temporary, { recursive: true, force: true }));
+
 interface End {
   code: number | null;
   signal: string | null;
@@ -22,7 +28,10 @@ interface End {
 }
 
 async function run(...args: string[]): Promise<End> {
-  const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [program, ...args], {
+    env: { ...process.env, TMPDIR: temporary },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   let output = '';
   child.stdout.on('data', (data) => {
     output += data;
