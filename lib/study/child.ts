@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { endWithThisProcess } from '../own-children.js';
 import { configToToml } from '../train/config-file.js';
 import { writeWhole } from '../train/durable.js';
 import type { Run } from './load.js';
@@ -40,11 +41,8 @@ export async function trainInChild(run: Run, threads: number, signal: AbortSigna
   const stop = (): void => {
     child.kill('SIGINT');
   };
-  const end = (): void => {
-    child.kill('SIGKILL');
-  };
   signal.addEventListener('abort', stop, { once: true });
-  process.on('exit', end);
+  endWithThisProcess(child);
   if (signal.aborted) stop();
   try {
     const [code, by] = await new Promise<[number | null, string | null]>((resolve, reject) => {
@@ -59,7 +57,6 @@ export async function trainInChild(run: Run, threads: number, signal: AbortSigna
     return { status: 'failed', reason: `cannot be started: ${(error as Error).message}` };
   } finally {
     signal.removeEventListener('abort', stop);
-    process.off('exit', end);
   }
 }
 

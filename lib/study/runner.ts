@@ -1,4 +1,5 @@
 /** Runs a study: as many processes at a time as are allowed, each run once, selection first. */
+import { setMaxListeners } from 'node:events';
 import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BusyError } from '../errors.js';
@@ -64,6 +65,8 @@ export async function runStudy(study: Study, state: StudyState, options: RunStud
   const { threads, keepModels } = study.spec.study;
   const work = new Set<Promise<void>>();
   let succeeded = 0;
+  // One listener for each run at work; Node takes the eleventh for a leak.
+  setMaxListeners(0, signal);
   const train = async (needed: Needed): Promise<void> => {
     const { run } = needed;
     let end = await trainInChild(run, threads, signal);

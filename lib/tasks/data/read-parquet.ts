@@ -8,6 +8,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { InvalidFileError } from '../../errors.js';
+import { endWithThisProcess } from '../../own-children.js';
 import type { ParquetAnswer, ParquetRequest } from './parquet-worker.js';
 import type { PlacedRow } from './rows.js';
 import type { DataFile } from './source.js';
@@ -60,9 +61,7 @@ function startProcess(heapMiB: number): ChildProcess {
     detached: true,
     stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
   });
-  const end = () => child.kill('SIGKILL');
-  process.once('exit', end);
-  child.once('exit', () => process.off('exit', end));
+  endWithThisProcess(child);
   return child;
 }
 
