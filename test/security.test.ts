@@ -115,6 +115,8 @@ describe('code', () => {
       'libtorch/diagnose',
       'libtorch/find',
       'libtorch/pip',
+      // the type alone: it ends them
+      'own-children',
       'study/child',
       'tasks/data/read-parquet',
       'verify/worker-process',
